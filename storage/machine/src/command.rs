@@ -1,0 +1,203 @@
+//! What can be asked of the cluster. A log entry holds a sealed [`Batch`] of commands.
+
+use crate::id::{ClusterTime, RecordId, RequestId, Revision};
+use crate::record::{ConflictClass, Priority, Status};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What the leader seals into one log entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The leader's clock when it sealed the batch.
+    pub stamped: ClusterTime,
+    /// In the order in which they are applied.
+    pub commands: Vec<Command>,
+}
+
+/// One request for a change of the state: all of it happens, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Names the request within a session; `None` = the proposer accepts that a retry may apply it twice.
+    pub request: Option<RequestId>,
+    /// Who asks.
+    pub author: Author,
+    /// What is asked.
+    pub body: Body,
+}
+
+/// Who asks, as they say themselves: kept with the event, never compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// A person, an agent or a checkout.
+    pub name: String,
+    /// The author's own clock in milliseconds since 1970: untrusted, shown only.
+    pub clock_ms: u64,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// Opens a session; its id is in the outcome's `created`.
+    OpenSession,
+    /// Closes the session of the command's own request.
+    CloseSession,
+    /// Makes a project.
+    CreateProject {
+        /// Unique among live projects.
+        name: String,
+        /// Globs of the files that are synced.
+        files: Vec<String>,
+    },
+    /// Makes a change with its first text. Rejected as `Exists` if a live change has the path.
+    CreateChange {
+        /// Where it belongs.
+        project: RecordId,
+        /// `/`-separated path within the project.
+        path: String,
+        /// Its blocks, in order.
+        blocks: Vec<NewBlock>,
+    },
+    /// Deletes a change and with it its blocks.
+    DeleteChange {
+        /// Which.
+        change: RecordId,
+        /// Stale if any of its blocks changed after this revision.
+        base: Revision,
+    },
+    /// Changes the text of a change.
+    Edit {
+        /// Which.
+        change: RecordId,
+        /// The revision whose text the author saw.
+        base: Revision,
+        /// `Merge`: stale only where an op's own field changed since `base` to another value. `Strict`: stale if the change
+        /// changed at all.
+        mode: EditMode,
+        /// In order; a later op may refer to an earlier insert.
+        ops: Vec<BlockOp>,
+        /// What the proposer's merge could not unite.
+        conflicts: Vec<NewConflict>,
+    },
+    /// Sets runtime fields of a task. Setting is idempotent; status and check mark follow each other.
+    SetTask {
+        /// Which.
+        task: RecordId,
+        /// Stale if the task's record changed after this revision.
+        expected: Option<Revision>,
+        /// What is set.
+        fields: Vec<TaskField>,
+    },
+}
+
+/// How an edit treats what happened since its base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EditMode {
+    /// Independent edits unite.
+    Merge,
+    /// Any change since the base is stale.
+    Strict,
+}
+
+/// A block that doesn't exist yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewBlock {
+    /// `zyflow_spec::BlockKind` as its stored code.
+    pub kind: u8,
+    /// For a task, all up to and including `[`.
+    pub lead: String,
+    /// For a task, what stands between the brackets.
+    pub mark: String,
+    /// The rest, line end included.
+    pub text: String,
+}
+
+/// Where a block goes among its siblings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Anchor {
+    /// Before all others.
+    Start,
+    /// Right after this block (a deleted one keeps its place).
+    After(RecordId),
+    /// Right after the n-th insert (from 0) of this same command.
+    AfterNew(u32),
+}
+
+/// One change of a change's text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlockOp {
+    /// A new block.
+    Insert {
+        /// Where.
+        after: Anchor,
+        /// What.
+        block: NewBlock,
+    },
+    /// Other words in a block (also another lead or kind).
+    SetText {
+        /// Which.
+        block: RecordId,
+        /// Its kind from now on.
+        kind: u8,
+        /// Its lead from now on.
+        lead: String,
+        /// Its text from now on.
+        text: String,
+    },
+    /// Another check mark; status follows: `x`/`X` means done, and leaving `x` means `status` or todo.
+    SetMark {
+        /// Which.
+        block: RecordId,
+        /// What stands between the brackets from now on.
+        mark: String,
+        /// What the mark means in the proposer's dialect; `None` = only `x` and not `x` mean something.
+        status: Option<Status>,
+    },
+    /// Another place.
+    Move {
+        /// Which.
+        block: RecordId,
+        /// Where to.
+        after: Anchor,
+    },
+    /// Away.
+    Delete {
+        /// Which.
+        block: RecordId,
+    },
+}
+
+/// A conflict that the proposer found while merging.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewConflict {
+    /// The block it is about, where that is one.
+    pub block: Option<RecordId>,
+    /// What kind of disagreement.
+    pub class: ConflictClass,
+    /// The field: `mark`, `text`, `place`, `existence`.
+    pub field: String,
+    /// The value both started from.
+    pub base: Option<String>,
+    /// The value from the file that lost.
+    pub spec: Option<String>,
+    /// The value that the cluster had, which stands.
+    pub runtime: Option<String>,
+}
+
+/// One runtime field with its new value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskField {
+    /// Where the work stands; the check mark follows.
+    Status(Status),
+    /// Who works on it.
+    Assignee(Option<String>),
+    /// How urgent it is.
+    Priority(Option<Priority>),
+    /// When it is due, `YYYY-MM-DD`.
+    Due(Option<String>),
+    /// Free words.
+    Labels(BTreeSet<String>),
+    /// What must be done before.
+    BlockedBy(BTreeSet<RecordId>),
+    /// Free text.
+    Note(String),
+}

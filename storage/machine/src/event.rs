@@ -1,0 +1,113 @@
+//! What a command did, as a fact: one event, one row version.
+
+use crate::command::{Author, NewBlock, TaskField};
+use crate::id::{ClusterTime, EventId, RecordId, RequestId};
+use crate::record::{Conflict, Kind, OrderKey, Record, Status};
+use serde::{Deserialize, Serialize};
+
+/// A fact about one record, at (revision, ordinal).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its position; also the version of the row that it makes.
+    pub id: EventId,
+    /// The record it is about. An event that creates a record has the record's own id.
+    pub record: RecordId,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// What happened to one record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fact {
+    /// A project was made.
+    ProjectCreated {
+        /// Its name.
+        name: String,
+        /// Its globs.
+        files: Vec<String>,
+    },
+    /// A change was made (empty; its blocks follow as events of their own).
+    ChangeCreated {
+        /// Where it belongs.
+        project: RecordId,
+        /// Its path.
+        path: String,
+    },
+    /// A change was deleted (its blocks by events of their own).
+    ChangeDeleted,
+    /// A block was inserted.
+    BlockInserted {
+        /// Into which change.
+        change: RecordId,
+        /// Where.
+        order: OrderKey,
+        /// What.
+        block: NewBlock,
+        /// The task's status where the kind is task.
+        status: Option<Status>,
+    },
+    /// A block got other words.
+    BlockTextSet {
+        /// Its kind from now on.
+        kind: u8,
+        /// Its lead from now on.
+        lead: String,
+        /// Its text from now on.
+        text: String,
+    },
+    /// A block got another mark, and maybe with it another status.
+    BlockMarked {
+        /// The mark.
+        mark: String,
+        /// The status, where it changed.
+        status: Option<Status>,
+    },
+    /// A block went elsewhere.
+    BlockMoved {
+        /// Where.
+        order: OrderKey,
+    },
+    /// A block was deleted.
+    BlockDeleted,
+    /// Runtime fields were set, and maybe with them the mark.
+    TaskSet {
+        /// Fields whose value changed.
+        fields: Vec<TaskField>,
+        /// The mark, where it changed.
+        mark: Option<String>,
+    },
+    /// A conflict was recorded.
+    ConflictRecorded(Conflict),
+}
+
+/// The version of a row that an event makes, with who and when: what tables store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowChange {
+    /// The event's position: the key of the version.
+    pub version: EventId,
+    /// Which record.
+    pub id: RecordId,
+    /// Its kind, also where it is gone.
+    pub kind: Kind,
+    /// What it belongs to, also where it is gone.
+    pub parent: RecordId,
+    /// What it is ordered by among its siblings, also where it is gone.
+    pub order: Vec<u8>,
+    /// The record from now on; `None` = deleted.
+    pub record: Option<Record>,
+    /// The version before, where there was one.
+    pub previous: Option<EventId>,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// Who did it and when: stored with every version that a command made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Who, as they say themselves.
+    pub author: Author,
+    /// When, by the cluster's clock.
+    pub time: ClusterTime,
+    /// Which request it was.
+    pub request: Option<RequestId>,
+}

@@ -1,0 +1,18 @@
+//! The replicated state machine of ZyFlow: what the state is and how a command changes it.
+//!
+//! Read it in this order. [`id`] names positions in the log and the records born there. [`record`] is what the state
+//! consists of: projects, changes (one `tasks.md` each), blocks, conflicts. [`command`] is what can be asked, [`event`] is
+//! what a command did as a fact, [`outcome`] is what the proposer is told. [`view`] is all that the machine may see of the
+//! state; a node answers it from memory and SQLite, a test from a `BTreeMap`. [`machine`] applies batches: decide over a
+//! view, evolve into row changes, sessions for exactly-once, cluster time, digest.
+//!
+//! This crate does no IO, reads no clock, draws no randomness and knows no text algorithm: the proposer merges, the machine
+//! compares revisions. The same batches over the same view give the same rows on every node, whatever its speed, platform
+//! or history of restarts; `clippy.toml` beside this crate bans what would break that.
+
+pub mod command;
+pub mod event;
+pub mod id;
+pub mod outcome;
+pub mod record;
+pub mod view;

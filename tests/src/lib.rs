@@ -1,0 +1,1 @@
+//! What needs more than one crate: harness, end-to-end tests, simulation. The tests stand beside this file and in `e2e/`.
