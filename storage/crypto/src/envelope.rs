@@ -30,9 +30,9 @@ use std::str::FromStr;
 use aes_gcm::{AeadInOut, Nonce, Tag};
 use subtle::ConstantTimeEq;
 
+use crate::hex;
 use crate::key::{COMMITMENT_BYTES, KeyId, KeyRing, Purpose, SALT_BYTES};
 use crate::random::{self, RandomError};
-use crate::hex;
 
 const MAGIC: u8 = b'Z';
 const FORMAT: u8 = 1;
@@ -141,7 +141,9 @@ pub enum OpenError {
         algorithm: u8,
     },
     /// Sealed under a key that the ring lacks.
-    #[error("sealed under data key {id}, which this node doesn't have: install the key file with that id and start again")]
+    #[error(
+        "sealed under data key {id}, which this node doesn't have: install the key file with that id and start again"
+    )]
     UnknownKey {
         /// The id in the header.
         id: KeyId,

@@ -40,6 +40,4 @@ pub use key_file::{KeyFileError, create_key_file, load_key_file};
 pub use local::{LocalKey, LocalKeyError};
 pub use private_file::PrivateFileError;
 pub use random::RandomError;
-pub use tls::{
-    AcceptError, Accepted, Acceptor, ConnectError, Connector, SERVER_NAME, TlsError, TlsFiles, TlsMaterial,
-};
+pub use tls::{AcceptError, Accepted, Acceptor, ConnectError, Connector, SERVER_NAME, TlsError, TlsFiles, TlsMaterial};

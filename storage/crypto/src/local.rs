@@ -112,7 +112,9 @@ pub enum LocalKeyError {
         bytes: usize,
     },
     /// Shorter than the shortest record, or of an unknown format.
-    #[error("{bytes} bytes are no sealed local record: the database or file is damaged; rebuild it from snapshot and log")]
+    #[error(
+        "{bytes} bytes are no sealed local record: the database or file is damaged; rebuild it from snapshot and log"
+    )]
     Malformed {
         /// Length of what there was.
         bytes: usize,
@@ -212,7 +214,7 @@ impl LocalKey {
             return Err(malformed());
         }
         let mut plaintext = ciphertext.to_vec();
-        let decrypt = |cipher: &Aes256Gcm| {
+        let mut decrypt = |cipher: &Aes256Gcm| {
             let buffer = plaintext.as_mut_slice().into();
             cipher.decrypt_inout_detached(&Nonce::from(*nonce), context, buffer, &Tag::from(*tag))
         };

@@ -11,8 +11,22 @@
 //! or history of restarts; `clippy.toml` beside this crate bans what would break that.
 
 pub mod command;
+mod decide;
+pub mod digest;
 pub mod event;
+pub mod evolve;
+pub mod format;
 pub mod id;
+pub mod limits;
+pub mod machine;
+pub mod map_view;
+pub mod order_key;
 pub mod outcome;
 pub mod record;
+mod scratch;
+pub mod session;
 pub mod view;
+
+pub use digest::Digest;
+pub use machine::{Effects, Machine, Saved};
+pub use map_view::MapView;

@@ -4,9 +4,14 @@
 //! path within the project, of a block its fractional order key, of a conflict its own id; so every lookup the machine
 //! needs is one ordered index.
 
+use crate::command::TaskField;
 use crate::id::{RecordId, Revision};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+
+/// The stored code of the one block kind that has a mark and runtime fields (`zyflow_spec::BlockKind::Task`). Every other
+/// code is text to the machine, also one that a newer proposer uses.
+pub const KIND_TASK: u8 = 2;
 
 /// The kinds of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,12 +111,11 @@ pub struct Block {
     pub task: Option<Box<TaskFields>>,
 }
 
-/// A fractional position: bytes compared as they stand, never ending in 0 (David Greenspan 2020, "Implementing
-/// fractional indexing").
+/// A fractional position: bytes compared as they stand, never ending in 0; minted by [`crate::order_key`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OrderKey(pub Vec<u8>);
 
-/// What a task carries beside its text.
+/// What a task carries beside its text. A field with `at` 0 was never set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskFields {
     /// Where the work stands.
@@ -197,6 +201,35 @@ pub struct Conflict {
     pub author: String,
     /// `None` while it is open.
     pub resolved_at: Option<Revision>,
+}
+
+impl TaskFields {
+    /// Whether `field` has that value already.
+    #[must_use]
+    pub fn has(&self, field: &TaskField) -> bool {
+        match field {
+            TaskField::Status(value) => self.status.value == *value,
+            TaskField::Assignee(value) => self.assignee.value == *value,
+            TaskField::Priority(value) => self.priority.value == *value,
+            TaskField::Due(value) => self.due.value == *value,
+            TaskField::Labels(value) => self.labels.value == *value,
+            TaskField::BlockedBy(value) => self.blocked_by.value == *value,
+            TaskField::Note(value) => self.note.value == *value,
+        }
+    }
+
+    /// Gives `field` its value, at `at`.
+    pub fn set(&mut self, field: &TaskField, at: Revision) {
+        match field {
+            TaskField::Status(value) => self.status = Field::new(*value, at),
+            TaskField::Assignee(value) => self.assignee = Field::new(value.clone(), at),
+            TaskField::Priority(value) => self.priority = Field::new(*value, at),
+            TaskField::Due(value) => self.due = Field::new(value.clone(), at),
+            TaskField::Labels(value) => self.labels = Field::new(value.clone(), at),
+            TaskField::BlockedBy(value) => self.blocked_by = Field::new(value.clone(), at),
+            TaskField::Note(value) => self.note = Field::new(value.clone(), at),
+        }
+    }
 }
 
 impl Record {

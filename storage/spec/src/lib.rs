@@ -1,1 +1,46 @@
-//! zyflow-spec
+//! The specification side of ZyFlow: `tasks.md` files as documents that are read, compared, merged and written without losing a byte.
+//!
+//! ```text
+//! bytes --decode--> canonical text --parse--> Document --print--> the same text --encode--> the same bytes
+//!                                                |
+//!                          align / diff against blocks with ids  ->  operations  --apply-->  new blocks
+//!                          merge3(base, local, current)          ->  operations + conflicts
+//! ```
+//!
+//! - [`decode`], [`encode`]: what one checkout does differently (line ends, byte order mark, final newline), kept apart from the text.
+//! - [`parse`]: a document is a sequence of [`Block`]s that concatenate to the text. Never fails, on any text.
+//! - [`align`]: which block of a new text is which known one; a task keeps its identity through renumbering, rewording and moving.
+//! - [`diff`], [`apply`]: the fewest operations between two states, and what operations mean.
+//! - [`merge3`], [`merge_words`], [`merge_text`]: three-way merge by fields and words; what can't be united becomes a [`Conflict`].
+//! - [`summarize`], [`check`]: counts, dialect and oddities of one file.
+//!
+//! Everything is a pure function of its arguments: no files, no clock, no randomness, no hash order; equal inputs give equal outputs on
+//! every machine. Running time is near linear for any input, by named limits rather than deadlines.
+
+mod align;
+mod block;
+mod chain;
+mod check;
+mod dialect;
+mod diff;
+mod encoding;
+mod line;
+mod merge;
+mod naming;
+mod ops;
+mod order;
+mod parse;
+mod problem;
+mod words;
+
+pub use align::{Known, align};
+pub use block::{Block, BlockKind, Content, UnknownBlockKind};
+pub use check::{CheckReport, check};
+pub use dialect::{Dialect, Summary, UnknownDialect, summarize};
+pub use diff::diff;
+pub use encoding::{DecodeError, Encoding, FILE_BYTES_MAX, decode, encode, has_conflict_markers};
+pub use merge::{Conflict, ConflictClass, ConflictField, Merge, TextMerge, merge_text, merge3};
+pub use ops::{Anchor, ApplyError, Op, Placed, apply};
+pub use parse::{BLOCK_BYTES_MAX, BLOCKS_MAX, Document, parse};
+pub use problem::Problem;
+pub use words::merge_words;

@@ -245,14 +245,14 @@ mod tests {
     #[test]
     fn other_shapes() {
         check(
-            &["", "  \t", "\r", "# a", "#tag", "####### a", "    # a", "| a | b |", "```bash", "``` a ` b", "~~~~", "- ```sh", "<!-- a", "---", "a", ">", "- a", "-"],
+            &["", "  \t", "\r", "# a", "#tag", " ####### a", "    # a", "| a | b |", "```bash", "``` a ` b", "~~~~", "- ```sh", "<!-- a", "---", "a", ">", "- a", "-"],
             expect![[r##"
                 "" Blank
                 "  \t" Blank
                 "\r" Blank
                 "# a" Heading
                 "#tag" Text
-                "####### a" Text
+                " ####### a" Text
                 "    # a" Text
                 "| a | b |" Table
                 "```bash" Fence(Fence { symbol: 96, length: 3, is_bare: false })

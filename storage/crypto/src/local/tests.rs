@@ -148,3 +148,20 @@ fn a_node_key_that_does_not_open_is_reported_and_left_alone() {
     fs::write(&path, b"").unwrap();
     assert_eq!(unwrap_error(&ring(1, 1)), OpenError::Truncated { bytes: 0 });
 }
+
+/// See tests/fixtures/README.md: frozen, and made by other code than ours.
+#[test]
+fn a_frozen_record_opens() {
+    let frozen: Vec<u8> = include_str!("../../tests/fixtures/local-v1.hex")
+        .trim()
+        .as_bytes()
+        .chunks(2)
+        .flat_map(|pair| crate::hex::decode::<1>(str::from_utf8(pair).unwrap()).unwrap())
+        .collect();
+    let mut secret = [0; KEY_BYTES];
+    for (byte, value) in secret.iter_mut().zip(0..) {
+        *byte = value;
+    }
+    let key = LocalKey::new(&secret, RECORDS_PER_EPOCH_MAX).unwrap();
+    assert_eq!(key.open(b"rows/1", &frozen).unwrap(), b"- [x] 1.1 A frozen row\n");
+}

@@ -1,0 +1,18 @@
+//! Compiles the `.proto` files with a compiler written in Rust, so that no `protoc` has to be installed.
+
+use std::error::Error;
+
+const PROTOS: [&str; 5] = [
+    "proto/zyflow/v1/types.proto",
+    "proto/zyflow/v1/propose.proto",
+    "proto/zyflow/v1/query.proto",
+    "proto/zyflow/v1/watch.proto",
+    "proto/zyflow/v1/admin.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! Commands: what travels in a `ProposeRequest`.
+
+use super::ids::{byte, conflict_class, optional_id, priority, record_id, record_ids, status};
+use super::{ConvertError, required};
+use crate::v1;
+use std::time::Duration;
+use v1::propose_request as request;
+use zyflow_machine::command::{Anchor, BlockOp, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::id::Revision;
+
+/// A command on its way: with the number that its answer will carry, and the time that its sender waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Unique among the sender's outstanding calls on the stream.
+    pub call: u64,
+    /// How long the sender waits from receipt on, in whole milliseconds; `None` = as long as the server likes.
+    pub deadline: Option<Duration>,
+    /// What is asked.
+    pub command: Command,
+}
+
+impl From<Call> for v1::ProposeRequest {
+    fn from(call: Call) -> Self {
+        // A deadline under a millisecond must not become 0, which means none.
+        let deadline_ms = call.deadline.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
+        Self {
+            call: call.call,
+            request_id: call.command.request.map(Into::into),
+            author: Some(call.command.author.into()),
+            deadline_ms,
+            body: Some(call.command.body.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::ProposeRequest> for Call {
+    type Error = ConvertError;
+
+    fn try_from(request: v1::ProposeRequest) -> Result<Self, ConvertError> {
+        let command = Command {
+            request: request.request_id.map(TryInto::try_into).transpose()?,
+            author: request.author.unwrap_or_default().into(),
+            body: required("body", request.body)?.try_into()?,
+        };
+        let deadline = (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms));
+        Ok(Self { call: request.call, deadline, command })
+    }
+}
+
+impl From<Body> for request::Body {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::OpenSession => Self::OpenSession(v1::Nothing {}),
+            Body::CloseSession => Self::CloseSession(v1::Nothing {}),
+            Body::CreateProject { name, files } => Self::CreateProject(request::CreateProject { name, files }),
+            Body::CreateChange { project, path, blocks } => Self::CreateChange(request::CreateChange {
+                project: project.to_u64(),
+                path,
+                blocks: blocks.into_iter().map(Into::into).collect(),
+            }),
+            Body::DeleteChange { change, base } => {
+                Self::DeleteChange(request::DeleteChange { change: change.to_u64(), base: base.0 })
+            }
+            Body::Edit { change, base, mode, ops, conflicts } => Self::Edit(request::Edit {
+                change: change.to_u64(),
+                base: base.0,
+                mode: request::EditMode::from(mode).into(),
+                ops: ops.into_iter().map(Into::into).collect(),
+                conflicts: conflicts.into_iter().map(Into::into).collect(),
+            }),
+            Body::SetTask { task, expected, fields } => Self::SetTask(request::SetTask {
+                task: task.to_u64(),
+                expected: expected.map(|revision| revision.0),
+                fields: fields.into_iter().map(Into::into).collect(),
+            }),
+        }
+    }
+}
+
+impl TryFrom<request::Body> for Body {
+    type Error = ConvertError;
+
+    fn try_from(body: request::Body) -> Result<Self, ConvertError> {
+        Ok(match body {
+            request::Body::OpenSession(_) => Self::OpenSession,
+            request::Body::CloseSession(_) => Self::CloseSession,
+            request::Body::CreateProject(create) => Self::CreateProject { name: create.name, files: create.files },
+            request::Body::CreateChange(create) => Self::CreateChange {
+                project: record_id("create_change.project", create.project)?,
+                path: create.path,
+                blocks: all(create.blocks)?,
+            },
+            request::Body::DeleteChange(delete) => Self::DeleteChange {
+                change: record_id("delete_change.change", delete.change)?,
+                base: Revision(delete.base),
+            },
+            request::Body::Edit(edit) => Self::Edit {
+                change: record_id("edit.change", edit.change)?,
+                base: Revision(edit.base),
+                mode: edit_mode(edit.mode)?,
+                ops: all(edit.ops)?,
+                conflicts: all(edit.conflicts)?,
+            },
+            request::Body::SetTask(set) => Self::SetTask {
+                task: record_id("set_task.task", set.task)?,
+                expected: set.expected.map(Revision),
+                fields: all(set.fields)?,
+            },
+        })
+    }
+}
+
+pub(super) fn all<A, B: TryFrom<A, Error = ConvertError>>(items: Vec<A>) -> Result<Vec<B>, ConvertError> {
+    items.into_iter().map(B::try_from).collect()
+}
+
+impl From<EditMode> for request::EditMode {
+    fn from(mode: EditMode) -> Self {
+        match mode {
+            EditMode::Merge => Self::Merge,
+            EditMode::Strict => Self::Strict,
+        }
+    }
+}
+
+fn edit_mode(value: i32) -> Result<EditMode, ConvertError> {
+    match request::EditMode::try_from(value) {
+        Ok(request::EditMode::Merge) => Ok(EditMode::Merge),
+        Ok(request::EditMode::Strict) => Ok(EditMode::Strict),
+        Ok(request::EditMode::Unspecified) | Err(_) => Err(ConvertError::UnknownValue { field: "edit.mode", value }),
+    }
+}
+
+impl From<NewBlock> for v1::NewBlock {
+    fn from(block: NewBlock) -> Self {
+        Self { kind: block.kind.into(), lead: block.lead, mark: block.mark, text: block.text }
+    }
+}
+
+impl TryFrom<v1::NewBlock> for NewBlock {
+    type Error = ConvertError;
+
+    fn try_from(block: v1::NewBlock) -> Result<Self, ConvertError> {
+        Ok(Self { kind: byte("block.kind", block.kind)?, lead: block.lead, mark: block.mark, text: block.text })
+    }
+}
+
+impl From<Anchor> for v1::Anchor {
+    fn from(anchor: Anchor) -> Self {
+        let place = match anchor {
+            Anchor::Start => v1::anchor::Place::Start(v1::Nothing {}),
+            Anchor::After(block) => v1::anchor::Place::After(block.to_u64()),
+            Anchor::AfterNew(insert) => v1::anchor::Place::AfterNew(insert),
+        };
+        Self { place: Some(place) }
+    }
+}
+
+impl TryFrom<v1::Anchor> for Anchor {
+    type Error = ConvertError;
+
+    fn try_from(anchor: v1::Anchor) -> Result<Self, ConvertError> {
+        Ok(match required("anchor.place", anchor.place)? {
+            v1::anchor::Place::Start(_) => Self::Start,
+            v1::anchor::Place::After(block) => Self::After(record_id("anchor.after", block)?),
+            v1::anchor::Place::AfterNew(insert) => Self::AfterNew(insert),
+        })
+    }
+}
+
+impl From<BlockOp> for v1::BlockOp {
+    fn from(op: BlockOp) -> Self {
+        use v1::block_op::{Delete, Insert, Move, Op, SetMark, SetText};
+        let op = match op {
+            BlockOp::Insert { after, block } => {
+                Op::Insert(Insert { after: Some(after.into()), block: Some(block.into()) })
+            }
+            BlockOp::SetText { block, kind, lead, text } => {
+                Op::SetText(SetText { block: block.to_u64(), kind: kind.into(), lead, text })
+            }
+            BlockOp::SetMark { block, mark, status } => Op::SetMark(SetMark {
+                block: block.to_u64(),
+                mark,
+                status: status.map(|status| v1::TaskStatus::from(status).into()),
+            }),
+            BlockOp::Move { block, after } => Op::Move(Move { block: block.to_u64(), after: Some(after.into()) }),
+            BlockOp::Delete { block } => Op::Delete(Delete { block: block.to_u64() }),
+        };
+        Self { op: Some(op) }
+    }
+}
+
+impl TryFrom<v1::BlockOp> for BlockOp {
+    type Error = ConvertError;
+
+    fn try_from(op: v1::BlockOp) -> Result<Self, ConvertError> {
+        use v1::block_op::Op;
+        Ok(match required("op", op.op)? {
+            Op::Insert(insert) => Self::Insert {
+                after: required("insert.after", insert.after)?.try_into()?,
+                block: required("insert.block", insert.block)?.try_into()?,
+            },
+            Op::SetText(set) => Self::SetText {
+                block: record_id("set_text.block", set.block)?,
+                kind: byte("set_text.kind", set.kind)?,
+                lead: set.lead,
+                text: set.text,
+            },
+            Op::SetMark(set) => Self::SetMark {
+                block: record_id("set_mark.block", set.block)?,
+                mark: set.mark,
+                status: set.status.map(status).transpose()?,
+            },
+            Op::Move(moved) => Self::Move {
+                block: record_id("move.block", moved.block)?,
+                after: required("move.after", moved.after)?.try_into()?,
+            },
+            Op::Delete(delete) => Self::Delete { block: record_id("delete.block", delete.block)? },
+        })
+    }
+}
+
+impl From<NewConflict> for v1::NewConflict {
+    fn from(conflict: NewConflict) -> Self {
+        Self {
+            block: conflict.block.map(|block| block.to_u64()),
+            class: v1::ConflictClass::from(conflict.class).into(),
+            field: conflict.field,
+            base: conflict.base,
+            spec: conflict.spec,
+            runtime: conflict.runtime,
+        }
+    }
+}
+
+impl TryFrom<v1::NewConflict> for NewConflict {
+    type Error = ConvertError;
+
+    fn try_from(conflict: v1::NewConflict) -> Result<Self, ConvertError> {
+        Ok(Self {
+            block: optional_id("conflict.block", conflict.block)?,
+            class: conflict_class(conflict.class)?,
+            field: conflict.field,
+            base: conflict.base,
+            spec: conflict.spec,
+            runtime: conflict.runtime,
+        })
+    }
+}
+
+impl From<TaskField> for v1::TaskField {
+    fn from(field: TaskField) -> Self {
+        use v1::task_field::Field;
+        let field = match field {
+            TaskField::Status(status) => Field::Status(v1::TaskStatus::from(status).into()),
+            TaskField::Assignee(value) => Field::Assignee(v1::OptionalText { value }),
+            TaskField::Priority(value) => {
+                let value = value.map(|priority| v1::Priority::from(priority).into());
+                Field::Priority(v1::OptionalPriority { value })
+            }
+            TaskField::Due(value) => Field::Due(v1::OptionalText { value }),
+            TaskField::Labels(labels) => Field::Labels(v1::TextSet { values: labels.into_iter().collect() }),
+            TaskField::BlockedBy(ids) => {
+                Field::BlockedBy(v1::IdSet { ids: ids.into_iter().map(|id| id.to_u64()).collect() })
+            }
+            TaskField::Note(note) => Field::Note(note),
+        };
+        Self { field: Some(field) }
+    }
+}
+
+impl TryFrom<v1::TaskField> for TaskField {
+    type Error = ConvertError;
+
+    fn try_from(field: v1::TaskField) -> Result<Self, ConvertError> {
+        use v1::task_field::Field;
+        Ok(match required("field", field.field)? {
+            Field::Status(value) => Self::Status(status(value)?),
+            Field::Assignee(text) => Self::Assignee(text.value),
+            Field::Priority(value) => Self::Priority(value.value.map(priority).transpose()?),
+            Field::Due(text) => Self::Due(text.value),
+            Field::Labels(set) => Self::Labels(set.values.into_iter().collect()),
+            Field::BlockedBy(set) => Self::BlockedBy(record_ids("blocked_by", set.ids)?),
+            Field::Note(note) => Self::Note(note),
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! Facts: what travels in a watch and in a history.
+
+use super::command::all;
+use super::ids::{byte, record_id, status};
+use super::{ConvertError, required};
+use crate::v1;
+use v1::fact;
+use zyflow_machine::event::Fact;
+use zyflow_machine::record::{OrderKey, Status};
+
+impl From<Fact> for v1::Fact {
+    fn from(fact: Fact) -> Self {
+        use fact::Fact as Out;
+        let fact = match fact {
+            Fact::ProjectCreated { name, files } => Out::ProjectCreated(fact::ProjectCreated { name, files }),
+            Fact::ChangeCreated { project, path } => {
+                Out::ChangeCreated(fact::ChangeCreated { project: project.to_u64(), path })
+            }
+            Fact::ChangeDeleted => Out::ChangeDeleted(v1::Nothing {}),
+            Fact::BlockInserted { change, order, block, status } => Out::BlockInserted(fact::BlockInserted {
+                change: change.to_u64(),
+                order: order.0,
+                block: Some(block.into()),
+                status: status.map(status_number),
+            }),
+            Fact::BlockTextSet { kind, lead, text } => {
+                Out::BlockTextSet(fact::BlockTextSet { kind: kind.into(), lead, text })
+            }
+            Fact::BlockMarked { mark, status } => {
+                Out::BlockMarked(fact::BlockMarked { mark, status: status.map(status_number) })
+            }
+            Fact::BlockMoved { order } => Out::BlockMoved(fact::BlockMoved { order: order.0 }),
+            Fact::BlockDeleted => Out::BlockDeleted(v1::Nothing {}),
+            Fact::TaskSet { fields, mark } => {
+                Out::TaskSet(fact::TaskSet { fields: fields.into_iter().map(Into::into).collect(), mark })
+            }
+            Fact::ConflictRecorded(conflict) => Out::ConflictRecorded(conflict.into()),
+        };
+        Self { fact: Some(fact) }
+    }
+}
+
+fn status_number(status: Status) -> i32 {
+    v1::TaskStatus::from(status).into()
+}
+
+impl TryFrom<v1::Fact> for Fact {
+    type Error = ConvertError;
+
+    fn try_from(fact: v1::Fact) -> Result<Self, ConvertError> {
+        use fact::Fact as In;
+        Ok(match required("fact", fact.fact)? {
+            In::ProjectCreated(it) => Self::ProjectCreated { name: it.name, files: it.files },
+            In::ChangeCreated(it) => {
+                Self::ChangeCreated { project: record_id("change_created.project", it.project)?, path: it.path }
+            }
+            In::ChangeDeleted(_) => Self::ChangeDeleted,
+            In::BlockInserted(it) => Self::BlockInserted {
+                change: record_id("block_inserted.change", it.change)?,
+                order: OrderKey(it.order),
+                block: required("block_inserted.block", it.block)?.try_into()?,
+                status: it.status.map(status).transpose()?,
+            },
+            In::BlockTextSet(it) => {
+                Self::BlockTextSet { kind: byte("block_text_set.kind", it.kind)?, lead: it.lead, text: it.text }
+            }
+            In::BlockMarked(it) => Self::BlockMarked { mark: it.mark, status: it.status.map(status).transpose()? },
+            In::BlockMoved(it) => Self::BlockMoved { order: OrderKey(it.order) },
+            In::BlockDeleted(_) => Self::BlockDeleted,
+            In::TaskSet(it) => Self::TaskSet { fields: all(it.fields)?, mark: it.mark },
+            In::ConflictRecorded(it) => Self::ConflictRecorded(it.try_into()?),
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! What a checkout remembers of one file between saves and across restarts, and the store that keeps it.
+//!
+//! ```text
+//!   state_dir/
+//!     checkout            what is bound: lineage, project, branch
+//!     files/HASH          one record per path, HASH of the path
+//! ```
+//!
+//! A record is written whole: to a temporary, fsynced, renamed, the folder fsynced; so it is the old or the new one after a power
+//! cut. It holds texts, so it is sealed by the key that the node derives ([`StateSeal`]); version and checksum stand outside the
+//! seal. A record that is damaged or of another version is refused, never guessed at: forgetting a base could undo other people's
+//! edits.
+//!
+//! Order of writes, which the plan's safety argument leans on: a flight before it is proposed, an intent before the file is
+//! replaced, a shown text after.
+
+mod codec;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error as StdError;
+
+use zyflow_machine::command::Body;
+use zyflow_machine::id::{RecordId, RequestId, Revision};
+use zyflow_spec::{Known, parse};
+
+pub use codec::FormatError;
+pub use store::{Binding, Loaded, Store, StoreError};
+
+use crate::plan::{By, SHOWN_BYTES_MAX, SHOWN_MAX, Shown};
+use crate::text::KnownText;
+
+/// Seals what a checkout keeps on the disk: the node gives its own key, so that no text lies about in clear.
+pub trait StateSeal: Send + Sync + 'static {
+    /// Seals `plaintext`; `context` must be given again to open it.
+    ///
+    /// # Errors
+    /// [`SealError`] when the key can't be used.
+    fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError>;
+
+    /// Opens what [`StateSeal::seal`] made.
+    ///
+    /// # Errors
+    /// [`SealError`] when it was sealed by another key, in another context, or was changed since.
+    fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError>;
+}
+
+/// Why sealing or opening failed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SealError(#[from] pub Box<dyn StdError + Send + Sync>);
+
+/// What a checkout remembers of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its path.
+    pub path: String,
+    /// The change it is; `None` until its creation is accepted.
+    pub change: Option<RecordId>,
+    /// Texts that were on the disk, oldest first; the last one is the base. Empty until something was agreed on.
+    pub shown: Vec<Shown>,
+    /// A text that was about to be written when this was stored.
+    pub intent: Option<KnownText>,
+    /// A command that was about to be proposed when this was stored.
+    pub flight: Option<Flight>,
+    /// The commit that HEAD named when the file was last looked at.
+    pub head: Option<String>,
+    /// BLAKE3 of the bytes that this checkout wrote last.
+    pub wrote: Option<[u8; 32]>,
+}
+
+/// A command whose fate isn't known yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flight {
+    /// Its request: proposing it again has no second effect.
+    pub request: RequestId,
+    /// What is asked.
+    pub body: Body,
+    /// The local text whose edits it carries.
+    pub text: Option<String>,
+    /// The ids of that text's blocks, as in [`crate::plan::Proposal::ids`].
+    pub ids: Vec<Option<RecordId>>,
+    /// The name of the displaced file that the text comes from, where it isn't the file itself.
+    pub displaced: Option<String>,
+}
+
+impl Record {
+    /// A file of which nothing is known.
+    #[must_use]
+    pub fn new(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            change: None,
+            shown: Vec::new(),
+            intent: None,
+            flight: None,
+            head: None,
+            wrote: None,
+        }
+    }
+
+    /// The text that was last agreed on.
+    #[must_use]
+    pub fn base(&self) -> Option<&KnownText> {
+        self.shown.last().map(|shown| &shown.text)
+    }
+
+    /// What a plan takes as agreed.
+    #[must_use]
+    pub fn agreed(&self) -> Option<(RecordId, &[Shown])> {
+        let change = self.change?;
+        (!self.shown.is_empty()).then_some((change, &self.shown[..]))
+    }
+
+    /// Remembers that `text` stands on the disk, as the newest. The same bytes again only renew their ids and revision.
+    pub fn show(&mut self, change: RecordId, text: KnownText, by: By) {
+        if self.change != Some(change) {
+            self.change = Some(change);
+            self.shown.clear();
+        }
+        match self.shown.last_mut() {
+            Some(last) if last.text.text() == text.text() => last.text = text,
+            Some(_) | None => self.shown.push(Shown { text, by }),
+        }
+        self.trim();
+    }
+
+    /// Remembers a text that stood on the disk for a moment, under the newest one.
+    pub fn show_below_newest(&mut self, change: RecordId, text: KnownText) {
+        if self.change != Some(change) || self.shown.is_empty() {
+            self.show(change, text, By::Writer);
+            return;
+        }
+        let newest = self.shown.len() - 1;
+        if self.shown[newest].text.text() != text.text() {
+            // The newest was written over it, whoever wrote it first.
+            self.shown[newest].by = By::Us;
+            self.shown.insert(newest, Shown { text, by: By::Writer });
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        let mut bytes: usize = self.shown.iter().map(|shown| shown.text.bytes()).sum();
+        while self.shown.len() > SHOWN_MAX || (self.shown.len() > 1 && bytes > SHOWN_BYTES_MAX) {
+            bytes -= self.shown.remove(0).text.bytes();
+        }
+    }
+
+    /// After a restart: whether the text that was about to be written stands on the disk. A text that is neither it nor the one
+    /// before may be made from either, so both count as shown, and the evidence decides.
+    pub fn settle_intent(&mut self, local: Option<&str>) {
+        let Some(intent) = self.intent.take() else { return };
+        let Some(change) = self.change else { return };
+        let is_still_before = match local {
+            None => true,
+            Some(local) => self.base().is_some_and(|base| base.text() == local),
+        };
+        if !is_still_before {
+            self.show(change, intent, By::Us);
+        }
+    }
+
+    /// The text of an accepted flight with all its ids, from those it had and those that were created.
+    #[must_use]
+    pub fn name_flight(text: &str, ids: &[Option<RecordId>], created: &[RecordId], revision: Revision) -> Option<KnownText> {
+        let document = parse(text);
+        if document.blocks.len() != ids.len() {
+            return None;
+        }
+        let mut created = created.iter().copied();
+        let mut blocks = Vec::with_capacity(ids.len());
+        for (id, block) in ids.iter().zip(document.blocks) {
+            blocks.push(Known { id: id.or_else(|| created.next())?, block });
+        }
+        created.next().is_none().then_some(KnownText { revision, blocks })
+    }
+}

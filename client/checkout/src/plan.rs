@@ -1,0 +1,350 @@
+//! What to do about one file: a pure function of what the checkout and the cluster last agreed on, the text on the disk and the
+//! text in the cluster.
+//!
+//! ```text
+//!              start (a shown text, see `start`)
+//!             ╱     ╲
+//!   the writer's     everyone else's          merge3 puts the writer's edits on top of the cluster's newest text;
+//!           ╱         ╲                       what it can't unite becomes a recorded conflict
+//!        disk        cluster
+//!           ╲         ╱
+//!       Propose, and once accepted, Write
+//! ```
+//!
+//! Order of things, which is the safety argument: the writer's edits go to the cluster first; only a text that already contains
+//! them is ever written over the file; a shown text is added only when all its edits are accepted. So at any point the disk holds
+//! a shown text, a shown text plus unproposed edits, or one text whose proposal is in flight, and nothing is undone twice.
+//!
+//! **Why a crash between acceptance and the base's move repeats nothing.** Folding equal inserts in the merge isn't enough: if
+//! somebody deleted the accepted line meanwhile, a second merge against the old base would bring it back. So the engine stores
+//! the whole command with its request id before proposing it, and after a restart proposes *that command* again, before it plans
+//! anything: it is answered with its first outcome, and then its text is a shown text like any other. Only if the session has
+//! expired meanwhile (256 later requests or a long time) is the fate unknown; then the merge's folding is the last guard.
+//!
+//! It doesn't read files, ask the cluster, look at a clock or decide whether a write is allowed.
+
+mod start;
+#[cfg(test)]
+mod tests;
+
+use zyflow_machine::command::{Body, EditMode, NewBlock, NewConflict};
+use zyflow_machine::id::{RecordId, Revision};
+use zyflow_spec::{Block, BlockKind, Content, Document, Known, Merge, align, merge3, parse};
+
+pub use start::{Origin, Reason, Start, choose};
+
+use crate::text::{KnownText, block_op, new_block, new_conflict};
+
+/// Most texts that are remembered per file: an agent that holds a buffer over more of our writes than this is not seen before.
+pub const SHOWN_MAX: usize = 16;
+
+/// Most bytes of older shown texts that are remembered per file, so that a large file doesn't cost 16 times its size: 4 MiB.
+pub const SHOWN_BYTES_MAX: usize = 4 << 20;
+
+/// Who made a text stand on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum By {
+    /// A person or a tool.
+    Writer,
+    /// This checkout's write-back.
+    Us,
+}
+
+/// A text that was on the disk, all of whose edits the cluster has accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The text.
+    pub text: KnownText,
+    /// Who made it stand there.
+    pub by: By,
+}
+
+/// What to do with a file that differs from the cluster's and was never agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// The cluster's text replaces the file.
+    Cluster,
+    /// The file's text replaces the cluster's.
+    Local,
+    /// Both: lines of either side stay; where one line differs, the cluster's stands and a conflict is recorded.
+    Merge,
+}
+
+/// The cluster's side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// No change has or had this path.
+    Absent,
+    /// The change that had this path is deleted.
+    Deleted {
+        /// Which.
+        change: RecordId,
+    },
+    /// The change that has this path, and its text.
+    Live {
+        /// Which.
+        change: RecordId,
+        /// Its text, true at its revision.
+        text: KnownText,
+    },
+}
+
+/// All that a plan depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The path within the project.
+    pub path: &'a str,
+    /// The project.
+    pub project: RecordId,
+    /// What was agreed on: the change and the texts shown since, oldest first.
+    pub agreed: Option<(RecordId, &'a [Shown])>,
+    /// The canonical text on the disk; `None` = there is no file.
+    pub local: Option<&'a str>,
+    /// How that text came there.
+    pub origin: Origin,
+    /// The cluster's side.
+    pub cluster: &'a Side,
+    /// What to do with texts that were never agreed on; `None` = ask.
+    pub take: Option<Take>,
+    /// The file's absence is meant.
+    pub is_deletion_confirmed: bool,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Both sides agree, and that is known.
+    Settled,
+    /// Both sides agree: remember the text as shown.
+    Learn {
+        /// The change.
+        change: RecordId,
+        /// The text.
+        text: KnownText,
+    },
+    /// Ask the cluster.
+    Propose(Box<Proposal>),
+    /// Write the cluster's text over the file, or make the file.
+    Write {
+        /// The change.
+        change: RecordId,
+        /// What stands on the disk now, where it holds nothing that the cluster hasn't got but isn't a shown text yet.
+        seen: Option<KnownText>,
+        /// What to write.
+        text: KnownText,
+    },
+    /// Remove the file: the change is deleted, and the file holds nothing new.
+    Remove,
+    /// Gone on both sides: forget what was agreed on.
+    Forget,
+    /// The file is gone and the cluster's text isn't: wait whether that is meant.
+    AwaitDeletion,
+    /// Two different texts that were never agreed on: the user has to say which to take.
+    NeedsTake,
+    /// What is applied here is older than what was agreed on.
+    Behind {
+        /// The revision to wait for.
+        need: Revision,
+    },
+}
+
+/// A command that brings the local text to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The command.
+    pub body: Body,
+    /// The local text whose edits it carries; `None` for a deletion.
+    pub text: Option<String>,
+    /// For each block of that text its id; `None` = the n-th of these is the n-th that the command creates.
+    pub ids: Vec<Option<RecordId>>,
+    /// What the text was read against, for the log.
+    pub start: Option<Start>,
+}
+
+/// What to do about one file.
+#[must_use]
+pub fn plan(input: &Input<'_>) -> Step {
+    match (input.agreed, input.local, input.cluster) {
+        (None, None, Side::Absent | Side::Deleted { .. }) => Step::Settled,
+        (None, None, Side::Live { change, text }) => write(*change, None, text),
+        (None, Some(local), Side::Absent) => create(input, local),
+        (None, Some(local), Side::Deleted { .. }) => match input.take {
+            None => Step::NeedsTake,
+            Some(Take::Cluster) => Step::Remove,
+            Some(Take::Local | Take::Merge) => create(input, local),
+        },
+        (None, Some(local), Side::Live { change, text }) => first_binding(*change, text, local, input.take),
+        (Some((change, shown)), local, cluster) => agreed(input, change, shown, local, cluster),
+    }
+}
+
+fn agreed(input: &Input<'_>, change: RecordId, shown: &[Shown], local: Option<&str>, cluster: &Side) -> Step {
+    let newest = &shown.last().expect("invariant: what is agreed on has at least one shown text").text;
+    let need = shown.iter().map(|each| each.text.revision).max().unwrap_or_default();
+    match (local, cluster) {
+        (_, Side::Absent) => Step::Behind { need },
+        (_, Side::Live { text, .. }) if text.revision < need => Step::Behind { need },
+        (None, Side::Deleted { .. }) => Step::Forget,
+        (Some(local), Side::Deleted { .. }) => {
+            let start = choose(shown, &parse(local), local, input.origin);
+            let is_nothing_new = newest.text() == local || start.reason == Reason::Past;
+            if is_nothing_new { Step::Remove } else { create(input, local) }
+        }
+        (None, Side::Live { change: live, text }) => {
+            if *live != change || text.text() != newest.text() {
+                return write(*live, None, text);
+            }
+            if input.is_deletion_confirmed { delete(change, text.revision) } else { Step::AwaitDeletion }
+        }
+        (Some(local), Side::Live { change: live, text }) if *live != change => {
+            // Deleted and made anew by somebody: none of the known ids stands any more.
+            if newest.text() == local { write(*live, None, text) } else { first_binding(*live, text, local, Some(Take::Merge)) }
+        }
+        (Some(local), Side::Live { text, .. }) => both(input, change, shown, local, text),
+    }
+}
+
+/// The ordinary case: a file, a live change, and what they last agreed on.
+fn both(input: &Input<'_>, change: RecordId, shown: &[Shown], local: &str, cluster: &KnownText) -> Step {
+    let newest = &shown.last().expect("invariant: checked by the caller").text;
+    if newest.text() == local {
+        if newest.blocks == cluster.blocks {
+            return Step::Settled;
+        }
+        return if cluster.text() == local { learn(change, cluster) } else { write(change, None, cluster) };
+    }
+    let document = parse(local);
+    let start = choose(shown, &document, local, input.origin);
+    if start.reason == Reason::Past {
+        return if cluster.text() == local { learn(change, cluster) } else { write(change, None, cluster) };
+    }
+    let merge = merge3(&shown[start.index].text.blocks, &document, &cluster.blocks);
+    after_merge(change, merge, local, &document, cluster, Some(start))
+}
+
+/// What follows from a merge of `local` onto `cluster`.
+fn after_merge(
+    change: RecordId,
+    merge: Merge<RecordId>,
+    local: &str,
+    document: &Document,
+    cluster: &KnownText,
+    start: Option<Start>,
+) -> Step {
+    if !merge.ops.is_empty() || !merge.conflicts.is_empty() {
+        let conflicts: Vec<NewConflict> = merge.conflicts.into_iter().map(new_conflict).collect();
+        let ops = merge.ops.into_iter().map(block_op).collect();
+        let body = Body::Edit { change, base: cluster.revision, mode: EditMode::Merge, ops, conflicts };
+        return Step::Propose(Box::new(Proposal { body, text: Some(local.to_owned()), ids: merge.local_ids, start }));
+    }
+    if cluster.text() == local {
+        return learn(change, cluster);
+    }
+    let seen = named(document, merge.local_ids, cluster.revision);
+    Step::Write { change, seen, text: cluster.clone() }
+}
+
+/// A text that was put in the way of our write, or written into a file that we had replaced: its edits go on top of the cluster's
+/// text. `start` is the text it was made from, where that is known. `None` = it holds nothing new.
+#[must_use]
+pub fn plan_displaced(input: &Input<'_>, local: &str, start: Option<&KnownText>) -> Option<Box<Proposal>> {
+    let document = parse(local);
+    let (change, text) = match input.cluster {
+        Side::Live { change, text } => (*change, text),
+        Side::Absent | Side::Deleted { .. } => return proposal(create(input, local)),
+    };
+    let shown = input.agreed.map_or(&[][..], |(_, shown)| shown);
+    let (base, start) = match (start, shown) {
+        (Some(start), _) => (start.blocks.clone(), None),
+        (None, []) => (common(text, &document), None),
+        (None, shown) => {
+            let start = choose(shown, &document, local, Origin::Displaced);
+            if start.reason == Reason::Past {
+                return None;
+            }
+            (shown[start.index].text.blocks.clone(), Some(start))
+        }
+    };
+    let merge = merge3(&base, &document, &text.blocks);
+    proposal(after_merge(change, merge, local, &document, text, start))
+}
+
+fn proposal(step: Step) -> Option<Box<Proposal>> {
+    match step {
+        Step::Propose(proposal) => Some(proposal),
+        Step::Settled
+        | Step::Learn { .. }
+        | Step::Write { .. }
+        | Step::Remove
+        | Step::Forget
+        | Step::AwaitDeletion
+        | Step::NeedsTake
+        | Step::Behind { .. } => None,
+    }
+}
+
+fn first_binding(change: RecordId, cluster: &KnownText, local: &str, take: Option<Take>) -> Step {
+    if cluster.text() == local {
+        return learn(change, cluster);
+    }
+    let document = parse(local);
+    let base = match take {
+        None => return Step::NeedsTake,
+        Some(Take::Cluster) => return write(change, None, cluster),
+        Some(Take::Local) => cluster.blocks.clone(),
+        Some(Take::Merge) => common(cluster, &document),
+    };
+    let merge = merge3(&base, &document, &cluster.blocks);
+    after_merge(change, merge, local, &document, cluster, None)
+}
+
+/// What two texts without a common past would have had in common: lines of one side only count as inserted by it, a mark that
+/// differs counts as ticked by the side that has it, and words that differ clash.
+fn common(cluster: &KnownText, local: &Document) -> Vec<Known<RecordId>> {
+    let ids = align(&cluster.blocks, local);
+    let mut base = Vec::new();
+    for known in &cluster.blocks {
+        let Some(index) = ids.iter().position(|id| *id == Some(known.id)) else { continue };
+        base.push(Known { id: known.id, block: common_block(&known.block, &local.blocks[index]) });
+    }
+    base
+}
+
+fn common_block(cluster: &Block, local: &Block) -> Block {
+    if cluster == local {
+        return cluster.clone();
+    }
+    let (ours, theirs) = (&local.content, &cluster.content);
+    let mark = if ours.mark == theirs.mark || cluster.kind != BlockKind::Task { &theirs.mark } else { " " };
+    let text = if ours.text == theirs.text { &theirs.text } else { "\n" };
+    let lead = &theirs.lead;
+    Block { kind: cluster.kind, content: Content { lead: lead.clone(), mark: mark.to_owned(), text: text.to_owned() } }
+}
+
+/// The blocks of a text with their ids, if each has one.
+fn named(document: &Document, ids: Vec<Option<RecordId>>, revision: Revision) -> Option<KnownText> {
+    let ids: Option<Vec<RecordId>> = ids.into_iter().collect();
+    let blocks = ids?.into_iter().zip(&document.blocks).map(|(id, block)| Known { id, block: block.clone() }).collect();
+    Some(KnownText { revision, blocks })
+}
+
+fn learn(change: RecordId, text: &KnownText) -> Step {
+    Step::Learn { change, text: text.clone() }
+}
+
+fn write(change: RecordId, seen: Option<KnownText>, text: &KnownText) -> Step {
+    Step::Write { change, seen, text: text.clone() }
+}
+
+fn create(input: &Input<'_>, local: &str) -> Step {
+    let document = parse(local);
+    let blocks: Vec<NewBlock> = document.blocks.iter().map(new_block).collect();
+    let ids = vec![None; blocks.len()];
+    let body = Body::CreateChange { project: input.project, path: input.path.to_owned(), blocks };
+    Step::Propose(Box::new(Proposal { body, text: Some(local.to_owned()), ids, start: None }))
+}
+
+fn delete(change: RecordId, base: Revision) -> Step {
+    let body = Body::DeleteChange { change, base };
+    Step::Propose(Box::new(Proposal { body, text: None, ids: Vec::new(), start: None }))
+}

@@ -1,0 +1,237 @@
+//! Which text did the writer start from? The answer to the stale whole-file save.
+//!
+//! A tool reads the file, we write another text over it, the tool saves its old buffer plus one edit. Read against the newest
+//! text, the save undoes what we wrote, in the tool's name; so it has to be read against the text that the tool had read.
+//!
+//! ```text
+//!   shown:   S0 ──us── S1 ──writer── S2 ──us── S3          which Si explains the saved text D?
+//!            └─ candidate            └─ candidate └─ candidate (the newest)
+//! ```
+//!
+//! Candidates are the newest text and every text that *we* wrote over: a writer's own undo must stay an undo. For each candidate
+//! every field of every block that ever differed between shown texts is looked at (existence, mark, words, place):
+//! - D has a value that only a *later* text had: a writer who started here can't have known it (clairvoyance, dear);
+//! - D has an *older* value that we had replaced: the writer undid our write by hand (restoration, cheap);
+//! - D has its own value: an edit, which costs nothing, as it is one against every candidate.
+//!
+//! The cheapest candidate wins, the newest of equals. So a save that undoes all of a write of ours and carries another edit is
+//! read as stale; one that undoes a part of it is read as an edit; and one that is exactly an older text is a deliberate revert.
+//! What this can't tell apart: somebody who reverts our whole last write by hand *and* edits in the same save looks like a stale
+//! buffer; what they reverted comes back, and reverting it in a save of its own then works.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zyflow_machine::id::RecordId;
+use zyflow_spec::{Block, BlockKind, Document, Known, align};
+
+use super::{By, Shown};
+
+/// How a text came to stand on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody saved it.
+    Saved,
+    /// It came together with another HEAD: a pull, a merge, a reset.
+    HeadMoved,
+    /// It was found under our write, or in a file that we had replaced.
+    Displaced,
+}
+
+/// The text that a writer started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Its index among the shown texts.
+    pub index: usize,
+    /// Why it is that one.
+    pub reason: Reason,
+}
+
+/// Why a text is taken for the writer's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is the newest, and nothing speaks for another.
+    Newest,
+    /// The saved text is exactly an older one: whoever saved it wanted that text back.
+    Revert,
+    /// The saved text is exactly an older one, and nobody wrote it: nothing new.
+    Past,
+    /// The save undoes our writes after that text and carries other edits.
+    Stale,
+}
+
+/// A value that only a later text had, in words that nobody writes twice by chance.
+const CLAIRVOYANT_WORDS: u32 = 4;
+/// A mark or a place that only a later text had: two people do tick the same box.
+const CLAIRVOYANT_MARK: u32 = 1;
+/// An older value that our write had replaced.
+const RESTORED: u32 = 1;
+
+/// The shown text that `local` was made from. `shown` is oldest first and not empty.
+#[must_use]
+pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origin) -> Start {
+    let newest = shown.len().checked_sub(1).expect("invariant: a start is chosen only among shown texts");
+    if shown[newest].text.text() == local_text {
+        return Start { index: newest, reason: Reason::Newest };
+    }
+    if let Some(index) = shown.iter().rposition(|shown| shown.text.text() == local_text) {
+        return match origin {
+            Origin::Saved => Start { index: newest, reason: Reason::Revert },
+            Origin::HeadMoved | Origin::Displaced => Start { index, reason: Reason::Past },
+        };
+    }
+    let candidates: Vec<usize> = (0..newest).filter(|index| shown[index + 1].by == By::Us).chain([newest]).collect();
+    if candidates.len() == 1 {
+        return Start { index: newest, reason: Reason::Newest };
+    }
+    let evidence = Evidence::gather(shown, local);
+    let mut best = (u32::MAX, newest);
+    for index in candidates {
+        let cost = evidence.cost(index);
+        if cost <= best.0 {
+            best = (cost, index);
+        }
+    }
+    let reason = if best.1 == newest { Reason::Newest } else { Reason::Stale };
+    Start { index: best.1, reason }
+}
+
+/// What one text says about one block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fields<'a> {
+    kind: BlockKind,
+    lead: &'a str,
+    text: &'a str,
+    mark: &'a str,
+    /// The block before it, among those that every text has.
+    after: Option<RecordId>,
+}
+
+type Reading<'a> = BTreeMap<RecordId, Fields<'a>>;
+
+struct Evidence<'a> {
+    shown: Vec<Reading<'a>>,
+    by: Vec<By>,
+    local: Reading<'a>,
+}
+
+impl<'a> Evidence<'a> {
+    fn gather(shown: &'a [Shown], local: &'a Document) -> Self {
+        let named = name_blocks(shown, local);
+        let local_ids: BTreeSet<RecordId> = named.iter().map(|(id, _)| *id).collect();
+        let mut stable = local_ids;
+        for each in shown {
+            let ids: BTreeSet<RecordId> = each.text.blocks.iter().map(|known| known.id).collect();
+            stable.retain(|id| ids.contains(id));
+        }
+        Self {
+            shown: shown
+                .iter()
+                .map(|each| read(each.text.blocks.iter().map(|known| (known.id, &known.block)), &stable))
+                .collect(),
+            by: shown.iter().map(|each| each.by).collect(),
+            local: read(named.into_iter(), &stable),
+        }
+    }
+
+    fn cost(&self, start: usize) -> u32 {
+        let ids: BTreeSet<RecordId> = self.shown.iter().flat_map(|reading| reading.keys().copied()).collect();
+        ids.into_iter().map(|id| self.cost_of(id, start)).fold(0, u32::saturating_add)
+    }
+
+    fn cost_of(&self, id: RecordId, start: usize) -> u32 {
+        let fields: Vec<Option<&Fields<'_>>> = self.shown.iter().map(|reading| reading.get(&id)).collect();
+        let local = self.local.get(&id);
+        let is_blank = fields.iter().flatten().any(|fields| fields.kind == BlockKind::Blank);
+        if is_blank {
+            return 0;
+        }
+        let exists: Vec<Option<bool>> = fields.iter().map(|fields| Some(fields.is_some())).collect();
+        let mut cost = self.weigh(&exists, &Some(local.is_some()), start, CLAIRVOYANT_WORDS);
+        if let (Some(local), Some(_)) = (local, fields[start]) {
+            let words: Vec<_> = fields.iter().map(|f| f.map(|f| (f.kind, f.lead, f.text))).collect();
+            let marks: Vec<_> = fields.iter().map(|f| f.map(|f| f.mark)).collect();
+            let places: Vec<_> = fields.iter().map(|f| f.map(|f| f.after)).collect();
+            cost += self.weigh(&words, &Some((local.kind, local.lead, local.text)), start, CLAIRVOYANT_WORDS);
+            cost += self.weigh(&marks, &Some(local.mark), start, CLAIRVOYANT_MARK);
+            cost += self.weigh(&places, &Some(local.after), start, CLAIRVOYANT_MARK);
+        }
+        cost
+    }
+
+    /// What the value `local` of one field costs a start at `start`; `values` are that field in each shown text.
+    fn weigh<V: PartialEq>(&self, values: &[Option<V>], local: &Option<V>, start: usize, clairvoyant: u32) -> u32 {
+        if values[start] == *local {
+            return 0;
+        }
+        if let Some(older) = values[..start].iter().rposition(|value| value == local) {
+            let replaced = (older + 1..=start).find(|index| values[*index] != *local);
+            return if replaced.is_some_and(|index| self.by[index] == By::Us) { RESTORED } else { 0 };
+        }
+        if values[start + 1..].contains(local) { clairvoyant } else { 0 }
+    }
+}
+
+fn read<'a>(blocks: impl Iterator<Item = (RecordId, &'a Block)>, stable: &BTreeSet<RecordId>) -> Reading<'a> {
+    let mut reading = Reading::new();
+    let mut after = None;
+    for (id, block) in blocks {
+        let place = if stable.contains(&id) { after } else { None };
+        let content = &block.content;
+        reading.insert(
+            id,
+            Fields { kind: block.kind, lead: &content.lead, text: &content.text, mark: &content.mark, after: place },
+        );
+        if stable.contains(&id) && block.kind != BlockKind::Blank {
+            after = Some(id);
+        }
+    }
+    reading
+}
+
+/// The blocks of `local` that are some block of some shown text, with its id: aligned with all blocks that ever stood, and where
+/// that finds none, by exact content.
+fn name_blocks<'a>(shown: &[Shown], local: &'a Document) -> Vec<(RecordId, &'a Block)> {
+    let union = union(shown);
+    let mut ids = align(&union, local);
+    let mut taken: BTreeSet<RecordId> = ids.iter().flatten().copied().collect();
+    let mut by_content: BTreeMap<String, Vec<RecordId>> = BTreeMap::new();
+    for known in shown.iter().rev().flat_map(|each| &each.text.blocks) {
+        let same = by_content.entry(known.block.print()).or_default();
+        if !same.contains(&known.id) {
+            same.push(known.id);
+        }
+    }
+    for (id, block) in ids.iter_mut().zip(&local.blocks) {
+        if id.is_none() && block.kind != BlockKind::Blank {
+            *id = by_content.get(&block.print()).and_then(|same| same.iter().find(|id| !taken.contains(id)).copied());
+            taken.extend(*id);
+        }
+    }
+    ids.into_iter().zip(&local.blocks).filter_map(|(id, block)| Some((id?, block))).collect()
+}
+
+/// Every block that ever stood: the newest text, with older blocks after what stood before them then.
+fn union(shown: &[Shown]) -> Vec<Known<RecordId>> {
+    let mut present: BTreeSet<RecordId> = BTreeSet::new();
+    let mut after: BTreeMap<Option<RecordId>, Vec<&Known<RecordId>>> = BTreeMap::new();
+    for each in shown.iter().rev() {
+        let mut last = None;
+        for known in &each.text.blocks {
+            if present.insert(known.id) {
+                after.entry(last).or_default().push(known);
+            }
+            last = Some(known.id);
+        }
+    }
+    let mut out = Vec::with_capacity(present.len());
+    let mut stack: Vec<&Known<RecordId>> = Vec::new();
+    let push_after = |stack: &mut Vec<_>, id: Option<RecordId>| {
+        stack.extend(after.get(&id).into_iter().flatten().rev().copied());
+    };
+    push_after(&mut stack, None);
+    while let Some(known) = stack.pop() {
+        out.push(known.clone());
+        push_after(&mut stack, Some(known.id));
+    }
+    out
+}

@@ -1,0 +1,161 @@
+//! The cluster as this node's checkouts see it: proposals through consensus, reads from the local tables.
+//!
+//! A checkout numbers its own requests, so everything here may be repeated. Reads never wait for a quorum.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use zyflow_checkout::{Cluster, ClusterDocument, ClusterError, Touched};
+use zyflow_machine::command::{Author, Body, Command};
+use zyflow_machine::id::{RecordId, RequestId, Revision};
+use zyflow_machine::outcome::Outcome;
+use zyflow_machine::record::{Kind, Project, Record};
+use zyflow_raft::Consensus;
+use zyflow_spec::{Block, BlockKind, Content, Known};
+use zyflow_storage::tables::{Change, Tables, TablesError};
+
+/// How long one proposal of a checkout waits for its outcome before the checkout is told to ask again: long enough for an
+/// election, short enough that the status says soon that the cluster is out of reach.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Revisions whose touched changes are remembered; a checkout that is further behind looks at every document.
+const TOUCHED_REVISIONS_MAX: usize = 4_096;
+
+/// One per checkout.
+pub struct NodeCluster {
+    consensus: Consensus,
+    tables: Tables,
+    touched: Mutex<TouchedLog>,
+}
+
+impl NodeCluster {
+    /// A view of the cluster through this node.
+    #[must_use]
+    pub fn new(consensus: Consensus, tables: Tables) -> Self {
+        let receiver = tables.subscribe();
+        let from = *tables.applied().borrow();
+        let touched = Mutex::new(TouchedLog { receiver, from, up_to: from, entries: Vec::new() });
+        Self { consensus, tables, touched }
+    }
+}
+
+/// Now, for people to read; never compared.
+pub fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn read_error(error: TablesError) -> ClusterError {
+    ClusterError::Read(Box::new(error))
+}
+
+impl Cluster for NodeCluster {
+    async fn propose(&self, request: Option<RequestId>, body: Body, author: &str) -> Result<Outcome, ClusterError> {
+        let author = Author { name: author.to_owned(), clock_ms: wall_clock_ms() };
+        let command = Command { request, author, body };
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        self.consensus
+            .propose(command, deadline.into_std())
+            .await
+            .map_err(|error| ClusterError::Unavailable(error.to_string()))
+    }
+
+    fn project(&self, name: &str) -> Result<Option<(RecordId, Project)>, ClusterError> {
+        let view = self.tables.view(None).map_err(read_error)?;
+        let found = view.project_named(name).map_err(read_error)?;
+        Ok(found.and_then(|(id, stored)| match &stored.record {
+            Some(Record::Project(project)) => Some((id, project.clone())),
+            _ => None,
+        }))
+    }
+
+    fn paths(&self, project: RecordId) -> Result<Vec<(String, RecordId, bool)>, ClusterError> {
+        let view = self.tables.view(None).map_err(read_error)?;
+        let all = view.changes_with_deleted(project).map_err(read_error)?;
+        Ok(all.into_iter().map(|(id, path, is_deleted)| (path, id, is_deleted)).collect())
+    }
+
+    fn document(&self, change: RecordId, at: Option<Revision>) -> Result<Option<ClusterDocument>, ClusterError> {
+        let view = self.tables.view(at).map_err(read_error)?;
+        let Some(stored) = view.stored(change).map_err(read_error)? else { return Ok(None) };
+        if stored.record.is_none() {
+            return Ok(Some(ClusterDocument { revision: view.revision(), deleted: true, blocks: Vec::new() }));
+        }
+        let blocks = view.blocks(change).map_err(read_error)?;
+        let blocks = blocks.into_iter().filter_map(|(id, stored)| match &stored.record {
+            Some(Record::Block(block)) => Some(Known { id, block: spec_block(block) }),
+            _ => None,
+        });
+        Ok(Some(ClusterDocument { revision: view.revision(), deleted: false, blocks: blocks.collect() }))
+    }
+
+    fn applied(&self) -> watch::Receiver<Revision> {
+        self.tables.applied()
+    }
+
+    fn touched(&self, since: Revision) -> Touched {
+        // A poisoned lock means that a holder panicked; the log is then only a hint that may lack its newest entries.
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).since(since)
+    }
+}
+
+/// A block as the spec crate knows it. An unknown kind code can't be stored by this release; it reads as prose.
+fn spec_block(block: &zyflow_machine::record::Block) -> Block {
+    let content =
+        Content { lead: block.lead.clone(), mark: block.mark.value.clone(), text: block.text.value.clone() };
+    Block { kind: BlockKind::try_from(block.kind).unwrap_or(BlockKind::Prose), content }
+}
+
+/// Which changes were touched lately.
+struct TouchedLog {
+    receiver: broadcast::Receiver<std::sync::Arc<Change>>,
+    /// Everything after this revision is known.
+    from: Revision,
+    /// Up to this one.
+    up_to: Revision,
+    entries: Vec<(Revision, BTreeSet<RecordId>)>,
+}
+
+impl TouchedLog {
+    fn drain(&mut self) {
+        loop {
+            match self.receiver.try_recv() {
+                Ok(change) => {
+                    let touched: BTreeSet<RecordId> = change.rows.iter().filter_map(|row| match row.kind {
+                        Kind::Change => Some(row.id),
+                        Kind::Block => Some(row.parent),
+                        Kind::Project | Kind::Conflict => None,
+                    });
+                    self.up_to = change.revision;
+                    if !touched.is_empty() {
+                        self.entries.push((change.revision, touched));
+                    }
+                }
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {
+                    self.entries.clear();
+                    self.from = Revision(u64::MAX);
+                }
+                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
+            }
+        }
+        if self.from == Revision(u64::MAX) {
+            self.from = self.up_to;
+        }
+        let excess = self.entries.len().saturating_sub(TOUCHED_REVISIONS_MAX);
+        if let Some((revision, _)) = self.entries.drain(..excess).next_back() {
+            self.from = revision;
+        }
+    }
+
+    fn since(&mut self, since: Revision) -> Touched {
+        self.drain();
+        if since < self.from {
+            return Touched::Unknown;
+        }
+        let newer = self.entries.iter().filter(|(revision, _)| *revision > since);
+        Touched::Changes { up_to: self.up_to, changes: newer.flat_map(|(_, changes)| changes.clone()).collect() }
+    }
+}

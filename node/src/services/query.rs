@@ -1,0 +1,254 @@
+//! The Query service: reads of the local tables, after as much waiting as the asked consistency needs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tonic::{Request, Response, Status};
+use zyflow_api::convert::record_id;
+use zyflow_api::v1::query_server::Query;
+use zyflow_api::v1::{self, ErrorCode, consistency, query_request, query_response};
+use zyflow_api::ApiError;
+use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::record::{Kind, Record};
+use zyflow_machine::view::Stored;
+use zyflow_raft::{Consensus, Consistency};
+use zyflow_storage::tables::{Tables, TablesView, TaskFilter};
+
+use crate::services::{read_error, tables_error};
+
+/// How long a read waits for its consistency: a few elections.
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most tasks in one answer.
+const TASKS_MAX: usize = 20_000;
+
+/// The service.
+#[derive(Clone)]
+pub struct QueryService {
+    consensus: Consensus,
+    tables: Tables,
+}
+
+impl QueryService {
+    /// Reads `tables`, once `consensus` says that they are fresh enough.
+    #[must_use]
+    pub fn new(consensus: Consensus, tables: Tables) -> Self {
+        Self { consensus, tables }
+    }
+
+    async fn fresh_view(&self, request: &v1::QueryRequest) -> Result<TablesView, ApiError> {
+        let kind = request.consistency.as_ref().and_then(|consistency| consistency.kind.as_ref());
+        let consistency = match kind {
+            Some(consistency::Kind::Local(_)) => Consistency::Local,
+            Some(consistency::Kind::AtLeast(revision)) => Consistency::AtLeast(Revision(*revision)),
+            Some(consistency::Kind::Linearizable(_) | consistency::Kind::Lease(_)) | None => Consistency::Linearizable,
+        };
+        let deadline = Instant::now() + BARRIER_TIMEOUT;
+        self.consensus.read_barrier(consistency, deadline).await.map_err(|error| read_error(&error))?;
+        self.tables.view(request.at.map(Revision)).map_err(|error| tables_error(&error))
+    }
+}
+
+#[tonic::async_trait]
+impl Query for QueryService {
+    async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryResponse>, Status> {
+        let request = request.into_inner();
+        let view = self.fresh_view(&request).await?;
+        let query = request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
+        let answer = if let query_request::Query::Digest(_) = query {
+            let (revision, digest) = self.tables.digest();
+            let digest = v1::StateDigest { digest: digest.0.to_vec() };
+            let answer = Some(query_response::Answer::Digest(digest));
+            return Ok(Response::new(v1::QueryResponse { revision: revision.0, answer }));
+        } else {
+            Reader { view: &view }.answer(query)?
+        };
+        Ok(Response::new(v1::QueryResponse { revision: view.revision().0, answer: Some(answer) }))
+    }
+}
+
+/// Reads one view and shapes what it finds.
+struct Reader<'a> {
+    view: &'a TablesView,
+}
+
+type Found = (RecordId, Arc<Stored>);
+
+impl Reader<'_> {
+    fn answer(&self, query: query_request::Query) -> Result<query_response::Answer, ApiError> {
+        use query_request::Query as Q;
+        use query_response::Answer as A;
+        Ok(match query {
+            Q::Projects(_) => {
+                let found = self.view.projects().map_err(|error| tables_error(&error))?;
+                A::Projects(v1::ProjectList { projects: found.iter().filter_map(project).collect() })
+            }
+            Q::Changes(query) => {
+                let parent = record_id("project", query.project)?;
+                self.live(parent, Kind::Project, "project")?;
+                let found = self.view.changes(parent).map_err(|error| tables_error(&error))?;
+                A::Changes(v1::ChangeList { changes: found.iter().map(change).collect() })
+            }
+            Q::Change(query) => {
+                let parent = record_id("project", query.project)?;
+                let found = self.view.change_at_path(parent, &query.path).map_err(|error| tables_error(&error))?;
+                A::Change(change(&found.ok_or_else(|| not_found("change", &query.path))?))
+            }
+            Q::Document(query) => A::Document(self.document(record_id("change", query.change)?)?),
+            Q::Tasks(query) => A::Tasks(self.tasks(query.filter.unwrap_or_default())?),
+            Q::Task(query) => A::Task(self.task(record_id("id", query.id)?)?),
+            Q::TaskHistory(query) => A::History(self.history(record_id("id", query.id)?)?),
+            Q::Conflicts(query) => A::Conflicts(self.conflicts(&query)?),
+            Q::Digest(_) => return Err(ApiError::new(ErrorCode::Invalid, "a digest is of the newest state, without --at")),
+        })
+    }
+
+    fn live(&self, id: RecordId, kind: Kind, what: &str) -> Result<Found, ApiError> {
+        let stored = self.view.stored(id).map_err(|error| tables_error(&error))?;
+        let stored = stored.filter(|stored| stored.kind == kind && stored.record.is_some());
+        Ok((id, stored.ok_or_else(|| not_found(what, &id.to_string()))?))
+    }
+
+    fn document(&self, id: RecordId) -> Result<v1::Document, ApiError> {
+        let found = self.live(id, Kind::Change, "change")?;
+        let blocks = self.view.blocks(id).map_err(|error| tables_error(&error))?;
+        Ok(v1::Document { change: Some(change(&found)), blocks: blocks.iter().filter_map(block).collect() })
+    }
+
+    fn tasks(&self, filter: v1::TaskFilter) -> Result<v1::TaskList, ApiError> {
+        let asked = usize::try_from(filter.limit).unwrap_or(TASKS_MAX);
+        let limit = if asked == 0 { TASKS_MAX } else { asked.min(TASKS_MAX) };
+        let status = filter.status.map(|_| filter.status().try_into()).transpose()?;
+        let filter = TaskFilter {
+            project: filter.project.map(|id| record_id("project", id)).transpose()?,
+            change: filter.change.map(|id| record_id("change", id)).transpose()?,
+            status,
+            assignee: filter.assignee,
+            text: filter.text,
+            limit: limit + 1,
+        };
+        let mut found = self.view.tasks(&filter).map_err(|error| tables_error(&error))?;
+        let is_truncated = found.len() > limit;
+        found.truncate(limit);
+        let mut names = BTreeMap::new();
+        let tasks = found.iter().map(|found| self.with_names(found, &mut names)).collect::<Result<Vec<_>, _>>()?;
+        Ok(v1::TaskList { tasks: tasks.into_iter().flatten().collect(), truncated: is_truncated })
+    }
+
+    fn task(&self, id: RecordId) -> Result<v1::Task, ApiError> {
+        let found = self.live(id, Kind::Block, "task")?;
+        let task = self.with_names(&found, &mut BTreeMap::new())?;
+        task.filter(|task| task.block.as_ref().and_then(|block| block.record.as_ref()).is_some_and(|block| block.task.is_some()))
+            .ok_or_else(|| not_found("task", &id.to_string()))
+    }
+
+    /// A task with the path of its change and the name of its project; `None` if any of them is gone.
+    fn with_names(&self, found: &Found, names: &mut BTreeMap<RecordId, Option<Names>>) -> Result<Option<v1::Task>, ApiError> {
+        let parent = found.1.parent;
+        if let std::collections::btree_map::Entry::Vacant(slot) = names.entry(parent) {
+            slot.insert(self.names(parent)?);
+        }
+        let Some(Some(names)) = names.get(&parent) else { return Ok(None) };
+        Ok(block(found).map(|block| v1::Task {
+            block: Some(block),
+            project: names.project.to_u64(),
+            project_name: names.project_name.clone(),
+            change_path: names.change_path.clone(),
+        }))
+    }
+
+    fn names(&self, change: RecordId) -> Result<Option<Names>, ApiError> {
+        let stored = self.view.stored(change).map_err(|error| tables_error(&error))?;
+        let Some(Record::Change(change)) = stored.and_then(|stored| stored.record.clone()) else { return Ok(None) };
+        let stored = self.view.stored(change.project).map_err(|error| tables_error(&error))?;
+        let Some(Record::Project(project)) = stored.and_then(|stored| stored.record.clone()) else { return Ok(None) };
+        Ok(Some(Names { project: change.project, project_name: project.name, change_path: change.path }))
+    }
+
+    fn history(&self, id: RecordId) -> Result<v1::History, ApiError> {
+        let versions = self.view.history(id).map_err(|error| tables_error(&error))?;
+        if versions.is_empty() {
+            return Err(not_found("task", &id.to_string()));
+        }
+        let versions = versions.into_iter().map(|version| v1::Version {
+            version: version.version.to_u64(),
+            provenance: Some(version.provenance.into()),
+            fact: Some(version.fact.into()),
+        });
+        Ok(v1::History { versions: versions.collect() })
+    }
+
+    fn conflicts(&self, query: &query_request::Conflicts) -> Result<v1::ConflictList, ApiError> {
+        let changes = match (query.change, query.project) {
+            (Some(change), _) => vec![record_id("change", change)?],
+            (None, Some(project)) => self.change_ids(record_id("project", project)?)?,
+            (None, None) => {
+                let projects = self.view.projects().map_err(|error| tables_error(&error))?;
+                let ids: Result<Vec<_>, _> = projects.iter().map(|(id, _)| self.change_ids(*id)).collect();
+                ids?.concat()
+            }
+        };
+        let mut conflicts = Vec::new();
+        for change in changes {
+            let found = self.view.conflicts(change).map_err(|error| tables_error(&error))?;
+            let wanted = found.iter().filter_map(|(id, stored)| match &stored.record {
+                Some(Record::Conflict(conflict)) if query.resolved || conflict.resolved_at.is_none() => Some(v1::Conflict {
+                    id: id.to_u64(),
+                    version: stored.version.to_u64(),
+                    record: Some(conflict.clone().into()),
+                }),
+                _ => None,
+            });
+            conflicts.extend(wanted);
+        }
+        conflicts.sort_unstable_by_key(|conflict| conflict.id);
+        Ok(v1::ConflictList { conflicts })
+    }
+
+    fn change_ids(&self, project: RecordId) -> Result<Vec<RecordId>, ApiError> {
+        let changes = self.view.changes(project).map_err(|error| tables_error(&error))?;
+        Ok(changes.into_iter().map(|(id, _)| id).collect())
+    }
+}
+
+struct Names {
+    project: RecordId,
+    project_name: String,
+    change_path: String,
+}
+
+fn not_found(what: &str, which: &str) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("{what} `{which}` doesn't exist at this revision; list what there is"))
+}
+
+fn project((id, stored): &Found) -> Option<v1::Project> {
+    match &stored.record {
+        Some(Record::Project(project)) => Some(v1::Project {
+            id: id.to_u64(),
+            version: stored.version.to_u64(),
+            record: Some(project.clone().into()),
+        }),
+        _ => None,
+    }
+}
+
+fn change((id, stored): &Found) -> v1::Change {
+    let record = match &stored.record {
+        Some(Record::Change(change)) => Some(change.clone().into()),
+        _ => None,
+    };
+    v1::Change { id: id.to_u64(), version: stored.version.to_u64(), record }
+}
+
+fn block((id, stored): &Found) -> Option<v1::Block> {
+    match &stored.record {
+        Some(Record::Block(block)) => Some(v1::Block {
+            id: id.to_u64(),
+            version: stored.version.to_u64(),
+            record: Some(block.clone().into()),
+        }),
+        _ => None,
+    }
+}
+

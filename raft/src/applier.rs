@@ -1,0 +1,207 @@
+//! Committed entries into the tables: opens what the leader sealed, decodes it, applies it, answers.
+//!
+//! An entry that can't be opened or decoded stops this node for good, with the reason: another node could apply it, so to
+//! skip it would be to part from the others for ever. The usual reasons are a missing data key and an older release.
+//!
+//! This runs as a task of openraft. [`Tables::apply`] is synchronous but only works in memory; between entries the task gives
+//! way, so that a heartbeat on the same thread never waits for more than [`ENTRIES_PER_TURN`] of them. Snapshots are built and
+//! installed on a thread for blocking work.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use futures::stream::Stream;
+use openraft::alias::SnapshotOf;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::RaftSnapshotBuilder;
+use tokio::sync::watch;
+use tracing::{error, info};
+use zyflow_crypto::{KeyRing, Lineage, OpenError, Purpose};
+use zyflow_machine::format::{self, FormatError};
+use zyflow_storage::codec::{self, CodecError};
+use zyflow_storage::tables::{self, Position, Tables, TablesError};
+use zyflow_storage::types::{
+    Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig,
+};
+
+use crate::metrics::Counters;
+
+/// Entries applied before other tasks get their turn: at some 100 µs for a full one, a few milliseconds.
+const ENTRIES_PER_TURN: usize = 32;
+
+/// A snapshot file, complete and durable.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotFile {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+}
+
+/// A snapshot as openraft passes it around.
+pub(crate) type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
+
+/// Why this node can't apply an entry, or handle a snapshot. All of them stop it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    #[error("opening entry {index}: {source}")]
+    Open {
+        index: u64,
+        #[source]
+        source: OpenError,
+    },
+    #[error("decoding entry {index}: {source}")]
+    Decode {
+        index: u64,
+        #[source]
+        source: FormatError,
+    },
+    #[error("applying entry {index}: {source}")]
+    Tables {
+        index: u64,
+        #[source]
+        source: TablesError,
+    },
+    #[error("reading the membership that the tables keep")]
+    Membership(#[source] CodecError),
+    #[error("{doing}")]
+    Snapshot {
+        doing: &'static str,
+        #[source]
+        source: TablesError,
+    },
+    #[error("{0} panicked")]
+    Panicked(&'static str),
+}
+
+/// The state machine that openraft feeds.
+#[derive(Clone)]
+pub(crate) struct Applier {
+    pub(crate) tables: Tables,
+    pub(crate) ring: Arc<KeyRing>,
+    pub(crate) lineage: Lineage,
+    pub(crate) counters: Arc<Counters>,
+    /// Where the reason goes that stops this node: openraft's own error carries less of it.
+    pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
+}
+
+impl Applier {
+    /// Notes why this node stops, for people, and says it to openraft.
+    fn stop<T>(&self, result: Result<T, ApplyError>) -> Result<T, io::Error> {
+        result.map_err(|failure| {
+            let reason = crate::fatal::chain(&failure);
+            error!(reason, "this node can't apply the log and stops");
+            crate::fatal::set(&self.fatal, || reason);
+            io::Error::other(failure)
+        })
+    }
+
+    fn apply_one(&self, entry: Entry) -> Result<Applied, ApplyError> {
+        let index = entry.log_id.index;
+        let payload = match entry.payload {
+            EntryPayload::Blank => tables::EntryPayload::Blank,
+            EntryPayload::Normal(sealed) => {
+                let opened = zyflow_crypto::open(&self.ring, Purpose::Entry, &self.lineage, &sealed.0)
+                    .map_err(|source| ApplyError::Open { index, source })?;
+                let batch = format::decode_batch(&opened.plaintext)
+                    .map_err(|source| ApplyError::Decode { index, source })?;
+                tables::EntryPayload::Batch(batch)
+            }
+            EntryPayload::Membership(membership) => {
+                let mut bytes = Vec::new();
+                codec::encode_membership(&membership, &mut bytes);
+                tables::EntryPayload::Membership(bytes)
+            }
+        };
+        let entry = tables::Entry { position: position_of(entry.log_id), payload };
+        let outcomes = self.tables.apply(entry).map_err(|source| ApplyError::Tables { index, source })?;
+        self.counters.entries_applied.add(1);
+        Ok(Applied { revision: index, outcomes })
+    }
+
+    fn state(&self) -> Result<(Option<LogId>, StoredMembership), ApplyError> {
+        let (applied, membership) = self.tables.applied_state();
+        Ok((applied.map(log_id_of), stored_membership(membership)?))
+    }
+}
+
+/// Log ids carry no leader: at most one leads in a term.
+fn position_of(id: LogId) -> Position {
+    Position { term: id.leader_id.term, index: id.index }
+}
+
+fn log_id_of(position: Position) -> LogId {
+    LogId::new_term_index(position.term, position.index)
+}
+
+fn stored_membership(stored: Option<(Position, Vec<u8>)>) -> Result<StoredMembership, ApplyError> {
+    let Some((position, bytes)) = stored else { return Ok(StoredMembership::default()) };
+    let membership = codec::decode_membership(&bytes).map_err(ApplyError::Membership)?;
+    Ok(StoredMembership::new(Some(log_id_of(position)), membership))
+}
+
+impl RaftStateMachine<TypeConfig> for Applier {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        self.stop(self.state())
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        let mut turn = 0;
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let applied = self.stop(self.apply_one(entry))?;
+            if let Some(responder) = responder {
+                responder.send(applied);
+            }
+            turn += 1;
+            if turn == ENTRIES_PER_TURN {
+                turn = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
+        let this = self.clone();
+        let installed = on_a_thread("installing a snapshot", move || this.install(&snapshot)).await;
+        self.stop(installed)?;
+        self.counters.snapshots_installed.add(1);
+        info!(last = ?meta.last_log_id, "installed a snapshot");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let this = self.clone();
+        let current = on_a_thread("looking for the newest snapshot", move || this.current()).await;
+        self.stop(current)
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Applier {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let this = self.clone();
+        let built = on_a_thread("building a snapshot", move || this.build()).await;
+        let snapshot = self.stop(built)?;
+        info!(last = ?snapshot.meta.last_log_id, bytes = snapshot.snapshot.bytes, "built a snapshot");
+        Ok(snapshot)
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
+) -> Result<T, ApplyError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ApplyError::Panicked(what)))
+}

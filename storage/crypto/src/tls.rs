@@ -1,0 +1,426 @@
+//! Mutual TLS: certificates from files, made into configurations that talk to this cluster and to nobody else.
+//!
+//! Every connection, between nodes and with clients, is TLS 1.3 with a certificate on both sides, issued by the cluster's CA
+//! and naming the cluster (see [`crate::identity`]). Certificates are checked in full when they are loaded, by the code that
+//! a peer would use, so that a wrong file is refused at start or reload with its name, and not by every peer later.
+//!
+//! - [`TlsMaterial`]: one set of checked files, with its configurations.
+//! - [`Acceptor`]: takes TCP connections, gives streams with the caller's [`Identity`]; reloads without losing connections.
+//! - [`Connector`]: reaches a node by address and makes sure that it is the one that was meant.
+//!
+//! Session resumption is off on both sides: a resumed session skips the check of the peer's certificate, so it would outlive
+//! a reload. Connections live long here, so it would save nothing.
+//!
+//! Deliberately not here: revocation lists and what a role may do.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore, ServerConfig, version};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use crate::identity::{Identity, IdentityError, identity_of};
+use crate::private_file::{self, PrivateFileError};
+
+mod acceptor;
+mod connector;
+
+pub use acceptor::{AcceptError, Accepted, Acceptor, HANDSHAKE_DEADLINE, ReloadError};
+pub use connector::{CONNECT_DEADLINE, ConnectError, Connector};
+
+/// The DNS name in every node's certificate, whatever its address: an address that changes never breaks TLS. Which node
+/// answered is told by its identity.
+pub const SERVER_NAME: &str = "node.zyflow.internal";
+
+/// The application protocol that is offered and accepted: HTTP/2, for gRPC.
+const ALPN: &[u8] = b"h2";
+
+/// The longest certificate file that is read: 1 MiB, hundreds of certificates.
+const CERTIFICATES_BYTES_MAX: u64 = 1 << 20;
+
+/// Where the certificates of a process are, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The cluster's CA, or several while one replaces another.
+    pub ca: PathBuf,
+    /// This process's certificate, followed by intermediates if there are any.
+    pub cert: PathBuf,
+    /// The private key of that certificate, mode 0600 or 0400.
+    pub key: PathBuf,
+}
+
+/// Why a set of certificate files can't be used. Each names the file and the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The private key file: missing, or usable by others.
+    #[error("private key: {0}")]
+    KeyFile(#[from] PrivateFileError),
+    /// A certificate file is missing or unreadable.
+    #[error("cannot read the {what} {}: {source}; check the path in the configuration and the file's mode", path.display())]
+    Read {
+        /// Which of the files.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not PEM, or not the right kind of PEM.
+    #[error(
+        "the {what} {} is not usable PEM ({problem}): it must hold `-----BEGIN {label}-----`; make it with \
+         deploy/certificates.sh or convert it with openssl",
+        path.display()
+    )]
+    Pem {
+        /// Which of the files.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The kind of PEM section that it must hold.
+        label: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// PEM, but not a certificate inside.
+    #[error("the {what} {} holds no readable X.509 certificate ({problem}): make it again with deploy/certificates.sh", path.display())]
+    Certificate {
+        /// Which of the files.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        problem: String,
+    },
+    /// The CA file holds a certificate that may not issue others; often the files are swapped.
+    #[error("{} is not the certificate of a CA: set `ca` to the file that signed the others (ca.pem), not to a node's own", path.display())]
+    NotACa {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Over. Nobody accepts it.
+    #[error("the {what} {} expired at {not_after}: issue a new one (deploy/certificates.sh) and start or reload", path.display())]
+    Expired {
+        /// Which of the files.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// When.
+        not_after: String,
+    },
+    /// Not begun, or this machine's clock is behind.
+    #[error("the {what} {} is valid only from {not_before}: check this machine's clock, or issue it again", path.display())]
+    NotYetValid {
+        /// Which of the files.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// From when.
+        not_before: String,
+    },
+    /// The certificate was signed by another CA.
+    #[error(
+        "the certificate {} was not issued by the CA in {}: use the files of one cluster together, or issue the certificate \
+         again with that CA",
+        cert.display(), ca.display()
+    )]
+    Untrusted {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The CA's file.
+        ca: PathBuf,
+    },
+    /// A node's certificate without the DNS name that its peers ask for.
+    #[error("the certificate {} lacks the DNS name {SERVER_NAME}, which peers ask for: issue it again with deploy/certificates.sh", cert.display())]
+    ServerName {
+        /// The certificate's file.
+        cert: PathBuf,
+    },
+    /// Extended key usages that don't fit.
+    #[error(
+        "the certificate {} may not be used as {usage} (extended key usage): issue it again with deploy/certificates.sh",
+        cert.display()
+    )]
+    Usage {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// For what it was needed.
+        usage: &'static str,
+    },
+    /// Refused for another reason.
+    #[error("the certificate {} is refused ({source}): issue it again with deploy/certificates.sh", cert.display())]
+    Refused {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// What the verifier said.
+        source: rustls::Error,
+    },
+    /// Certificate and key belong to different pairs.
+    #[error("the private key {} does not belong to the certificate {}: use the pair that was issued together", key.display(), cert.display())]
+    KeyMismatch {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// A private key of a kind that isn't supported.
+    #[error("the private key {} can't be used ({source}): use an EC P-256 key, as deploy/certificates.sh makes", key.display())]
+    Key {
+        /// The key's file.
+        key: PathBuf,
+        /// What the provider said.
+        source: rustls::Error,
+    },
+    /// The certificate speaks for nobody.
+    #[error("the certificate {}: {source}", cert.display())]
+    Identity {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// Why.
+        source: IdentityError,
+    },
+    /// Right kind of certificate, wrong cluster.
+    #[error(
+        "the certificate {} is for the cluster {found:?}, but this process is configured for {expected:?}: use that cluster's \
+         certificates, or correct the cluster's name in the configuration",
+        cert.display()
+    )]
+    WrongCluster {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The cluster that it names.
+        found: String,
+        /// The cluster that was configured.
+        expected: String,
+    },
+}
+
+/// One checked set of certificate files, ready to serve and to connect.
+#[derive(Debug, Clone)]
+pub struct TlsMaterial {
+    identity: Identity,
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl TlsMaterial {
+    /// Reads the three files and checks everything that a peer would check: dates, issuer, names, usages, that the key fits
+    /// and is private, and, if given, the cluster's name.
+    ///
+    /// # Errors
+    /// See [`TlsError`]: a variant for each thing that can be wrong.
+    pub fn load(files: &TlsFiles, expected_cluster: Option<&str>) -> Result<TlsMaterial, TlsError> {
+        let now = UnixTime::now();
+        let authorities = certificates("CA certificate", &files.ca)?;
+        let chain = certificates("certificate", &files.cert)?;
+        let key = private_key(&files.key)?;
+        for authority in &authorities {
+            check_dates("CA certificate", &files.ca, authority, now)?;
+        }
+        check_dates("certificate", &files.cert, &chain[0], now)?;
+        let identity =
+            identity_of(&chain[0]).map_err(|source| TlsError::Identity { cert: files.cert.clone(), source })?;
+        if let Some(expected) = expected_cluster.filter(|expected| *expected != identity.cluster) {
+            let (found, expected) = (identity.cluster, expected.to_owned());
+            return Err(TlsError::WrongCluster { cert: files.cert.clone(), found, expected });
+        }
+        let verifiers = Verifiers::new(files, &authorities)?;
+        verifiers.check_own(files, &identity, &chain, now)?;
+        let (server, client) = verifiers.configurations(files, chain, key)?;
+        Ok(TlsMaterial { identity, server: Arc::new(server), client: Arc::new(client) })
+    }
+
+    /// Who these files speak for.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// TLS 1.3 only, a certificate of the CA required of every client, no resumption, HTTP/2.
+    ///
+    /// It doesn't look at the client's cluster or role: [`Acceptor`] does.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// TLS 1.3 only, shows this certificate, checks the server's against the CA, no resumption, HTTP/2.
+    ///
+    /// It doesn't look at the server's cluster, role or id: [`Connector`] does.
+    #[must_use]
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.client)
+    }
+}
+
+/// What decides over a peer's certificate, and over our own before we show it.
+struct Verifiers {
+    provider: Arc<CryptoProvider>,
+    server: Arc<WebPkiServerVerifier>,
+    client: Arc<dyn ClientCertVerifier>,
+}
+
+impl Verifiers {
+    fn new(files: &TlsFiles, authorities: &[CertificateDer<'static>]) -> Result<Verifiers, TlsError> {
+        let mut roots = RootCertStore::empty();
+        let unusable =
+            |problem: String| TlsError::Certificate { what: "CA certificate", path: files.ca.clone(), problem };
+        for authority in authorities {
+            let (_, parsed) = X509Certificate::from_der(authority).map_err(|error| unusable(error.to_string()))?;
+            if !parsed.is_ca() {
+                return Err(TlsError::NotACa { path: files.ca.clone() });
+            }
+            roots.add(authority.clone()).map_err(|error| unusable(error.to_string()))?;
+        }
+        let (roots, provider) = (Arc::new(roots), Arc::new(aws_lc_rs::default_provider()));
+        let server = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let client = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+        Ok(Verifiers {
+            server: server.build().map_err(|error| unusable(error.to_string()))?,
+            client: client.build().map_err(|error| unusable(error.to_string()))?,
+            provider,
+        })
+    }
+
+    /// Asks of our own certificate what peers will ask of it.
+    fn check_own(
+        &self,
+        files: &TlsFiles,
+        identity: &Identity,
+        chain: &[CertificateDer<'static>],
+        now: UnixTime,
+    ) -> Result<(), TlsError> {
+        let cert = || files.cert.clone();
+        let refused = |usage| {
+            move |error| match error {
+                rustls::Error::InvalidCertificate(ref reason) if is_untrusted(reason) => {
+                    TlsError::Untrusted { cert: cert(), ca: files.ca.clone() }
+                }
+                rustls::Error::InvalidCertificate(ref reason) if is_other_name(reason) => {
+                    TlsError::ServerName { cert: cert() }
+                }
+                rustls::Error::InvalidCertificate(ref reason) if is_other_purpose(reason) => {
+                    TlsError::Usage { cert: cert(), usage }
+                }
+                source => TlsError::Refused { cert: cert(), source },
+            }
+        };
+        let (own, intermediates) = (&chain[0], &chain[1..]);
+        self.client.verify_client_cert(own, intermediates, now).map_err(refused("a client"))?;
+        if identity.role.is_node() {
+            let name = server_name();
+            self.server.verify_server_cert(own, intermediates, &name, &[], now).map_err(refused("a server"))?;
+        }
+        Ok(())
+    }
+
+    fn configurations(
+        self,
+        files: &TlsFiles,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(ServerConfig, ClientConfig), TlsError> {
+        let unusable = |error| match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                TlsError::KeyMismatch { cert: files.cert.clone(), key: files.key.clone() }
+            }
+            source => TlsError::Key { key: files.key.clone(), source },
+        };
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&version::TLS13])
+            .expect("invariant: the provider has cipher suites for TLS 1.3")
+            .with_client_cert_verifier(self.client)
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(unusable)?;
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        let mut client = ClientConfig::builder_with_provider(self.provider)
+            .with_protocol_versions(&[&version::TLS13])
+            .expect("invariant: the provider has cipher suites for TLS 1.3")
+            .with_webpki_verifier(self.server)
+            .with_client_auth_cert(chain, key)
+            .map_err(unusable)?;
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.resumption = rustls::client::Resumption::disabled();
+        Ok((server, client))
+    }
+}
+
+fn is_untrusted(reason: &CertificateError) -> bool {
+    matches!(reason, CertificateError::UnknownIssuer | CertificateError::BadSignature)
+}
+
+fn is_other_name(reason: &CertificateError) -> bool {
+    matches!(reason, CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })
+}
+
+fn is_other_purpose(reason: &CertificateError) -> bool {
+    matches!(reason, CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. })
+}
+
+fn server_name() -> ServerName<'static> {
+    ServerName::try_from(SERVER_NAME).expect("invariant: the constant is a DNS name")
+}
+
+/// All certificates of a PEM file, at least one, each readable.
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read_error = |source| TlsError::Read { what, path: path.to_owned(), source };
+    let mut contents = Vec::new();
+    let file = fs::File::open(path).map_err(read_error)?;
+    file.take(CERTIFICATES_BYTES_MAX).read_to_end(&mut contents).map_err(read_error)?;
+    let label = "CERTIFICATE";
+    let pem_error =
+        |error: pem::Error| TlsError::Pem { what, path: path.to_owned(), label, problem: error.to_string() };
+    let found = CertificateDer::pem_slice_iter(&contents).collect::<Result<Vec<_>, _>>().map_err(pem_error)?;
+    if found.is_empty() {
+        return Err(pem_error(pem::Error::NoItemsFound));
+    }
+    for certificate in &found {
+        X509Certificate::from_der(certificate).map_err(|error| TlsError::Certificate {
+            what,
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })?;
+    }
+    Ok(found)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let contents = private_file::read(path)?;
+    // The parser's own words may quote a line of the file, which may be part of the key.
+    PrivateKeyDer::from_pem_slice(&contents).map_err(|error| TlsError::Pem {
+        what: "private key",
+        path: path.to_owned(),
+        label: "PRIVATE KEY",
+        problem: if matches!(error, pem::Error::NoItemsFound) { "no private key found" } else { "damaged" }.to_owned(),
+    })
+}
+
+fn check_dates(what: &'static str, path: &Path, der: &CertificateDer<'_>, now: UnixTime) -> Result<(), TlsError> {
+    let unreadable = |problem: String| TlsError::Certificate { what, path: path.to_owned(), problem };
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| unreadable(error.to_string()))?;
+    let seconds = i64::try_from(now.as_secs()).map_err(|error| unreadable(format!("this machine's clock: {error}")))?;
+    let now =
+        ASN1Time::from_timestamp(seconds).map_err(|error| unreadable(format!("this machine's clock: {error}")))?;
+    let validity = certificate.validity();
+    if now < validity.not_before {
+        return Err(TlsError::NotYetValid { what, path: path.to_owned(), not_before: validity.not_before.to_string() });
+    }
+    if now > validity.not_after {
+        return Err(TlsError::Expired { what, path: path.to_owned(), not_after: validity.not_after.to_string() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! Edits of a change's text: each operation is held against the field it is about, and against nothing else.
+//!
+//! | operation | clashes where, after `base`, ... to another value | without effect where |
+//! |---|---|---|
+//! | insert | never | never |
+//! | set text | text, lead or kind changed (also the mark, where the block stops being a task) | they are so already |
+//! | set mark | the mark changed | mark and status are so already |
+//! | move | the place changed | it stands there already |
+//! | delete | text, mark or place changed | it is deleted already |
+//! | any but delete | the block was deleted | |
+//!
+//! What this same edit did before doesn't count as a change after the base. All clashes of an edit are told at once.
+
+use super::change::check_unchanged;
+use super::place::{Place, Places};
+use super::{
+    Decided, Halt, check_block, check_new_block, check_seen, first_status, invalid, is_check, known, not_found,
+};
+use crate::command::{BlockOp, EditMode, NewBlock, NewConflict};
+use crate::event::Fact;
+use crate::id::{EventId, RecordId, Revision};
+use crate::limits::{self, check};
+use crate::outcome::{Outcome, Reject, StaleField};
+use crate::record::{Block, Conflict, Field, KIND_TASK, Kind, Record, Status};
+use crate::scratch::Scratch;
+use crate::view::{Stored, View};
+use std::sync::Arc;
+
+/// One edit, as it was asked for.
+pub(super) struct Edit<'c> {
+    pub(super) change: RecordId,
+    pub(super) base: Revision,
+    pub(super) mode: EditMode,
+    pub(super) ops: &'c [BlockOp],
+    pub(super) conflicts: &'c [NewConflict],
+    pub(super) author: &'c str,
+}
+
+/// What an edit has come to so far.
+struct Progress {
+    places: Places,
+    created: Vec<RecordId>,
+    stale: Vec<StaleField>,
+}
+
+/// A block that an operation is about.
+struct Target {
+    id: RecordId,
+    /// Its newest version, with what this edit did to it.
+    stored: Arc<Stored>,
+    /// As it was when this edit began; `None` where this edit made it.
+    before: Option<Arc<Stored>>,
+}
+
+impl Target {
+    fn block(&self) -> Option<&Block> {
+        block_of(&self.stored)
+    }
+}
+
+fn block_of(stored: &Stored) -> Option<&Block> {
+    match &stored.record {
+        Some(Record::Block(block)) => Some(block),
+        Some(Record::Project(_) | Record::Change(_) | Record::Conflict(_)) | None => None,
+    }
+}
+
+impl Edit<'_> {
+    pub(super) fn decide<V: View>(&self, scratch: &mut Scratch<'_, V>) -> Decided<Vec<RecordId>, V> {
+        self.check_limits(scratch.revision())?;
+        self.check_change(scratch)?;
+        let mut progress = Progress { places: Places::new(self.change), created: Vec::new(), stale: Vec::new() };
+        for op in self.ops {
+            match self.apply(scratch, &mut progress, op) {
+                // Refused because an operation before it was left out as stale: that is the reason to tell.
+                Err(Halt::Outcome(_)) if !progress.stale.is_empty() => break,
+                result => result?,
+            }
+        }
+        if !progress.stale.is_empty() {
+            return Err(Halt::Outcome(Outcome::Stale { revision: scratch.revision(), fields: progress.stale }));
+        }
+        self.check_count(scratch, progress.created.len())?;
+        for conflict in self.conflicts {
+            progress.created.push(self.record(scratch, conflict)?);
+        }
+        Ok(progress.created)
+    }
+
+    fn check_limits(&self, revision: Revision) -> Result<(), Reject> {
+        check_seen(self.base, revision)?;
+        check("operations of an edit", self.ops.len(), limits::OPS_PER_EDIT_MAX)?;
+        check("conflicts of an edit", self.conflicts.len(), limits::CONFLICTS_PER_EDIT_MAX)?;
+        let of_ops = self.ops.iter().map(text_bytes);
+        let of_conflicts = self.conflicts.iter().flat_map(values).flatten().map(String::len);
+        check("bytes of a command's texts", of_ops.chain(of_conflicts).sum(), limits::COMMAND_TEXT_BYTES_MAX)
+    }
+
+    fn check_change<V: View>(&self, scratch: &Scratch<'_, V>) -> Decided<(), V> {
+        let stored = known(scratch, Kind::Change, self.change)?;
+        if stored.record.is_some() {
+            return match self.mode {
+                EditMode::Merge => Ok(()),
+                EditMode::Strict => check_unchanged(scratch, self.change, self.base),
+            };
+        }
+        if stored.version.revision() <= self.base {
+            return Err(not_found("change", self.change).into());
+        }
+        let stale = StaleField { record: self.change, field: "existence".to_owned(), changed_at: stored.version };
+        Err(Halt::Outcome(Outcome::Stale { revision: scratch.revision(), fields: vec![stale] }))
+    }
+
+    fn check_count<V: View>(&self, scratch: &Scratch<'_, V>, inserted: usize) -> Decided<(), V> {
+        if inserted < limits::BLOCKS_COUNTED_FROM {
+            return Ok(());
+        }
+        let blocks = scratch.children(Kind::Block, self.change)?.len();
+        Ok(check("blocks of a change", blocks, limits::BLOCKS_PER_CHANGE_MAX)?)
+    }
+
+    fn apply<V: View>(&self, scratch: &mut Scratch<'_, V>, progress: &mut Progress, op: &BlockOp) -> Decided<(), V> {
+        match op {
+            BlockOp::Insert { after, block } => {
+                check_new_block(block)?;
+                let order = progress.places.insert(scratch, *after)?;
+                let status = first_status(block);
+                let fact = Fact::BlockInserted { change: self.change, order, block: block.clone(), status };
+                progress.created.push(scratch.create(fact)?);
+                Ok(())
+            }
+            BlockOp::Delete { block } => self.delete(scratch, progress, *block),
+            BlockOp::SetText { block, kind, lead, text } => {
+                check_block(*kind, lead, "", text)?;
+                match self.target(scratch, progress, *block)? {
+                    Some(target) => self.set_text(scratch, progress, &target, (*kind, lead, text)),
+                    None => Ok(()),
+                }
+            }
+            BlockOp::SetMark { block, mark, status } => {
+                check("bytes of a mark", mark.len(), limits::MARK_BYTES_MAX)?;
+                match self.target(scratch, progress, *block)? {
+                    Some(target) => self.set_mark(scratch, progress, &target, mark, *status),
+                    None => Ok(()),
+                }
+            }
+            BlockOp::Move { block, after } => match self.target(scratch, progress, *block)? {
+                Some(target) => self.move_to(scratch, progress, &target, *after),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The block that an operation is about; `None` where it was deleted after the base, which is noted as stale.
+    fn target<V: View>(
+        &self,
+        scratch: &Scratch<'_, V>,
+        progress: &mut Progress,
+        id: RecordId,
+    ) -> Decided<Option<Target>, V> {
+        let target = self.any_target(scratch, id)?;
+        if target.stored.record.is_some() {
+            return Ok(Some(target));
+        }
+        match &target.before {
+            Some(before) if before.record.is_some() => {
+                Err(invalid(format!("the edit has deleted block {id} before")).into())
+            }
+            Some(before) if before.version.revision() > self.base => {
+                progress.stale_at(id, "existence", before.version);
+                Ok(None)
+            }
+            Some(_) | None => Err(not_found("block", id).into()),
+        }
+    }
+
+    fn any_target<V: View>(&self, scratch: &Scratch<'_, V>, id: RecordId) -> Decided<Target, V> {
+        let stored = known(scratch, Kind::Block, id)?;
+        if stored.parent != self.change {
+            return Err(invalid(format!("block {id} is not in change {}", self.change)).into());
+        }
+        let before = scratch.before(id, &stored);
+        Ok(Target { id, stored, before })
+    }
+
+    /// Notes a clash where `field` of the block, as it was when this edit began, changed after the base and isn't as wanted.
+    fn is_stale<T>(
+        &self,
+        progress: &mut Progress,
+        target: &Target,
+        name: &str,
+        field: impl Fn(&Block) -> &Field<T>,
+        is_wanted: impl Fn(&Block) -> bool,
+    ) -> bool {
+        let Some(before) = &target.before else { return false };
+        let clash = block_of(before).filter(|block| field(block).at > self.base && !is_wanted(block));
+        if let Some(block) = clash {
+            progress.stale_at(target.id, name, changed_at(before, field(block).at));
+        }
+        clash.is_some()
+    }
+
+    fn set_text<V: View>(
+        &self,
+        scratch: &mut Scratch<'_, V>,
+        progress: &mut Progress,
+        target: &Target,
+        (kind, lead, text): (u8, &String, &String),
+    ) -> Decided<(), V> {
+        let is_wanted = |block: &Block| block.kind == kind && block.lead == *lead && block.text.value == *text;
+        let drops_mark = |block: &Block| block.task.is_some() && kind != KIND_TASK;
+        let text_is_stale = self.is_stale(progress, target, "text", |block| &block.text, is_wanted);
+        let mark_is_stale = self.is_stale(progress, target, "mark", |block| &block.mark, |block| !drops_mark(block));
+        if text_is_stale || mark_is_stale || target.block().is_some_and(is_wanted) {
+            return Ok(());
+        }
+        let fact = Fact::BlockTextSet { kind, lead: lead.clone(), text: text.clone() };
+        Ok(scratch.change(target.id, &target.stored, fact)?)
+    }
+
+    fn set_mark<V: View>(
+        &self,
+        scratch: &mut Scratch<'_, V>,
+        progress: &mut Progress,
+        target: &Target,
+        mark: &str,
+        wanted: Option<Status>,
+    ) -> Decided<(), V> {
+        let Some(block) = target.block() else { return Ok(()) };
+        let Some(task) = &block.task else {
+            return if mark.is_empty() {
+                Ok(())
+            } else {
+                Err(Reject::WrongKind { what: "task".to_owned(), id: target.id }.into())
+            };
+        };
+        if self.is_stale(progress, target, "mark", |block| &block.mark, |block| block.mark.value == mark) {
+            return Ok(());
+        }
+        let status = status_after(&block.mark.value, mark, task.status.value, wanted);
+        let status = (status != task.status.value).then_some(status);
+        if block.mark.value == mark && status.is_none() {
+            return Ok(());
+        }
+        Ok(scratch.change(target.id, &target.stored, Fact::BlockMarked { mark: mark.to_owned(), status })?)
+    }
+
+    fn move_to<V: View>(
+        &self,
+        scratch: &mut Scratch<'_, V>,
+        progress: &mut Progress,
+        target: &Target,
+        after: crate::command::Anchor,
+    ) -> Decided<(), V> {
+        let Place::New(order) = progress.places.move_to(scratch, target.id, after)? else { return Ok(()) };
+        if self.is_stale(progress, target, "place", |block| &block.order, |_| false) {
+            return Ok(());
+        }
+        Ok(scratch.change(target.id, &target.stored, Fact::BlockMoved { order })?)
+    }
+
+    fn delete<V: View>(&self, scratch: &mut Scratch<'_, V>, progress: &mut Progress, id: RecordId) -> Decided<(), V> {
+        let target = self.any_target(scratch, id)?;
+        if target.stored.record.is_none() {
+            return Ok(());
+        }
+        let text = self.is_stale(progress, &target, "text", |block| &block.text, |_| false);
+        let mark = self.is_stale(progress, &target, "mark", |block| &block.mark, |_| false);
+        let place = self.is_stale(progress, &target, "place", |block| &block.order, |_| false);
+        if text || mark || place {
+            return Ok(());
+        }
+        Ok(scratch.change(id, &target.stored, Fact::BlockDeleted)?)
+    }
+
+    fn record<V: View>(&self, scratch: &mut Scratch<'_, V>, conflict: &NewConflict) -> Decided<RecordId, V> {
+        if !matches!(conflict.field.as_str(), "mark" | "text" | "place" | "existence") {
+            return Err(invalid("a conflict is about `mark`, `text`, `place` or `existence`").into());
+        }
+        if let Some(id) = conflict.block {
+            self.any_target(scratch, id)?;
+        }
+        let conflict = Conflict {
+            change: self.change,
+            block: conflict.block,
+            class: conflict.class,
+            field: conflict.field.clone(),
+            base: conflict.base.clone(),
+            spec: conflict.spec.clone(),
+            runtime: conflict.runtime.clone(),
+            author: self.author.to_owned(),
+            resolved_at: None,
+        };
+        Ok(scratch.create(Fact::ConflictRecorded(conflict))?)
+    }
+}
+
+impl Progress {
+    fn stale_at(&mut self, record: RecordId, field: &str, changed_at: EventId) {
+        if self.stale.len() < limits::STALE_FIELDS_MAX {
+            self.stale.push(StaleField { record, field: field.to_owned(), changed_at });
+        }
+    }
+}
+
+/// The version that set a field at `at`: the newest one, or else the first position of that revision, as later versions hide it.
+fn changed_at(stored: &Stored, at: Revision) -> EventId {
+    if stored.version.revision() == at { stored.version } else { EventId::new(at, 0).unwrap_or(stored.version) }
+}
+
+/// The status of a task whose mark goes from `from` to `to`. A check means done; an open mark reopens what was done and else leaves alone a status
+/// that was set elsewhere, unless the proposer's dialect says what the mark means.
+fn status_after(from: &str, to: &str, status: Status, wanted: Option<Status>) -> Status {
+    match wanted {
+        None if is_check(to) && is_check(from) => status,
+        _ if is_check(to) => Status::Done,
+        Some(wanted) => wanted,
+        None if status == Status::Done && from != to => Status::Todo,
+        None => status,
+    }
+}
+
+fn text_bytes(op: &BlockOp) -> usize {
+    match op {
+        BlockOp::Insert { block: NewBlock { lead, mark, text, .. }, .. } => lead.len() + mark.len() + text.len(),
+        BlockOp::SetText { lead, text, .. } => lead.len() + text.len(),
+        BlockOp::SetMark { mark, .. } => mark.len(),
+        BlockOp::Move { .. } | BlockOp::Delete { .. } => 0,
+    }
+}
+
+fn values(conflict: &NewConflict) -> [Option<&String>; 3] {
+    [conflict.base.as_ref(), conflict.spec.as_ref(), conflict.runtime.as_ref()]
+}

@@ -1,0 +1,153 @@
+//! Runtime fields of a task: set, never toggled; status and check mark follow each other.
+
+use super::{Decided, Halt, check_seen, invalid, is_check, not_found};
+use crate::command::TaskField;
+use crate::event::Fact;
+use crate::id::{RecordId, Revision};
+use crate::limits::{self, check};
+use crate::outcome::{Outcome, Reject, StaleField};
+use crate::record::{Block, Record, Status, TaskFields};
+use crate::scratch::Scratch;
+use crate::view::{Stored, View};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub(super) fn set_task<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    task: RecordId,
+    expected: Option<Revision>,
+    fields: &[TaskField],
+) -> Decided<Vec<RecordId>, V> {
+    check("fields of a command", fields.len(), limits::FIELDS_PER_COMMAND_MAX)?;
+    fields.iter().try_for_each(check_field)?;
+    let stored = scratch.get(task)?.ok_or_else(|| not_found("task", task))?;
+    if let Some(expected) = expected {
+        check_seen(expected, scratch.revision())?;
+        if stored.version.revision() > expected {
+            let field = if stored.record.is_some() { "any" } else { "existence" };
+            let stale = StaleField { record: task, field: field.to_owned(), changed_at: stored.version };
+            return Err(Halt::Outcome(Outcome::Stale { revision: scratch.revision(), fields: vec![stale] }));
+        }
+    }
+    let (block, now) = task_of(&stored, task)?;
+
+    let mut after = now.clone();
+    let mut mark = block.mark.value.as_str();
+    for field in fields {
+        if let TaskField::Status(status) = field {
+            mark = mark_after(mark, after.status.value, *status);
+        }
+        if let TaskField::BlockedBy(blockers) = field {
+            check_blockers(scratch, task, &now.blocked_by.value, blockers)?;
+        }
+        after.set(field, scratch.revision());
+    }
+    // Set twice in one command, the last value counts; a field that ends as it was isn't set.
+    let changed: Vec<TaskField> = fields.iter().filter(|field| after.has(field) && !now.has(field)).cloned().collect();
+    let mark = (mark != block.mark.value).then(|| mark.to_owned());
+    if !changed.is_empty() || mark.is_some() {
+        scratch.change(task, &stored, Fact::TaskSet { fields: changed, mark })?;
+    }
+    Ok(Vec::new())
+}
+
+/// The task in a record, which must be a live one.
+fn task_of(stored: &Arc<Stored>, id: RecordId) -> Result<(&Block, &TaskFields), Reject> {
+    match &stored.record {
+        Some(Record::Block(block)) => {
+            let task = block.task.as_deref().ok_or_else(|| wrong_kind(id))?;
+            Ok((block, task))
+        }
+        Some(Record::Project(_) | Record::Change(_) | Record::Conflict(_)) => Err(wrong_kind(id)),
+        None => Err(not_found("task", id)),
+    }
+}
+
+fn wrong_kind(id: RecordId) -> Reject {
+    Reject::WrongKind { what: "task".to_owned(), id }
+}
+
+/// The mark once a status is set: done shows a check, leaving done takes it away, and out-of-sight states leave the mark alone.
+fn mark_after(mark: &str, from: Status, to: Status) -> &str {
+    match to {
+        Status::Done if from == Status::Done || is_check(mark) => mark,
+        Status::Done => "x",
+        Status::Cancelled | Status::Archived => mark,
+        Status::Todo | Status::InProgress | Status::Review | Status::Blocked => {
+            if from == Status::Done || is_check(mark) { " " } else { mark }
+        }
+    }
+}
+
+fn check_field(field: &TaskField) -> Result<(), Reject> {
+    match field {
+        TaskField::Status(_) | TaskField::Priority(_) | TaskField::Assignee(None) | TaskField::Due(None) => Ok(()),
+        TaskField::Assignee(Some(name)) => check("bytes of an assignee", name.len(), limits::NAME_BYTES_MAX),
+        TaskField::Due(Some(date)) if is_date(date) => Ok(()),
+        TaskField::Due(Some(_)) => Err(invalid("a due date is a day written as YYYY-MM-DD")),
+        TaskField::Labels(labels) => {
+            check("labels of a task", labels.len(), limits::LABELS_PER_TASK_MAX)?;
+            for label in labels {
+                check("bytes of a label", label.len(), limits::LABEL_BYTES_MAX)?;
+                if label.trim().is_empty() || label.contains(char::is_control) {
+                    return Err(invalid("a label is blank or holds a control character"));
+                }
+            }
+            Ok(())
+        }
+        TaskField::BlockedBy(tasks) => {
+            check("tasks that a task waits for", tasks.len(), limits::BLOCKED_BY_PER_TASK_MAX)
+        }
+        TaskField::Note(note) => check("bytes of a note", note.len(), limits::NOTE_BYTES_MAX),
+    }
+}
+
+/// Whether a text is a day of the Gregorian calendar as ISO 8601 writes it.
+fn is_date(text: &str) -> bool {
+    let digits = |from: usize, to: usize| {
+        let part = text.get(from..to).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+        part.and_then(|part| part.parse::<u16>().ok())
+    };
+    let dashes = text.len() == 10 && text.get(4..5) == Some("-") && text.get(7..8) == Some("-");
+    let (Some(year), Some(month), Some(day)) = (digits(0, 4), digits(5, 7), digits(8, 10)) else { return false };
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if is_leap => 29,
+        2 => 28,
+        1..=12 => 31,
+        _ => 0,
+    };
+    dashes && (1..=days).contains(&day)
+}
+
+/// New blockers must be live tasks, and none may wait, over others, for `task`. A blocker that was deleted since it was set stays
+/// allowed, so that the set can still be changed; it blocks nothing.
+fn check_blockers<V: View>(
+    scratch: &Scratch<'_, V>,
+    task: RecordId,
+    before: &BTreeSet<RecordId>,
+    blockers: &BTreeSet<RecordId>,
+) -> Decided<(), V> {
+    for &blocker in blockers.difference(before) {
+        let stored = scratch.get(blocker)?.ok_or_else(|| not_found("task", blocker))?;
+        task_of(&stored, blocker)?;
+    }
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<RecordId> = blockers.iter().copied().collect();
+    while let Some(id) = open.pop() {
+        if id == task {
+            return Err(invalid(format!("task {task} would wait for itself")).into());
+        }
+        if !seen.insert(id) {
+            continue;
+        }
+        check("tasks that a task waits for, all told", seen.len(), limits::BLOCKED_BY_WALK_MAX)?;
+        if let Some(stored) = scratch.get(id)?
+            && let Ok((_, fields)) = task_of(&stored, id)
+        {
+            open.extend(fields.blocked_by.value.difference(&seen));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! From an event and the record as it was to the version of the row that it makes. Decides nothing: what it is told has happened.
+
+use crate::event::{Event, Fact, RowChange};
+use crate::id::{EventId, Revision};
+use crate::record::{Block, Change, Field, KIND_TASK, Kind, Project, Record, Status, TaskFields};
+use crate::view::Stored;
+
+/// An event that can't have happened to the record it names: rows and events don't belong together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("event {event} doesn't fit the record it is about")]
+pub struct Misfit {
+    /// Which event.
+    pub event: EventId,
+}
+
+/// The version of the row that `event` makes of `current`, the newest version before it.
+///
+/// # Errors
+/// [`Misfit`] where the event is about another kind of record, or creates one that exists.
+pub fn evolve(event: Event, current: Option<&Stored>) -> Result<RowChange, Misfit> {
+    let misfit = Misfit { event: event.id };
+    let at = event.id.revision();
+    let record = match (created(&event.fact, at), current) {
+        (Some(record), None) => Some(record),
+        (None, Some(stored)) => {
+            changed(stored.record.as_ref().ok_or_else(|| misfit.clone())?, &event.fact, at).ok_or(misfit)?
+        }
+        (Some(_), Some(_)) | (None, None) => return Err(misfit),
+    };
+    let place = match (&record, current) {
+        (Some(record), _) => (record.kind(), record.parent(), record.order(event.record)),
+        (None, Some(stored)) => (stored.kind, stored.parent, stored.order.clone()),
+        (None, None) => return Err(Misfit { event: event.id }),
+    };
+    let (kind, parent, order) = place;
+    let previous = current.map(|stored| stored.version);
+    Ok(RowChange { version: event.id, id: event.record, kind, parent, order, record, previous, fact: event.fact })
+}
+
+/// The record that a creating fact makes.
+fn created(fact: &Fact, at: Revision) -> Option<Record> {
+    match fact {
+        Fact::ProjectCreated { name, files } => {
+            Some(Record::Project(Project { name: name.clone(), files: files.clone() }))
+        }
+        Fact::ChangeCreated { project, path } => Some(Record::Change(Change { project: *project, path: path.clone() })),
+        Fact::BlockInserted { change, order, block, status } => Some(Record::Block(Block {
+            change: *change,
+            kind: block.kind,
+            order: Field::new(order.clone(), at),
+            lead: block.lead.clone(),
+            mark: Field::new(block.mark.clone(), at),
+            text: Field::new(block.text.clone(), at),
+            task: status.map(|status| new_task(status, at)),
+        })),
+        Fact::ConflictRecorded(conflict) => Some(Record::Conflict(conflict.clone())),
+        Fact::ChangeDeleted
+        | Fact::BlockTextSet { .. }
+        | Fact::BlockMarked { .. }
+        | Fact::BlockMoved { .. }
+        | Fact::BlockDeleted
+        | Fact::TaskSet { .. } => None,
+    }
+}
+
+/// What becomes of a live record: the outer `None` = the fact isn't about such a record, the inner = it is gone.
+fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Option<Record>> {
+    match (record, fact) {
+        (Record::Change(_), Fact::ChangeDeleted) | (Record::Block(_), Fact::BlockDeleted) => Some(None),
+        (Record::Block(block), fact) => changed_block(block.clone(), fact, at).map(|block| Some(Record::Block(block))),
+        (Record::Project(_) | Record::Change(_) | Record::Conflict(_), _) => None,
+    }
+}
+
+fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
+    match fact {
+        Fact::BlockTextSet { kind, lead, text } => {
+            set_kind(&mut block, *kind, at);
+            block.lead.clone_from(lead);
+            block.text = Field::new(text.clone(), at);
+        }
+        Fact::BlockMarked { mark, status } => {
+            set_mark(&mut block, mark, at);
+            if let Some(status) = status {
+                block.task.as_mut()?.status = Field::new(*status, at);
+            }
+        }
+        Fact::BlockMoved { order } => block.order = Field::new(order.clone(), at),
+        Fact::TaskSet { fields, mark } => {
+            let task = block.task.as_mut()?;
+            fields.iter().for_each(|field| task.set(field, at));
+            if let Some(mark) = mark {
+                set_mark(&mut block, mark, at);
+            }
+        }
+        Fact::ProjectCreated { .. }
+        | Fact::ChangeCreated { .. }
+        | Fact::ChangeDeleted
+        | Fact::BlockInserted { .. }
+        | Fact::BlockDeleted
+        | Fact::ConflictRecorded(_) => return None,
+    }
+    Some(block)
+}
+
+/// A status may change while the mark stays: then the mark keeps the revision that last changed it.
+fn set_mark(block: &mut Block, mark: &str, at: Revision) {
+    if block.mark.value != mark {
+        block.mark = Field::new(mark.to_owned(), at);
+    }
+}
+
+/// A block that stops being a task loses its mark and its runtime fields; one that becomes a task starts as a new one.
+fn set_kind(block: &mut Block, kind: u8, at: Revision) {
+    if kind == KIND_TASK && block.task.is_none() {
+        block.task = Some(new_task(Status::Todo, at));
+    } else if kind != KIND_TASK && block.task.is_some() {
+        block.task = None;
+        set_mark(block, "", at);
+    }
+    block.kind = kind;
+}
+
+fn new_task(status: Status, at: Revision) -> Box<TaskFields> {
+    Box::new(TaskFields { status: Field::new(status, at), ..TaskFields::default() })
+}
+
+impl Kind {
+    /// What people call a record of that kind.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Project => "project",
+            Self::Change => "change",
+            Self::Block => "block",
+            Self::Conflict => "conflict",
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The state in a `BTreeMap`, with all of its history: for tests of this crate and of others, and as a reference for the tables.
+
+use crate::digest::Digest;
+use crate::event::RowChange;
+use crate::id::{RecordId, Revision};
+use crate::machine::Effects;
+use crate::record::{Kind, Record};
+use crate::view::{Stored, View};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// Every version of every record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MapView {
+    versions: BTreeMap<RecordId, Vec<Arc<Stored>>>,
+    /// Where the newest version of each record stands, deleted ones included.
+    places: BTreeSet<(Kind, RecordId, Vec<u8>, RecordId)>,
+}
+
+impl MapView {
+    /// Without records.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stores the rows of a batch.
+    ///
+    /// # Panics
+    /// Where a row doesn't follow the version that it names as its previous one.
+    pub fn commit(&mut self, rows: &[RowChange]) {
+        rows.iter().for_each(|row| self.put(row));
+    }
+
+    /// Stores what a batch did.
+    ///
+    /// # Panics
+    /// As [`Self::commit`].
+    pub fn commit_effects(&mut self, effects: &Effects) {
+        effects.rows.iter().for_each(|(row, _)| self.put(row));
+    }
+
+    /// All live records.
+    pub fn records(&self) -> impl Iterator<Item = (RecordId, &Record)> {
+        self.versions.iter().filter_map(|(id, versions)| Some((*id, versions.last()?.record.as_ref()?)))
+    }
+
+    /// Every version of a record, oldest first.
+    #[must_use]
+    pub fn history(&self, id: RecordId) -> &[Arc<Stored>] {
+        self.versions.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The digest of all rows, from the rows alone.
+    #[must_use]
+    pub fn rows_digest(&self) -> Digest {
+        self.records().map(|(id, record)| Digest::of_row(id, record)).sum()
+    }
+
+    /// The canonical text of a change.
+    #[must_use]
+    pub fn text(&self, change: RecordId) -> String {
+        let mut text = String::new();
+        for (_, id) in self.live(Kind::Block, change) {
+            if let Some(Record::Block(block)) = self.newest(id).and_then(|stored| stored.record.as_ref()) {
+                text.extend([&block.lead, &block.mark.value, &block.text.value].map(String::as_str));
+            }
+        }
+        text
+    }
+
+    fn put(&mut self, row: &RowChange) {
+        let versions = self.versions.entry(row.id).or_default();
+        let previous = versions.last().map(|stored| stored.version);
+        assert_eq!(
+            row.previous, previous,
+            "row {} of record {} doesn't follow its previous version",
+            row.version, row.id
+        );
+        assert!(previous < Some(row.version), "row {} of record {} is older than the one before", row.version, row.id);
+        if let Some(old) = versions.last() {
+            self.places.remove(&(old.kind, old.parent, old.order.clone(), row.id));
+        }
+        self.places.insert((row.kind, row.parent, row.order.clone(), row.id));
+        versions.push(Arc::new(Stored {
+            version: row.version,
+            kind: row.kind,
+            parent: row.parent,
+            order: row.order.clone(),
+            record: row.record.clone(),
+        }));
+    }
+
+    fn newest(&self, id: RecordId) -> Option<&Arc<Stored>> {
+        self.versions.get(&id)?.last()
+    }
+
+    fn is_live(&self, id: RecordId) -> bool {
+        self.newest(id).is_some_and(|stored| stored.record.is_some())
+    }
+
+    fn siblings(&self, kind: Kind, parent: RecordId, from: &[u8]) -> impl Iterator<Item = (&Vec<u8>, RecordId)> {
+        let from = (kind, parent, from.to_vec(), RecordId::ROOT);
+        let places = self.places.range((Bound::Included(from), Bound::Unbounded));
+        places.take_while(move |place| (place.0, place.1) == (kind, parent)).map(|place| (&place.2, place.3))
+    }
+
+    fn live(&self, kind: Kind, parent: RecordId) -> impl Iterator<Item = (&Vec<u8>, RecordId)> {
+        self.siblings(kind, parent, &[]).filter(|(_, id)| self.is_live(*id))
+    }
+}
+
+impl View for MapView {
+    type Error = Infallible;
+
+    fn get(&self, id: RecordId) -> Result<Option<Arc<Stored>>, Infallible> {
+        Ok(self.newest(id).cloned())
+    }
+
+    fn get_at(&self, id: RecordId, revision: Revision) -> Result<Option<Arc<Stored>>, Infallible> {
+        let versions = self.history(id);
+        let after = versions.partition_point(|stored| stored.version.revision() <= revision);
+        Ok(after.checked_sub(1).map(|last| Arc::clone(&versions[last])))
+    }
+
+    fn find(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Result<Option<RecordId>, Infallible> {
+        let mut here = self.siblings(kind, parent, order).take_while(|(place, _)| *place == order);
+        Ok(here.find(|(_, id)| self.is_live(*id)).map(|(_, id)| id))
+    }
+
+    fn next(
+        &self,
+        kind: Kind,
+        parent: RecordId,
+        after: Option<&[u8]>,
+    ) -> Result<Option<(Vec<u8>, RecordId)>, Infallible> {
+        let mut from = self.siblings(kind, parent, after.unwrap_or_default());
+        let next = from.find(|(order, _)| after.is_none_or(|after| order.as_slice() > after));
+        Ok(next.map(|(order, id)| (order.clone(), id)))
+    }
+
+    fn children(&self, kind: Kind, parent: RecordId) -> Result<Vec<(Vec<u8>, RecordId)>, Infallible> {
+        Ok(self.live(kind, parent).map(|(order, id)| (order.clone(), id)).collect())
+    }
+}

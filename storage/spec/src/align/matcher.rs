@@ -1,0 +1,129 @@
+//! The state of a matching: who is matched with whom, who is left, and in which gap between unmoved neighbours each stands.
+
+use crate::block::{Block, BlockKind};
+use crate::order;
+use crate::words::Fingerprint;
+
+/// A block under matching, with what the stages ask again and again.
+pub(crate) struct Item<'a> {
+    pub block: &'a Block,
+    /// Index of the item's heading, when it stands under one.
+    pub section: Option<usize>,
+    pub print: Fingerprint,
+    pub id: Option<&'a str>,
+    pub title: &'a str,
+    /// Carries too little to be recognised elsewhere: blank, a rule, a lone word of one or two letters.
+    pub is_filler: bool,
+}
+
+/// Items of one side.
+pub(crate) fn items<'a>(blocks: &[&'a Block]) -> Vec<Item<'a>> {
+    let mut section = None;
+    let mut items = Vec::with_capacity(blocks.len());
+    for (at, block) in blocks.iter().enumerate() {
+        let print = if block.is_blank() { Fingerprint::default() } else { Fingerprint::of(&block.content.text) };
+        let title = block.title();
+        let letters = title.chars().filter(|symbol| symbol.is_alphanumeric()).take(LETTER_BYTES_MIN);
+        let is_filler = letters.map(char::len_utf8).sum::<usize>() < LETTER_BYTES_MIN;
+        items.push(Item { block, section, print, id: block.explicit_id(), title, is_filler });
+        if block.kind == BlockKind::Heading {
+            section = Some(at);
+        }
+    }
+    items
+}
+
+/// Bytes of letters and digits that a title needs to be recognised by itself in another place; one ideograph has as many.
+const LETTER_BYTES_MIN: usize = 3;
+
+/// A matching of two sequences of items.
+pub(crate) struct Matcher<'a> {
+    pub old: Vec<Item<'a>>,
+    pub new: Vec<Item<'a>>,
+    to_new: Vec<Option<usize>>,
+    to_old: Vec<Option<usize>>,
+    old_gaps: Vec<usize>,
+    new_gaps: Vec<usize>,
+}
+
+impl<'a> Matcher<'a> {
+    pub(crate) fn new(old: &[&'a Block], new: &[&'a Block]) -> Self {
+        let (to_new, to_old) = (vec![None; old.len()], vec![None; new.len()]);
+        let (old_gaps, new_gaps) = (vec![0; old.len()], vec![0; new.len()]);
+        Self { old: items(old), new: items(new), to_new, to_old, old_gaps, new_gaps }
+    }
+
+    /// For each new item its old one.
+    pub(crate) fn into_matched(self) -> Vec<Option<usize>> {
+        self.to_old
+    }
+
+    /// Matches two items that are both free; anything else is ignored, which keeps the matching injective.
+    pub(crate) fn join(&mut self, old: usize, new: usize) {
+        if let (Some(forth @ None), Some(back @ None)) = (self.to_new.get_mut(old), self.to_old.get_mut(new)) {
+            *forth = Some(new);
+            *back = Some(old);
+        }
+    }
+
+    pub(crate) fn is_old_free(&self, old: usize) -> bool {
+        self.to_new.get(old).is_some_and(Option::is_none)
+    }
+
+    pub(crate) fn free_old(&self) -> Vec<usize> {
+        free(&self.to_new)
+    }
+
+    pub(crate) fn free_new(&self) -> Vec<usize> {
+        free(&self.to_old)
+    }
+
+    /// Recomputes the gaps: the number of unmoved matched items before each item. Items of one gap stand between the same neighbours.
+    pub(crate) fn settle(&mut self) {
+        let pairs: Vec<(usize, usize)> =
+            self.to_old.iter().enumerate().filter_map(|(new, old)| old.map(|old| (old, new))).collect();
+        let stays = order::stays(&pairs.iter().map(|(old, _)| *old).collect::<Vec<_>>());
+        let anchors: Vec<(usize, usize)> = pairs.into_iter().zip(stays).filter(|(_, stays)| *stays).map(|(pair, _)| pair).collect();
+        self.old_gaps = gaps(self.old.len(), anchors.iter().map(|(old, _)| *old));
+        self.new_gaps = gaps(self.new.len(), anchors.iter().map(|(_, new)| *new));
+    }
+
+    pub(crate) fn old_gap(&self, old: usize) -> usize {
+        self.old_gaps.get(old).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn new_gap(&self, new: usize) -> usize {
+        self.new_gaps.get(new).copied().unwrap_or_default()
+    }
+
+    /// How well the surroundings of two items agree: gap, heading, and the neighbours on both sides.
+    pub(crate) fn surroundings(&self, old: usize, new: usize) -> u8 {
+        let is_joined = |old: Option<usize>, new: Option<usize>| match (old, new) {
+            (None, None) => true,
+            (Some(old), Some(new)) => self.to_new.get(old).copied().flatten() == Some(new),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        let section = is_joined(self.old.get(old).and_then(|item| item.section), self.new.get(new).and_then(|item| item.section));
+        let before = is_joined(old.checked_sub(1), new.checked_sub(1));
+        let after = is_joined(Some(old + 1), Some(new + 1));
+        let gap = self.old_gap(old) == self.new_gap(new);
+        4 * u8::from(section) + 2 * u8::from(gap) + u8::from(before) + u8::from(after)
+    }
+}
+
+fn free(matches: &[Option<usize>]) -> Vec<usize> {
+    matches.iter().enumerate().filter(|(_, matched)| matched.is_none()).map(|(at, _)| at).collect()
+}
+
+fn gaps(length: usize, anchors: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut gaps = Vec::with_capacity(length);
+    let mut anchors = anchors.peekable();
+    let mut gap = 0;
+    for at in 0..length {
+        if anchors.next_if_eq(&at).is_some() {
+            gap += 1;
+        }
+        gaps.push(gap);
+    }
+    gaps
+}

@@ -1,0 +1,242 @@
+//! From text to blocks. Total: every string parses, and the blocks concatenate to it.
+//!
+//! Two passes, both linear: the first gives every line its shape by itself, the second groups lines into blocks. What can hide tasks is
+//! advisory: a fence, comment or front matter counts only when it is properly closed, and else its first line is plain text.
+//! An opening fence that is followed by another opening fence of its kind before any closing one is taken for a stray, since it would turn the
+//! document inside out from there on. A `---` at the top is front matter only when no task stands before the closing one.
+//!
+//! One block each: heading, task, table row, blank line (the granularity at which people insert and delete, so diffs and merges stay
+//! small), closed fence, closed comment, front matter, paragraph, and bullet with its continuation lines. A block of several lines is cut at
+//! [`BLOCK_BYTES_MAX`].
+
+use std::ops::Range;
+
+use crate::block::{Block, BlockKind, Content};
+use crate::encoding::conflict_marker_offset;
+use crate::line::{Fence, Shape, shape};
+use crate::problem::Problem;
+
+/// A paragraph, fence or comment is cut into blocks of at most this many bytes, at line ends. A block is the unit of an edit, so this
+/// bounds what one edit carries; a single longer line stays whole.
+pub const BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// Most blocks in a file that is synced: ten times the longest of 3,146 real task files (5,671 lines), and it bounds the rows that one
+/// file can make.
+pub const BLOCKS_MAX: usize = 1 << 16;
+
+/// At most this many repeated ids are reported for one file; the rest would only bury the first.
+const DUPLICATE_IDS_REPORTED_MAX: usize = 100;
+
+/// A parsed text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Document {
+    /// The blocks, in order; their texts concatenate to the parsed text.
+    pub blocks: Vec<Block>,
+    /// What is odd about the text, by line.
+    pub problems: Vec<Problem>,
+}
+
+impl Document {
+    /// The exact text.
+    #[must_use]
+    pub fn print(&self) -> String {
+        let mut out = String::with_capacity(self.blocks.iter().map(Block::bytes).sum());
+        for block in &self.blocks {
+            block.print_into(&mut out);
+        }
+        out
+    }
+}
+
+/// Parses any text.
+#[must_use]
+pub fn parse(text: &str) -> Document {
+    let lines = lines_of(text);
+    let mut parser = Parser { text, fences: fences_of(&lines), lines, blocks: Vec::new(), task_lines: Vec::new(), problems: Vec::new(), is_comment_possible: true };
+    parser.run();
+    parser.report();
+    Document { blocks: parser.blocks, problems: parser.problems }
+}
+
+struct Line {
+    start: usize,
+    end: usize,
+    shape: Shape,
+}
+
+fn lines_of(text: &str) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let end = start + line.len();
+        lines.push(Line { start, end, shape: shape(line.strip_suffix('\n').unwrap_or(line)) });
+        start = end;
+    }
+    lines
+}
+
+/// Indexes of the lines that could open or close a fence.
+fn fences_of(lines: &[Line]) -> Vec<(usize, Fence)> {
+    let with_index = lines.iter().enumerate();
+    with_index.filter_map(|(at, line)| if let Shape::Fence(fence) = line.shape { Some((at, fence)) } else { None }).collect()
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    lines: Vec<Line>,
+    fences: Vec<(usize, Fence)>,
+    blocks: Vec<Block>,
+    /// Block index and line index of every task.
+    task_lines: Vec<(usize, usize)>,
+    problems: Vec<Problem>,
+    /// False once a search for `-->` has come to the end of the text in vain.
+    is_comment_possible: bool,
+}
+
+impl Parser<'_> {
+    fn run(&mut self) {
+        let mut at = match self.front_matter_end() {
+            Some(end) => {
+                self.push_lines(BlockKind::FrontMatter, 0..end);
+                end
+            }
+            None => 0,
+        };
+        while let Some(line) = self.lines.get(at) {
+            at = match line.shape {
+                Shape::Blank => self.push_line(BlockKind::Blank, at),
+                Shape::Heading => self.push_line(BlockKind::Heading, at),
+                Shape::Table => self.push_line(BlockKind::Table, at),
+                Shape::Task { open, close } => self.push_task(at, open, close),
+                Shape::Fence(fence) => self.push_fence(at, fence),
+                Shape::Comment => self.push_comment(at),
+                Shape::Item | Shape::Text => self.push_prose(at),
+            };
+        }
+    }
+
+    fn line_text(&self, at: usize) -> &str {
+        self.lines.get(at).and_then(|line| self.text.get(line.start..line.end)).unwrap_or_default()
+    }
+
+    fn push_line(&mut self, kind: BlockKind, at: usize) -> usize {
+        let block = Block::whole(kind, self.line_text(at));
+        self.blocks.push(block);
+        at + 1
+    }
+
+    fn push_task(&mut self, at: usize, open: usize, close: usize) -> usize {
+        let line = self.line_text(at);
+        let part = |range: Range<usize>| line.get(range).unwrap_or_default().to_owned();
+        let content = Content { lead: part(0..open + 1), mark: part(open + 1..close), text: part(close..line.len()) };
+        self.task_lines.push((self.blocks.len(), at));
+        self.blocks.push(Block { kind: BlockKind::Task, content });
+        at + 1
+    }
+
+    fn push_fence(&mut self, at: usize, open: Fence) -> usize {
+        match self.fence_end(at, open) {
+            Some(end) => self.push_lines(BlockKind::Fence, at..end),
+            None => {
+                self.problems.push(Problem::UnclosedFence { line: at + 1 });
+                self.push_prose(at)
+            }
+        }
+    }
+
+    fn push_comment(&mut self, at: usize) -> usize {
+        let start = self.lines.get(at).map_or(0, |line| line.start);
+        let close = if self.is_comment_possible { self.text.get(start..).and_then(|rest| rest.find("-->")) } else { None };
+        if let Some(close) = close {
+            let end = self.lines.partition_point(|line| line.start <= start + close);
+            return self.push_lines(BlockKind::Comment, at..end);
+        }
+        if self.is_comment_possible {
+            self.problems.push(Problem::UnclosedComment { line: at + 1 });
+        }
+        self.is_comment_possible = false;
+        self.push_prose(at)
+    }
+
+    /// A paragraph, or a bullet with its continuation lines: the line at `at`, whatever it is, and all plain text after it.
+    fn push_prose(&mut self, at: usize) -> usize {
+        let after = self.lines.get(at + 1..).unwrap_or_default();
+        let end = at + 1 + after.iter().take_while(|line| line.shape == Shape::Text).count();
+        self.push_lines(BlockKind::Prose, at..end)
+    }
+
+    /// One block of the lines in `range`, or several when they are over [`BLOCK_BYTES_MAX`].
+    fn push_lines(&mut self, kind: BlockKind, range: Range<usize>) -> usize {
+        let end = range.end;
+        let mut start = self.lines.get(range.start).map_or(0, |line| line.start);
+        let mut stop = start;
+        for line in self.lines.get(range).unwrap_or_default() {
+            if stop > start && line.end - start > BLOCK_BYTES_MAX {
+                self.blocks.push(Block::whole(kind, self.text.get(start..stop).unwrap_or_default()));
+                start = stop;
+            }
+            stop = line.end;
+        }
+        self.blocks.push(Block::whole(kind, self.text.get(start..stop).unwrap_or_default()));
+        end
+    }
+
+    /// The line after the one that closes the front matter, when the text starts with one.
+    fn front_matter_end(&self) -> Option<usize> {
+        if self.line_text(0).trim_end() != "---" || self.lines.get(1).is_none_or(|line| line.shape == Shape::Blank) {
+            return None;
+        }
+        for (at, line) in self.lines.iter().enumerate().skip(1) {
+            if matches!(line.shape, Shape::Task { .. }) {
+                return None;
+            }
+            if matches!(self.line_text(at).trim_end(), "---" | "...") {
+                return Some(at + 1);
+            }
+        }
+        None
+    }
+
+    /// The line after the one that closes the fence opened at `at`.
+    fn fence_end(&self, at: usize, open: Fence) -> Option<usize> {
+        let from = self.fences.partition_point(|(line, _)| *line <= at);
+        for (line, fence) in self.fences.get(from..).unwrap_or_default() {
+            if fence.symbol != open.symbol || fence.length < open.length {
+                continue;
+            }
+            if fence.is_bare {
+                return Some(line + 1);
+            }
+            if fence.length == open.length {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn report(&mut self) {
+        if let Some(offset) = conflict_marker_offset(self.text) {
+            let line = self.lines.partition_point(|line| line.start <= offset);
+            self.problems.push(Problem::ConflictMarkers { line });
+        }
+        let mut ids: Vec<(&str, usize)> = Vec::new();
+        for (block, line) in &self.task_lines {
+            if let Some(id) = self.blocks.get(*block).and_then(Block::explicit_id) {
+                ids.push((id, line + 1));
+            }
+        }
+        ids.sort_unstable();
+        let repeats = ids.windows(2).filter_map(|pair| match pair {
+            [(id, first_line), (again, line)] if id == again => {
+                Some(Problem::DuplicateId { line: *line, first_line: *first_line, id: (*id).to_owned() })
+            }
+            _ => None,
+        });
+        let repeats: Vec<Problem> = repeats.take(DUPLICATE_IDS_REPORTED_MAX).collect();
+        self.problems.extend(repeats);
+        self.problems.sort_by_key(Problem::line);
+        if self.blocks.len() > BLOCKS_MAX {
+            self.problems.push(Problem::TooManyBlocks { blocks: self.blocks.len(), limit: BLOCKS_MAX });
+        }
+    }
+}

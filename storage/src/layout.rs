@@ -1,0 +1,300 @@
+//! The data folder of a node: who it belongs to, where its parts live, and that one process uses it at a time.
+//!
+//! ```text
+//!   D/IDENTITY     lineage and node id: whose data this is         (text, versioned, checksummed; made last)
+//!   D/lock, pid    held while a process uses the folder             (flock; the pid is for people)
+//!   D/node.key     the key of what this node derives                (zyflow-crypto)
+//!   D/log/         the replicated log: the source of truth
+//!   D/tables/      what was derived from it: deletable at any time
+//!   D/snapshots/   what the log may be purged up to
+//!   D/checkouts/   what bound checkouts last agreed on
+//! ```
+//!
+//! Invariants: a folder with an `IDENTITY` is complete; a folder without one that holds anything else is never touched;
+//! the lock is held as long as a [`Layout`] lives, and dies with the process.
+//!
+//! Deliberately not here: the contents of the parts; each checks its own.
+
+mod identity;
+
+use fs_err as fs;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use zyflow_crypto::Lineage;
+
+const IDENTITY_FILE: &str = "IDENTITY";
+const LOCK_FILE: &str = "lock";
+const PID_FILE: &str = "pid";
+const NODE_KEY_FILE: &str = "node.key";
+const FOLDERS: [&str; 4] = ["log", "tables", "snapshots", "checkouts"];
+
+/// Files that may lie in a folder before it is made a data folder: what is left of an interrupted creation, and what a
+/// supervisor may have put there.
+const HARMLESS_FILES: [&str; 7] =
+    [LOCK_FILE, PID_FILE, NODE_KEY_FILE, "IDENTITY.tmp", "zyflowd.toml", "zyflowd.log", "lost+found"];
+
+/// Only the owner: nothing in here is for others, sealed or not.
+const FOLDER_MODE: u32 = 0o700;
+
+/// Why a data folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// There is nothing at that path.
+    #[error("{} doesn't exist: initialise or join a cluster first, or correct `data` in the configuration", dir.display())]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// There is something, but not of `ZyFlow`.
+    #[error("{} is not a data folder of ZyFlow and not empty: choose an empty folder", dir.display())]
+    Foreign {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A data folder is there already.
+    #[error(
+        "{} is the data folder of node {node_id} of lineage {lineage} already: start that node, or choose an empty folder",
+        dir.display()
+    )]
+    Exists {
+        /// The folder.
+        dir: PathBuf,
+        /// Its lineage.
+        lineage: Lineage,
+        /// Its node.
+        node_id: u64,
+    },
+    /// The folder belongs to another history.
+    #[error(
+        "{} belongs to lineage {found}, not {expected}: point `data` to the folder of this cluster, or join with an empty one",
+        dir.display()
+    )]
+    OtherLineage {
+        /// The folder.
+        dir: PathBuf,
+        /// Its lineage.
+        found: Lineage,
+        /// The lineage that was asked for.
+        expected: Lineage,
+    },
+    /// The folder belongs to another node.
+    #[error("{} belongs to node {found}, not {expected}: point `data` to the folder of this node", dir.display())]
+    OtherNode {
+        /// The folder.
+        dir: PathBuf,
+        /// Its node.
+        found: u64,
+        /// The node that was asked for.
+        expected: u64,
+    },
+    /// A newer release wrote it.
+    #[error("{} has format {found}, this release knows {known}: start the release that wrote it, or a newer one", dir.display())]
+    NewerFormat {
+        /// The folder.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format that is known here.
+        known: u32,
+    },
+    /// The identity file can't be believed.
+    #[error("{} is damaged ({reason}): restore it from a backup of this folder, or let the node join again", path.display())]
+    Damaged {
+        /// The identity file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Another process has it.
+    #[error("{} is in use by {holder}: stop that process first", dir.display())]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+        /// `process N`, as far as that is known.
+        holder: String,
+    },
+    /// The file system.
+    #[error("data folder: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A data folder that this process holds.
+#[derive(Debug)]
+pub struct Layout {
+    dir: PathBuf,
+    lineage: Lineage,
+    node_id: u64,
+    /// Locked while it is open.
+    _lock: fs::File,
+}
+
+impl Layout {
+    /// Makes a data folder at `dir`, which doesn't exist or is empty, and takes its lock.
+    ///
+    /// # Errors
+    /// The folder is another's, in use, holds something else, or the file system fails. Then nothing of what was there is
+    /// changed, and creating it again is possible.
+    pub fn create(dir: &Path, lineage: Lineage, node_id: u64) -> Result<Self, LayoutError> {
+        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(dir)?;
+        if let Some(found) = identity::read(&dir.join(IDENTITY_FILE))? {
+            return Err(LayoutError::Exists { dir: dir.to_owned(), lineage: found.lineage, node_id: found.node_id });
+        }
+        refuse_foreign(dir)?;
+        let lock = lock(dir)?;
+        // Another process may have made it between the look and the lock.
+        if let Some(found) = identity::read(&dir.join(IDENTITY_FILE))? {
+            return Err(LayoutError::Exists { dir: dir.to_owned(), lineage: found.lineage, node_id: found.node_id });
+        }
+        make_folders(dir)?;
+        identity::write(&dir.join(IDENTITY_FILE), &identity::Identity { lineage, node_id })?;
+        sync_folder(dir)?;
+        Ok(Self { dir: dir.to_owned(), lineage, node_id, _lock: lock })
+    }
+
+    /// Opens the data folder at `dir` and takes its lock.
+    ///
+    /// # Errors
+    /// There is no data folder of a format that this release knows, it is damaged, or another process has it.
+    pub fn open(dir: &Path) -> Result<Self, LayoutError> {
+        if !dir.is_dir() {
+            return Err(LayoutError::Missing { dir: dir.to_owned() });
+        }
+        let Some(found) = identity::read(&dir.join(IDENTITY_FILE))? else {
+            refuse_foreign(dir)?;
+            return Err(LayoutError::Missing { dir: dir.join(IDENTITY_FILE) });
+        };
+        let lock = lock(dir)?;
+        make_folders(dir)?;
+        Ok(Self { dir: dir.to_owned(), lineage: found.lineage, node_id: found.node_id, _lock: lock })
+    }
+
+    /// Refuses a folder of another history or node than the configuration names.
+    ///
+    /// # Errors
+    /// It is of another lineage or node.
+    pub fn expect(&self, lineage: Lineage, node_id: u64) -> Result<(), LayoutError> {
+        if self.lineage != lineage {
+            return Err(LayoutError::OtherLineage { dir: self.dir.clone(), found: self.lineage, expected: lineage });
+        }
+        if self.node_id != node_id {
+            return Err(LayoutError::OtherNode { dir: self.dir.clone(), found: self.node_id, expected: node_id });
+        }
+        Ok(())
+    }
+
+    /// The data folder itself.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The history that the data belongs to.
+    #[must_use]
+    pub fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
+    /// The node that the data belongs to.
+    #[must_use]
+    pub fn node_id(&self) -> u64 {
+        self.node_id
+    }
+
+    /// Where the replicated log is.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// Where the derived tables are.
+    #[must_use]
+    pub fn tables_dir(&self) -> PathBuf {
+        self.dir.join("tables")
+    }
+
+    /// Where snapshots are.
+    #[must_use]
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.dir.join("snapshots")
+    }
+
+    /// Where bound checkouts keep their bases.
+    #[must_use]
+    pub fn checkouts_dir(&self) -> PathBuf {
+        self.dir.join("checkouts")
+    }
+
+    /// The file of the node's own key.
+    #[must_use]
+    pub fn node_key_file(&self) -> PathBuf {
+        self.dir.join(NODE_KEY_FILE)
+    }
+
+    /// The file with the id of the process that holds the folder.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        self.dir.join(PID_FILE)
+    }
+}
+
+fn refuse_foreign(dir: &Path) -> Result<(), LayoutError> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_ours = if entry.file_type()?.is_dir() {
+            name == "lost+found" || (FOLDERS.iter().any(|ours| name == *ours) && fs::read_dir(entry.path())?.next().is_none())
+        } else {
+            HARMLESS_FILES.iter().any(|harmless| name == *harmless)
+        };
+        if !is_ours {
+            return Err(LayoutError::Foreign { dir: dir.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn make_folders(dir: &Path) -> Result<(), LayoutError> {
+    for folder in FOLDERS {
+        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(dir.join(folder))?;
+    }
+    Ok(())
+}
+
+fn lock(dir: &Path) -> Result<fs::File, LayoutError> {
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE))?;
+    match rustix::fs::flock(file.file(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(LayoutError::InUse { dir: dir.to_owned(), holder: holder(dir) });
+        }
+        Err(error) => return Err(LayoutError::Io(error.into())),
+    }
+    fs::write(dir.join(PID_FILE), format!("{}\n", std::process::id()))?;
+    Ok(file)
+}
+
+fn holder(dir: &Path) -> String {
+    let pid = fs::read_to_string(dir.join(PID_FILE)).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// Makes the names in a folder survive a power cut.
+pub(crate) fn sync_folder(dir: &Path) -> std::io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Replaces `path` by `contents` so that a crash at any point leaves the old file or the new one.
+pub(crate) fn replace_file(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+#[cfg(test)]
+mod tests;

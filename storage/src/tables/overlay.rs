@@ -1,0 +1,216 @@
+//! What has been applied and isn't in SQLite yet, and where readers find the rest.
+//!
+//! ```text
+//!             apply                          writer
+//!               |  publish                     |  1. COMMIT   2. into the cache   3. drop
+//!               v                              v
+//!     +--------------------+        +--------------------+        +----------------+
+//!     | overlay (newest)   |  --->  | cache (opened)     |  --->  | SQLite         |
+//!     +--------------------+        +--------------------+        +----------------+
+//!        a reader looks here first, then here, then here: never the other way round
+//! ```
+//!
+//! Invariants. A row is in the overlay from its publication until SQLite has it, without a gap: so a reader that finds nothing
+//! here and looks into SQLite *afterwards* finds it there. What the cache holds is at least as new as what SQLite held when
+//! the last row was dropped: readers put a row there only if nothing was dropped since they looked ([`Overlay::drops`]) and
+//! nothing newer is here. Chains are in version order.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::view::Stored;
+
+use super::config::TablesConfig;
+use super::entry::{Change, Row, text_bytes};
+use super::pool::Pool;
+use super::siblings::{Families, Family, Siblings};
+
+/// Bytes of a cached record besides its texts: fields with their revisions, allocations, the cache's own entry.
+const CACHED_FIXED_BYTES: usize = 768;
+
+/// What lies below the overlay: one database and the cache of it.
+pub(crate) struct Base {
+    /// For those who ask.
+    pub(crate) readers: Pool,
+    /// For apply alone, which must not wait for those who ask.
+    pub(crate) apply_reader: Pool,
+    /// The newest versions that SQLite has, opened.
+    pub(crate) cache: Cache<RecordId, Arc<Stored>>,
+    /// The oldest revision that can be read.
+    pub(crate) horizon: Revision,
+}
+
+impl Base {
+    pub(crate) fn new(config: &TablesConfig, path: &std::path::Path, horizon: Revision) -> Self {
+        let weigh = |_: &RecordId, stored: &Arc<Stored>| {
+            u32::try_from(CACHED_FIXED_BYTES + stored.order.len() + text_bytes(stored)).unwrap_or(u32::MAX)
+        };
+        Self {
+            readers: Pool::new(path, config.readers_max),
+            apply_reader: Pool::new(path, 1),
+            cache: Cache::builder().max_capacity(config.cache_bytes_max).weigher(weigh).build(),
+            horizon,
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Overlay {
+    base: Arc<Base>,
+    applied: Revision,
+    /// Everything up to here is in SQLite.
+    flushed: Revision,
+    chains: HashMap<RecordId, Vec<Arc<Row>>>,
+    members: HashMap<Family, BTreeSet<RecordId>>,
+    families: Families,
+    drops: u64,
+}
+
+/// What the overlay knows about a record at a revision.
+pub(crate) enum Looked {
+    /// This is it.
+    Found(Arc<Row>),
+    /// Ask what lies below; `drops` allows to put the answer into the cache.
+    Below { base: Arc<Base>, drops: u64 },
+}
+
+/// What the overlay knows about a family at a revision.
+pub(crate) enum LookedFamily {
+    /// All of it.
+    Kept(Arc<Siblings>),
+    /// These; what lies below has the others.
+    Partly { base: Arc<Base>, rows: Vec<Arc<Row>> },
+}
+
+impl Overlay {
+    /// Nothing but what lies below, which is the state at `flushed`.
+    pub(crate) fn new(base: Base, flushed: Revision) -> Self {
+        Self {
+            base: Arc::new(base),
+            applied: flushed,
+            flushed,
+            chains: HashMap::new(),
+            members: HashMap::new(),
+            families: Families::default(),
+            drops: 0,
+        }
+    }
+
+    pub(crate) fn applied(&self) -> Revision {
+        self.applied
+    }
+
+    pub(crate) fn flushed(&self) -> Revision {
+        self.flushed
+    }
+
+    pub(crate) fn base(&self) -> Arc<Base> {
+        Arc::clone(&self.base)
+    }
+
+    /// Makes an applied entry visible.
+    pub(crate) fn publish(&mut self, change: &Change) {
+        assert!(change.revision > self.applied, "entries are published in order");
+        for row in &change.rows {
+            let stored = &row.stored;
+            let family = (stored.kind, stored.parent);
+            self.families.follow(family, row.id, &stored.order, stored.record.is_some(), change.revision);
+            let chain = self.chains.entry(row.id).or_default();
+            if chain.is_empty() {
+                self.members.entry(family).or_default().insert(row.id);
+            }
+            chain.push(Arc::clone(row));
+        }
+        self.applied = change.revision;
+    }
+
+    /// Everything up to `revision` is in SQLite from now on, though some of it may still be here.
+    pub(crate) fn mark_flushed(&mut self, revision: Revision) {
+        self.flushed = revision;
+    }
+
+    /// Drops the versions of `ids` up to `revision`, which SQLite and the cache have; they are returned so that memory is
+    /// freed outside the lock.
+    pub(crate) fn drop_flushed(&mut self, ids: &[RecordId], revision: Revision) -> Vec<Arc<Row>> {
+        let mut dropped = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(chain) = self.chains.get_mut(id) else { continue };
+            let flushed = chain.partition_point(|row| row.stored.version.revision() <= revision);
+            dropped.extend(chain.drain(..flushed));
+            if chain.is_empty()
+                && let Some(row) = dropped.last()
+            {
+                self.chains.remove(id);
+                let family = (row.stored.kind, row.stored.parent);
+                if let Some(members) = self.members.get_mut(&family) {
+                    members.remove(id);
+                    if members.is_empty() {
+                        self.members.remove(&family);
+                    }
+                }
+            }
+        }
+        self.drops += 1;
+        dropped
+    }
+
+    /// Begins anew over another database, which is the state at `flushed`.
+    pub(crate) fn replace(&mut self, base: Base, flushed: Revision) {
+        let drops = self.drops + 1;
+        *self = Self { drops, ..Self::new(base, flushed) };
+    }
+
+    /// The newest version at or before `at`.
+    pub(crate) fn look(&self, id: RecordId, at: Revision) -> Looked {
+        match self.chains.get(&id).and_then(|chain| newest(chain, at)) {
+            Some(row) => Looked::Found(Arc::clone(row)),
+            None => Looked::Below { base: Arc::clone(&self.base), drops: self.drops },
+        }
+    }
+
+    /// All versions that are here up to `at`, oldest first, and what has the older ones.
+    pub(crate) fn look_chain(&self, id: RecordId, at: Revision) -> (Vec<Arc<Row>>, Arc<Base>) {
+        let chain = self.chains.get(&id).map_or(&[][..], Vec::as_slice);
+        let known = chain.iter().filter(|row| row.stored.version.revision() <= at).cloned().collect();
+        (known, Arc::clone(&self.base))
+    }
+
+    /// The family at `at`.
+    pub(crate) fn look_family(&self, family: Family, at: Revision) -> LookedFamily {
+        if let Some(kept) = self.families.get(family, at) {
+            return LookedFamily::Kept(kept);
+        }
+        let members = self.members.get(&family).into_iter().flatten();
+        let rows = members.filter_map(|id| newest(self.chains.get(id)?, at)).cloned().collect();
+        LookedFamily::Partly { base: Arc::clone(&self.base), rows }
+    }
+
+    /// May what was read below go into the cache? Only if it is certainly the newest that SQLite has.
+    pub(crate) fn may_cache(&self, id: RecordId, drops: u64) -> bool {
+        self.drops == drops && !self.chains.contains_key(&id)
+    }
+
+    /// Keeps a family that was read at `at` from `base`, if it is certainly unchanged since.
+    pub(crate) fn keep_family(&mut self, family: Family, siblings: &Arc<Siblings>, at: Revision, base: &Arc<Base>) {
+        // A later change would be here still (nothing past `at` was dropped), as a member with a later version.
+        let is_same_base = Arc::ptr_eq(base, &self.base);
+        let is_later = |id: &RecordId| {
+            self.chains.get(id).and_then(|chain| chain.last()).is_some_and(|row| row.stored.version.revision() > at)
+        };
+        let is_changed = self.members.get(&family).is_some_and(|members| members.iter().any(is_later));
+        if is_same_base && self.flushed <= at && !is_changed {
+            self.families.keep(family, Arc::clone(siblings));
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> usize {
+        self.chains.values().map(Vec::len).sum()
+    }
+}
+
+fn newest(chain: &[Arc<Row>], at: Revision) -> Option<&Arc<Row>> {
+    chain.iter().rev().find(|row| row.stored.version.revision() <= at)
+}
