@@ -13,6 +13,6 @@ const PROTOS: [&str; 5] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure().boxed(".zyflow.v1.QueryResponse.answer.task").compile_fds(descriptors)?;
     Ok(())
 }

@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use zyflow_checkout::{Checkout, Cluster, Handle, StateSeal, Take, WritePolicy};
+use tokio_util::sync::CancellationToken;
+use zyflow_checkout::{Checkout, Cluster, FileState, Handle, StateSeal, Take, Timing, WritePolicy};
 
 use crate::cluster::NodeCluster;
-use crate::config::Limits;
 
 /// Checkouts on one node: each costs a thread's share of inotify and a scan a minute.
 const CHECKOUTS_MAX: usize = 256;
@@ -115,31 +116,41 @@ impl From<Policy> for WritePolicy {
 struct Running {
     binding: Binding,
     handle: Handle,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: JoinHandle<()>,
+}
+
+/// What every checkout of the node gets.
+pub struct Setup {
+    /// Where the list and the states lie.
+    pub folder: PathBuf,
+    /// This node's number.
+    pub node_id: u64,
+    /// The cluster's history.
+    pub lineage: String,
+    /// How often everything is looked at, hints or not.
+    pub rescan: Duration,
+    /// Seals what is remembered of the texts.
+    pub seal: Arc<dyn StateSeal>,
+    /// Where the engines run: apart from consensus, whose one thread must not wait for files.
+    pub runtime: tokio::runtime::Handle,
+    /// A way to the cluster, one per checkout.
+    pub connect: Box<dyn Fn() -> NodeCluster + Send + Sync>,
 }
 
 /// All checkouts of the node.
 pub struct Checkouts {
-    folder: PathBuf,
-    limits: Limits,
-    seal: Arc<dyn StateSeal>,
-    connect: Box<dyn Fn() -> NodeCluster + Send + Sync>,
+    setup: Setup,
     running: Mutex<BTreeMap<PathBuf, Running>>,
 }
 
 impl Checkouts {
-    /// Starts the engines of all checkouts in the list in `folder`. One that can't start is logged and left in the list.
+    /// Starts the engines of all checkouts in the list. One that can't start is logged and left in the list.
     ///
     /// # Errors
     /// Where the list can't be read.
-    pub async fn start(
-        folder: PathBuf,
-        limits: Limits,
-        seal: Arc<dyn StateSeal>,
-        connect: Box<dyn Fn() -> NodeCluster + Send + Sync>,
-    ) -> Result<Self, CheckoutsError> {
-        let checkouts = Self { folder, limits, seal, connect, running: Mutex::default() };
+    pub async fn start(setup: Setup) -> Result<Self, CheckoutsError> {
+        let checkouts = Self { setup, running: Mutex::default() };
         for binding in checkouts.load()? {
             let root = binding.root.clone();
             match checkouts.spawn(binding, None) {
@@ -151,7 +162,7 @@ impl Checkouts {
     }
 
     fn list(&self) -> PathBuf {
-        self.folder.join("bindings.json")
+        self.setup.folder.join("bindings.json")
     }
 
     fn load(&self) -> Result<Vec<Binding>, CheckoutsError> {
@@ -170,22 +181,23 @@ impl Checkouts {
 
     fn spawn(&self, binding: Binding, take: Option<Take>) -> Result<Running, CheckoutsError> {
         let config = zyflow_checkout::Config {
-            take,
+            root: binding.root.clone(),
+            project: binding.project.clone(),
+            lineage: self.setup.lineage.clone(),
+            state_dir: self.setup.folder.join(&binding.state),
+            seal: Arc::clone(&self.setup.seal),
+            author: format!("node-{}:{}", self.setup.node_id, binding.root.display()),
             policy: binding.policy.into(),
-            rescan_interval: self.limits.rescan_interval.0,
-            ..zyflow_checkout::Config::new(
-                binding.root.clone(),
-                binding.project.clone(),
-                self.folder.join(&binding.state),
-                Arc::clone(&self.seal),
-            )
+            take,
+            timing: Timing { rescan: self.setup.rescan, ..Timing::default() },
         };
-        let (checkout, handle) = Checkout::new(config, (self.connect)());
-        let (stop, stopped) = watch::channel(false);
+        let (checkout, handle) = Checkout::new(config, Arc::new((self.setup.connect)()));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
         let root = binding.root.clone();
-        let task = tokio::spawn(async move {
+        let task = self.setup.runtime.spawn(async move {
             if let Err(error) = checkout.run(stopped).await {
-                tracing::error!(checkout = %root.display(), error = %chain(&error), "a checkout stopped");
+                tracing::error!(checkout = %root.display(), error = %error_chain(&error), "a checkout stopped");
             }
         });
         Ok(Running { binding, handle, stop, task })
@@ -204,9 +216,9 @@ impl Checkouts {
         if !root.is_dir() {
             return Err(not_a_folder("it is a file".to_owned()));
         }
-        let known = (self.connect)().project(project).map_err(|error| CheckoutsError::Engine {
+        let known = (self.setup.connect)().project(project).map_err(|error| CheckoutsError::Engine {
             path: path.into(),
-            reason: chain(&error),
+            reason: error_chain(&error),
         })?;
         if known.is_none() {
             return Err(CheckoutsError::NoProject(project.to_owned()));
@@ -239,7 +251,7 @@ impl Checkouts {
         let kept: Vec<Binding> = bindings.into_iter().filter(|binding| binding.root != root).collect();
         self.save(&kept)?;
         if let Some(removed) = running.remove(&root) {
-            let state = self.folder.join(&removed.binding.state);
+            let state = self.setup.folder.join(&removed.binding.state);
             stop(removed).await;
             // The base texts are of no use without the binding. Displaced texts of the last seconds are in there too, and
             // they are why it is renamed and not deleted.
@@ -271,6 +283,17 @@ impl Checkouts {
         self.running.lock().await.values().map(|running| (running.binding.clone(), running.handle.clone())).collect()
     }
 
+    /// How many there are, and how many of their files hold edits that the cluster hasn't got. While one is being added, none are seen.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        let Ok(running) = self.running.try_lock() else { return (0, 0) };
+        let files = running.values().map(|running| {
+            let status = running.handle.status();
+            status.files.iter().filter(|file| !matches!(file.state, FileState::Synced | FileState::Parked(_))).count()
+        });
+        (running.len(), files.sum())
+    }
+
     /// Stops every engine and waits for them.
     pub async fn shutdown(&self) {
         let running = std::mem::take(&mut *self.running.lock().await);
@@ -281,7 +304,7 @@ impl Checkouts {
 }
 
 async fn stop(running: Running) {
-    running.stop.send_replace(true);
+    running.stop.cancel();
     if let Err(error) = running.task.await {
         tracing::error!(checkout = %running.binding.root.display(), %error, "a checkout's task failed");
     }
@@ -302,7 +325,8 @@ fn write_whole(path: &Path, bindings: &[Binding]) -> std::io::Result<()> {
 }
 
 /// An error with all its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

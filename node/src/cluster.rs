@@ -13,6 +13,7 @@ use zyflow_machine::command::{Author, Body, Command};
 use zyflow_machine::id::{RecordId, RequestId, Revision};
 use zyflow_machine::outcome::Outcome;
 use zyflow_machine::record::{Kind, Project, Record};
+use zyflow_machine::view::View;
 use zyflow_raft::Consensus;
 use zyflow_spec::{Block, BlockKind, Content, Known};
 use zyflow_storage::tables::{Change, Tables, TablesError};
@@ -58,7 +59,7 @@ impl Cluster for NodeCluster {
         let command = Command { request, author, body };
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         self.consensus
-            .propose(command, deadline.into_std())
+            .propose(command, deadline)
             .await
             .map_err(|error| ClusterError::Unavailable(error.to_string()))
     }
@@ -74,13 +75,12 @@ impl Cluster for NodeCluster {
 
     fn paths(&self, project: RecordId) -> Result<Vec<(String, RecordId, bool)>, ClusterError> {
         let view = self.tables.view(None).map_err(read_error)?;
-        let all = view.changes_with_deleted(project).map_err(read_error)?;
-        Ok(all.into_iter().map(|(id, path, is_deleted)| (path, id, is_deleted)).collect())
+        view.paths(project).map_err(read_error)
     }
 
     fn document(&self, change: RecordId, at: Option<Revision>) -> Result<Option<ClusterDocument>, ClusterError> {
         let view = self.tables.view(at).map_err(read_error)?;
-        let Some(stored) = view.stored(change).map_err(read_error)? else { return Ok(None) };
+        let Some(stored) = view.get(change).map_err(read_error)? else { return Ok(None) };
         if stored.record.is_none() {
             return Ok(Some(ClusterDocument { revision: view.revision(), deleted: true, blocks: Vec::new() }));
         }
@@ -124,11 +124,12 @@ impl TouchedLog {
         loop {
             match self.receiver.try_recv() {
                 Ok(change) => {
-                    let touched: BTreeSet<RecordId> = change.rows.iter().filter_map(|row| match row.kind {
+                    let touched = change.rows.iter().filter_map(|row| match row.stored.kind {
                         Kind::Change => Some(row.id),
-                        Kind::Block => Some(row.parent),
+                        Kind::Block => Some(row.stored.parent),
                         Kind::Project | Kind::Conflict => None,
                     });
+                    let touched: BTreeSet<RecordId> = touched.collect();
                     self.up_to = change.revision;
                     if !touched.is_empty() {
                         self.entries.push((change.revision, touched));

@@ -1,1 +1,17 @@
-//! zyflow-node
+//! `zyflowd`: one node of a ZyFlow cluster, where it touches the world.
+//!
+//! [`config`] is read once, [`run`] wires everything and stops it again. [`services`] translate between the wire and the
+//! handles of consensus and tables; [`checkouts`] keeps the working copies on this machine, each of which sees the cluster
+//! through a [`cluster::NodeCluster`]. [`http`], [`metrics`] and [`telemetry`] show how it is doing.
+//!
+//! Nothing is decided here: not the order of changes (raft), not what a command does (machine), not what an edit means (spec).
+
+pub mod checkouts;
+pub mod cluster;
+pub mod config;
+pub mod http;
+pub mod metrics;
+pub mod run;
+pub mod services;
+pub mod stream;
+pub mod telemetry;

@@ -7,29 +7,38 @@
 //! way, so that a heartbeat on the same thread never waits for more than [`ENTRIES_PER_TURN`] of them. Snapshots are built and
 //! installed on a thread for blocking work.
 
+pub(crate) mod snapshots;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::stream::Stream;
+use openraft::RaftSnapshotBuilder;
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftStateMachine};
-use openraft::RaftSnapshotBuilder;
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use zyflow_crypto::{KeyRing, Lineage, OpenError, Purpose};
 use zyflow_machine::format::{self, FormatError};
 use zyflow_storage::codec::{self, CodecError};
+use zyflow_storage::log::{LogHandle, LogStore};
+use zyflow_storage::snapshot::{SnapshotError, SnapshotStore};
 use zyflow_storage::tables::{self, Position, Tables, TablesError};
-use zyflow_storage::types::{
-    Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use zyflow_storage::types::{Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 use crate::metrics::Counters;
 
 /// Entries applied before other tasks get their turn: at some 100 µs for a full one, a few milliseconds.
 const ENTRIES_PER_TURN: usize = 32;
+
+/// Rows that wait for SQLite, past which applying rests until it has caught up: 7/8 of what the tables hold before they would
+/// block this thread, and with it the heartbeats.
+const BACKLOG_REST_OPS: usize = 28_672;
+/// How long it rests at a time.
+const BACKLOG_REST: Duration = Duration::from_millis(1);
 
 /// A snapshot file, complete and durable.
 #[derive(Clone, Debug)]
@@ -68,8 +77,10 @@ pub(crate) enum ApplyError {
     Snapshot {
         doing: &'static str,
         #[source]
-        source: TablesError,
+        source: SnapshotError,
     },
+    #[error("looking at the tables")]
+    State(#[source] TablesError),
     #[error("{0} panicked")]
     Panicked(&'static str),
 }
@@ -78,6 +89,9 @@ pub(crate) enum ApplyError {
 #[derive(Clone)]
 pub(crate) struct Applier {
     pub(crate) tables: Tables,
+    pub(crate) snapshots: SnapshotStore,
+    pub(crate) log: LogHandle,
+    pub(crate) disk_free_bytes_min: u64,
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) lineage: Lineage,
     pub(crate) counters: Arc<Counters>,
@@ -103,8 +117,8 @@ impl Applier {
             EntryPayload::Normal(sealed) => {
                 let opened = zyflow_crypto::open(&self.ring, Purpose::Entry, &self.lineage, &sealed.0)
                     .map_err(|source| ApplyError::Open { index, source })?;
-                let batch = format::decode_batch(&opened.plaintext)
-                    .map_err(|source| ApplyError::Decode { index, source })?;
+                let batch =
+                    format::decode_batch(&opened.plaintext).map_err(|source| ApplyError::Decode { index, source })?;
                 tables::EntryPayload::Batch(batch)
             }
             EntryPayload::Membership(membership) => {
@@ -116,18 +130,31 @@ impl Applier {
         let entry = tables::Entry { position: position_of(entry.log_id), payload };
         let outcomes = self.tables.apply(entry).map_err(|source| ApplyError::Tables { index, source })?;
         self.counters.entries_applied.add(1);
-        Ok(Applied { revision: index, outcomes })
+        Ok(Applied { revision: index, outcomes: outcomes.iter().map(format::encode_outcome).collect() })
+    }
+
+    /// Refuses a log that ends before what the tables were fed from it: openraft would take the gap for a snapshot.
+    ///
+    /// # Errors
+    /// Why it doesn't fit, for people.
+    pub(crate) async fn check_log(&self, log: &LogStore) -> Result<(), String> {
+        let (applied, _membership) = self.state().map_err(|error| crate::fatal::chain(&error))?;
+        let this = self.clone();
+        let snapshot = on_a_thread("looking for the newest snapshot", move || this.current()).await;
+        let snapshot = snapshot.map_err(|error| crate::fatal::chain(&error))?;
+        let snapshot = snapshot.and_then(|snapshot| snapshot.meta.last_log_id);
+        log.check_state(applied, snapshot).await.map_err(|error| crate::fatal::chain(error.as_ref()))
     }
 
     fn state(&self) -> Result<(Option<LogId>, StoredMembership), ApplyError> {
-        let (applied, membership) = self.tables.applied_state();
+        let (applied, membership) = self.tables.applied_state().map_err(ApplyError::State)?;
         Ok((applied.map(log_id_of), stored_membership(membership)?))
     }
 }
 
 /// Log ids carry no leader: at most one leads in a term.
 fn position_of(id: LogId) -> Position {
-    Position { term: id.leader_id.term, index: id.index }
+    Position { term: id.leader_id.term, leader: 0, index: id.index }
 }
 
 fn log_id_of(position: Position) -> LogId {
@@ -154,6 +181,9 @@ impl RaftStateMachine<TypeConfig> for Applier {
     {
         let mut turn = 0;
         while let Some((entry, responder)) = entries.try_next().await? {
+            while self.tables.backlog_ops() > BACKLOG_REST_OPS && self.fatal.borrow().is_none() {
+                tokio::time::sleep(BACKLOG_REST).await;
+            }
             let applied = self.stop(self.apply_one(entry))?;
             if let Some(responder) = responder {
                 responder.send(applied);
@@ -165,6 +195,16 @@ impl RaftStateMachine<TypeConfig> for Applier {
             }
         }
         Ok(())
+    }
+
+    /// No snapshot on a disk that is nearly full, unless a peer needs it: failing to write it would stop this node.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self> {
+        let (free, needed) = (self.log.free_space(), self.disk_free_bytes_min);
+        if free < needed && !force {
+            warn!(free, needed, "no snapshot is built: the disk is nearly full");
+            return None;
+        }
+        Some(self.clone())
     }
 
     async fn get_snapshot_builder(&mut self) -> Self {

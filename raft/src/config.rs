@@ -13,20 +13,19 @@ use crate::error::StartError;
 
 /// How often a leader shows that it lives.
 pub const HEARTBEAT: Duration = Duration::from_millis(150);
-/// Shortest silence after which a follower campaigns: four heartbeats.
-pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(600);
-/// Longest such silence, and the leader's lease. Twice the shortest, so that two followers seldom campaign together.
+/// Shortest silence of the leader after which a follower campaigns: five heartbeats.
+pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(800);
+/// Longest such silence; half of it is the leader's lease. With the votes after it writes go on within 2 s.
 pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(1200);
 /// Entries between two snapshots: at about 64 commands an entry this is a few minutes of full load.
 pub const SNAPSHOT_ENTRIES: u64 = 20_000;
 /// Entries that stay in the log below a snapshot, so that a follower that was away briefly needs no snapshot.
 pub const ENTRIES_KEPT: u64 = 5_000;
-/// A follower that is further behind gets a snapshot. More than one snapshot's distance, else it would never end.
-pub const LAG_ENTRIES_MAX: u64 = 60_000;
 /// Entries in one append message. Their bytes are bounded by the log reader and by the message limit.
 pub const APPEND_ENTRIES_MAX: u64 = 64;
-/// Changes that may wait for SQLite before proposals are refused: some seconds of its work.
-pub const BACKLOG_OPS_MAX: usize = 100_000;
+/// Rows that may wait for SQLite before this node, as leader, accepts no more commands: half of what the tables hold, some
+/// tenths of a second of SQLite's work.
+pub const BACKLOG_OPS_MAX: usize = 16_384;
 /// How long a snapshot may take to travel and be installed.
 pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -53,8 +52,6 @@ pub struct ConsensusConfig {
     pub snapshot_entries: u64,
     /// See [`ENTRIES_KEPT`].
     pub entries_kept: u64,
-    /// See [`LAG_ENTRIES_MAX`].
-    pub lag_entries_max: u64,
     /// See [`BACKLOG_OPS_MAX`].
     pub backlog_ops_max: usize,
     /// Below this much free disk proposals are refused, see [`zyflow_storage::log::FREE_BYTES_MIN`].
@@ -80,7 +77,6 @@ impl ConsensusConfig {
             election_timeout_max: ELECTION_TIMEOUT_MAX,
             snapshot_entries: SNAPSHOT_ENTRIES,
             entries_kept: ENTRIES_KEPT,
-            lag_entries_max: LAG_ENTRIES_MAX,
             backlog_ops_max: BACKLOG_OPS_MAX,
             disk_free_bytes_min: zyflow_storage::log::FREE_BYTES_MIN,
             writes_in_flight: crate::proposer::WRITES_IN_FLIGHT,
@@ -90,23 +86,21 @@ impl ConsensusConfig {
 
     /// The same for openraft.
     pub(crate) fn to_openraft(&self) -> Result<Arc<Config>, StartError> {
-        if self.lag_entries_max <= self.snapshot_entries {
-            return Err(StartError::Config(format!(
-                "lag_entries_max ({}) must be greater than snapshot_entries ({}), or a snapshot never ends a lag",
-                self.lag_entries_max, self.snapshot_entries
-            )));
-        }
         if self.writes_in_flight == 0 {
             return Err(StartError::Config("writes_in_flight must be at least 1".to_owned()));
         }
+        // openraft counts differently: a follower waits for the end of the lease, and then for a random time.
+        //
+        //   last heartbeat ---- lease ----|---- random: min .. lease ----> campaigns
+        let lease = self.election_timeout_max / 2;
+        let random_min = self.election_timeout_min.saturating_sub(lease);
         let config = Config {
             cluster_name: self.cluster.clone(),
             heartbeat_interval: millis(self.heartbeat),
-            election_timeout_min: millis(self.election_timeout_min),
-            election_timeout_max: millis(self.election_timeout_max),
+            election_timeout_min: millis(random_min),
+            election_timeout_max: millis(lease),
             install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
             max_payload_entries: APPEND_ENTRIES_MAX,
-            replication_lag_threshold: self.lag_entries_max,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries),
             max_in_snapshot_log_to_keep: self.entries_kept,
             // A node that lost unsynced entries must not resume a term in which it may have sent others under the same ids.
@@ -141,13 +135,15 @@ mod tests {
         assert_eq!(config.enable_leader_restore, Some(false));
         assert_eq!(config.enable_pre_vote, Some(true));
         assert_eq!(config.allow_log_reversion, Some(false));
+        let silence = config.election_timeout_max + config.election_timeout_min..=2 * config.election_timeout_max;
+        assert_eq!(silence, 800..=1200, "milliseconds of silence before a campaign");
     }
 
     #[test]
     fn what_does_not_hold_together_is_refused() {
         let slow = ConsensusConfig { heartbeat: Duration::from_secs(9), ..config() };
         assert!(matches!(slow.to_openraft(), Err(StartError::Config(_))));
-        let endless = ConsensusConfig { lag_entries_max: 5, ..config() };
-        assert!(matches!(endless.to_openraft(), Err(StartError::Config(_))));
+        let idle = ConsensusConfig { writes_in_flight: 0, ..config() };
+        assert!(matches!(idle.to_openraft(), Err(StartError::Config(_))));
     }
 }

@@ -102,7 +102,10 @@ pub enum ProposeError {
         limit: u64,
     },
     /// Too little disk is left to be sure that the log can be written.
-    #[error("disk full: {free} bytes are free, {needed} are kept in reserve; free some space on the node, {}", Fate::Nothing)]
+    #[error(
+        "disk full: {free} bytes are free, {needed} are kept in reserve; free some space on the node, {}",
+        Fate::Nothing
+    )]
     DiskFull {
         /// Bytes that are free.
         free: u64,

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
@@ -114,10 +114,10 @@ impl Net for TlsNet {
         Box::pin(async move {
             let stream = connector.connect(&address, None).await?;
             let chain = stream.get_ref().1.peer_certificates();
-            let leaf = chain.and_then(|chain| chain.first()).expect("invariant: a TLS 1.3 server has shown a certificate");
-            let found = identity_of(leaf)
-                .map_err(|source| NetError::Identity { address: address.clone(), source })?
-                .node_id;
+            let leaf =
+                chain.and_then(|chain| chain.first()).expect("invariant: a TLS 1.3 server has shown a certificate");
+            let found =
+                identity_of(leaf).map_err(|source| NetError::Identity { address: address.clone(), source })?.node_id;
             if found != node {
                 return Err(NetError::WrongNode { address, expected: node, found });
             }
@@ -159,31 +159,51 @@ async fn accept_all(listener: TcpListener, acceptor: Acceptor, tx: mpsc::Sender<
     }
 }
 
-impl Connected for Inbound {
+/// A connection that ends when the node stops: the server's tasks outlive the server otherwise, and would answer for a node
+/// that is gone.
+pub(crate) struct Closing {
+    inbound: Inbound,
+    stopped: BoxFuture<'static, ()>,
+    has_stopped: bool,
+}
+
+impl Closing {
+    pub(crate) fn new(inbound: Inbound, mut stop: watch::Receiver<bool>) -> Self {
+        let stopped = Box::pin(async move { crate::shared::stopped(&mut stop).await });
+        Self { inbound, stopped, has_stopped: false }
+    }
+}
+
+impl Connected for Closing {
     type ConnectInfo = Arc<Identity>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        Arc::new(self.peer.clone())
+        Arc::new(self.inbound.peer.clone())
     }
 }
 
-impl AsyncRead for Inbound {
+impl AsyncRead for Closing {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        if self.has_stopped || self.stopped.as_mut().poll(cx).is_ready() {
+            self.has_stopped = true;
+            // The end of the stream.
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inbound.io).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Inbound {
+impl AsyncWrite for Closing {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        Pin::new(&mut self.inbound.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        Pin::new(&mut self.inbound.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        Pin::new(&mut self.inbound.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -191,10 +211,10 @@ impl AsyncWrite for Inbound {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.inbound.io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.inbound.io.is_write_vectored()
     }
 }

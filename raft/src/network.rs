@@ -21,7 +21,7 @@ pub(crate) mod wire;
 
 /// The protocol as generated from `proto/raft.proto`.
 #[expect(
-    missing_docs,
+    unused_qualifications,
     clippy::all,
     clippy::pedantic,
     clippy::wildcard_enum_match_arm,

@@ -59,6 +59,7 @@ pub(crate) struct Proposal {
 /// Everything about a proposal but its command.
 #[derive(Debug)]
 pub(crate) struct Ticket {
+    pub(crate) since: Instant,
     pub(crate) deadline: Instant,
     pub(crate) phase: Arc<Phase>,
     pub(crate) reply: Reply,
@@ -140,8 +141,8 @@ impl Phase {
 
     /// It came back and certainly didn't happen.
     pub(crate) fn withdraw(&self) {
-        // Lost only against nothing: a submitted proposal is never abandoned.
-        drop(self.0.compare_exchange(SUBMITTED, WAITING, Ordering::AcqRel, Ordering::Acquire));
+        let moved = self.0.compare_exchange(SUBMITTED, WAITING, Ordering::AcqRel, Ordering::Acquire);
+        assert!(moved.is_ok(), "a submitted proposal is withdrawn once and never abandoned");
     }
 
     /// The caller gives up. `true`: it certainly won't happen.

@@ -245,7 +245,8 @@ fn refuse_foreign(dir: &Path) -> Result<(), LayoutError> {
         let entry = entry?;
         let name = entry.file_name();
         let is_ours = if entry.file_type()?.is_dir() {
-            name == "lost+found" || (FOLDERS.iter().any(|ours| name == *ours) && fs::read_dir(entry.path())?.next().is_none())
+            name == "lost+found"
+                || (FOLDERS.iter().any(|ours| name == *ours) && fs::read_dir(entry.path())?.next().is_none())
         } else {
             HARMLESS_FILES.iter().any(|harmless| name == *harmless)
         };

@@ -94,7 +94,6 @@ fn nearest(code: Code) -> ErrorCode {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
 

@@ -17,13 +17,32 @@
 mod codec;
 mod store;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests;
+
+
 
 use std::error::Error as StdError;
 
-use zyflow_machine::command::Body;
+use zyflow_machine::command::{BlockOp, Body};
 use zyflow_machine::id::{RecordId, RequestId, Revision};
 use zyflow_spec::{Known, parse};
+
+/// The bytes of a record, for tests of other modules.
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
+pub(crate) mod codec_for_tests {
+    use super::{Record, codec};
+    use crate::testing::TestSeal;
+
+    pub(crate) fn encode(record: &Record) -> Vec<u8> {
+        codec::encode(record, &TestSeal, b"test").unwrap()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Record {
+        codec::decode(bytes, &TestSeal, b"test").unwrap()
+    }
+}
 
 pub use codec::FormatError;
 pub use store::{Binding, Loaded, Store, StoreError};
@@ -61,13 +80,20 @@ pub struct Record {
     /// Texts that were on the disk, oldest first; the last one is the base. Empty until something was agreed on.
     pub shown: Vec<Shown>,
     /// A text that was about to be written when this was stored.
-    pub intent: Option<KnownText>,
+    pub intent: Option<Intent>,
     /// A command that was about to be proposed when this was stored.
     pub flight: Option<Flight>,
-    /// The commit that HEAD named when the file was last looked at.
-    pub head: Option<String>,
     /// BLAKE3 of the bytes that this checkout wrote last.
     pub wrote: Option<[u8; 32]>,
+}
+
+/// A text of a change that is about to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// The change.
+    pub change: RecordId,
+    /// Its text.
+    pub text: KnownText,
 }
 
 /// A command whose fate isn't known yet.
@@ -95,7 +121,6 @@ impl Record {
             shown: Vec::new(),
             intent: None,
             flight: None,
-            head: None,
             wrote: None,
         }
     }
@@ -149,31 +174,48 @@ impl Record {
     }
 
     /// After a restart: whether the text that was about to be written stands on the disk. A text that is neither it nor the one
-    /// before may be made from either, so both count as shown, and the evidence decides.
-    pub fn settle_intent(&mut self, local: Option<&str>) {
-        let Some(intent) = self.intent.take() else { return };
-        let Some(change) = self.change else { return };
+    /// before may be made from either, so both count as shown, and the evidence decides. Returns a text that wasn't written.
+    pub fn settle_intent(&mut self, local: Option<&str>) -> Option<String> {
+        let Intent { change, text } = self.intent.take()?;
         let is_still_before = match local {
             None => true,
             Some(local) => self.base().is_some_and(|base| base.text() == local),
         };
-        if !is_still_before {
-            self.show(change, intent, By::Us);
+        if is_still_before {
+            return Some(text.text());
         }
+        self.show(change, text, By::Us);
+        None
     }
+}
 
-    /// The text of an accepted flight with all its ids, from those it had and those that were created.
+impl Flight {
+    /// The text with all its ids, once the command is accepted at `revision` and has created `created`; `None` = the ids don't add
+    /// up, and the text must be aligned with the document at that revision.
     #[must_use]
-    pub fn name_flight(text: &str, ids: &[Option<RecordId>], created: &[RecordId], revision: Revision) -> Option<KnownText> {
-        let document = parse(text);
-        if document.blocks.len() != ids.len() {
+    pub fn named_text(&self, created: &[RecordId], revision: Revision) -> Option<KnownText> {
+        let document = parse(self.text.as_deref()?);
+        // A change's own id comes before its blocks, an edit's conflicts come after its inserts.
+        let (skipped, inserts) = match &self.body {
+            Body::CreateChange { blocks, .. } => (1, blocks.len()),
+            Body::Edit { ops, .. } => (0, ops.iter().filter(|op| matches!(op, BlockOp::Insert { .. })).count()),
+            Body::OpenSession
+            | Body::CloseSession
+            | Body::CreateProject { .. }
+            | Body::DeleteChange { .. }
+            | Body::SetTask { .. } => return None,
+        };
+        let is_complete = document.blocks.len() == self.ids.len()
+            && self.ids.iter().filter(|id| id.is_none()).count() == inserts
+            && created.len() >= skipped + inserts;
+        if !is_complete {
             return None;
         }
-        let mut created = created.iter().copied();
-        let mut blocks = Vec::with_capacity(ids.len());
-        for (id, block) in ids.iter().zip(document.blocks) {
-            blocks.push(Known { id: id.or_else(|| created.next())?, block });
-        }
-        created.next().is_none().then_some(KnownText { revision, blocks })
+        let mut created = created[skipped..].iter().copied();
+        let blocks = self.ids.iter().zip(document.blocks).map(|(id, block)| {
+            let id = id.or_else(|| created.next()).expect("invariant: as many were created as are missing");
+            Known { id, block }
+        });
+        Some(KnownText { revision, blocks: blocks.collect() })
     }
 }

@@ -25,11 +25,16 @@
 
 mod start;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests;
+
+
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use zyflow_machine::command::{Body, EditMode, NewBlock, NewConflict};
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_spec::{Block, BlockKind, Content, Document, Known, Merge, align, merge3, parse};
+use zyflow_spec::{Block, BlockKind, Content, Document, Known, align, merge3, parse};
 
 pub use start::{Origin, Reason, Start, choose};
 
@@ -218,20 +223,22 @@ fn both(input: &Input<'_>, change: RecordId, shown: &[Shown], local: &str, clust
     if start.reason == Reason::Past {
         return if cluster.text() == local { learn(change, cluster) } else { write(change, None, cluster) };
     }
-    let merge = merge3(&shown[start.index].text.blocks, &document, &cluster.blocks);
-    after_merge(change, merge, local, &document, cluster, Some(start))
+    let base = &shown[start.index].text.blocks;
+    after_merge(change, base, local, &document, cluster, Some(start))
 }
 
-/// What follows from a merge of `local` onto `cluster`.
+/// What follows from a merge of `local`, made from `base`, onto `cluster`.
 fn after_merge(
     change: RecordId,
-    merge: Merge<RecordId>,
+    base: &[Known<RecordId>],
     local: &str,
     document: &Document,
     cluster: &KnownText,
     start: Option<Start>,
 ) -> Step {
+    let mut merge = merge3(base, document, &cluster.blocks);
     if !merge.ops.is_empty() || !merge.conflicts.is_empty() {
+        forget_revived(&mut merge.local_ids, base, document, &cluster.blocks);
         let conflicts: Vec<NewConflict> = merge.conflicts.into_iter().map(new_conflict).collect();
         let ops = merge.ops.into_iter().map(block_op).collect();
         let body = Body::Edit { change, base: cluster.revision, mode: EditMode::Merge, ops, conflicts };
@@ -244,29 +251,48 @@ fn after_merge(
     Step::Write { change, seen, text: cluster.clone() }
 }
 
+/// A block that the cluster deleted and the writer edited is put back by the merge as a new one: its old id is void.
+fn forget_revived(ids: &mut [Option<RecordId>], base: &[Known<RecordId>], local: &Document, cluster: &[Known<RecordId>]) {
+    let alive: BTreeSet<RecordId> = cluster.iter().map(|known| known.id).collect();
+    let before: BTreeMap<RecordId, &Block> = base.iter().map(|known| (known.id, &known.block)).collect();
+    for (slot, block) in ids.iter_mut().zip(&local.blocks) {
+        let is_revived = slot.is_some_and(|id| {
+            let is_edited = before.get(&id).is_some_and(|base| base.content != block.content);
+            !alive.contains(&id) && is_edited && block.kind != BlockKind::Blank
+        });
+        if is_revived {
+            *slot = None;
+        }
+    }
+}
+
 /// A text that was put in the way of our write, or written into a file that we had replaced: its edits go on top of the cluster's
-/// text. `start` is the text it was made from, where that is known. `None` = it holds nothing new.
+/// text. `newest_seen` is the newest text that its writer can have seen: what stood there before our write; its buffer may be
+/// older still. `None` = it holds nothing new.
 #[must_use]
-pub fn plan_displaced(input: &Input<'_>, local: &str, start: Option<&KnownText>) -> Option<Box<Proposal>> {
+pub fn plan_displaced(input: &Input<'_>, local: &str, newest_seen: Option<&KnownText>) -> Option<Box<Proposal>> {
     let document = parse(local);
     let (change, text) = match input.cluster {
         Side::Live { change, text } => (*change, text),
         Side::Absent | Side::Deleted { .. } => return proposal(create(input, local)),
     };
     let shown = input.agreed.map_or(&[][..], |(_, shown)| shown);
-    let (base, start) = match (start, shown) {
-        (Some(start), _) => (start.blocks.clone(), None),
-        (None, []) => (common(text, &document), None),
-        (None, shown) => {
-            let start = choose(shown, &document, local, Origin::Displaced);
+    let seen = match newest_seen {
+        Some(newest) => shown.iter().rposition(|shown| shown.text.text() == newest.text()),
+        None => shown.len().checked_sub(1),
+    };
+    let (base, start) = match (seen, newest_seen) {
+        (Some(seen), _) => {
+            let start = choose(&shown[..=seen], &document, local, Origin::Displaced);
             if start.reason == Reason::Past {
                 return None;
             }
             (shown[start.index].text.blocks.clone(), Some(start))
         }
+        (None, Some(newest)) => (newest.blocks.clone(), None),
+        (None, None) => (common(text, &document), None),
     };
-    let merge = merge3(&base, &document, &text.blocks);
-    proposal(after_merge(change, merge, local, &document, text, start))
+    proposal(after_merge(change, &base, local, &document, text, start))
 }
 
 fn proposal(step: Step) -> Option<Box<Proposal>> {
@@ -294,8 +320,7 @@ fn first_binding(change: RecordId, cluster: &KnownText, local: &str, take: Optio
         Some(Take::Local) => cluster.blocks.clone(),
         Some(Take::Merge) => common(cluster, &document),
     };
-    let merge = merge3(&base, &document, &cluster.blocks);
-    after_merge(change, merge, local, &document, cluster, None)
+    after_merge(change, &base, local, &document, cluster, None)
 }
 
 /// What two texts without a common past would have had in common: lines of one side only count as inserted by it, a mark that

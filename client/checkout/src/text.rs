@@ -6,7 +6,7 @@
 use zyflow_machine::command::{Anchor as MachineAnchor, BlockOp, NewBlock, NewConflict};
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::ConflictClass as MachineClass;
-use zyflow_spec::{Anchor, Block, Conflict, ConflictClass, Known, Op};
+use zyflow_spec::{Anchor, Block, Conflict, ConflictClass, ConflictField, Known, Op};
 
 /// A text that the cluster has seen, block by block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,12 +70,18 @@ pub fn block_op(op: Op<RecordId>) -> BlockOp {
 #[must_use]
 pub fn new_conflict(conflict: Conflict<RecordId>) -> NewConflict {
     NewConflict {
-        block: Some(conflict.id),
+        block: conflict.id,
         class: match conflict.class {
             ConflictClass::Data => MachineClass::Data,
             ConflictClass::Structure => MachineClass::Structure,
         },
-        field: conflict.field.to_string(),
+        field: match conflict.field {
+            ConflictField::Mark => "mark",
+            ConflictField::Text => "text",
+            ConflictField::Place => "place",
+            ConflictField::Existence => "existence",
+        }
+        .to_owned(),
         base: conflict.base,
         spec: conflict.ours,
         runtime: conflict.theirs,

@@ -53,6 +53,7 @@ pub(crate) fn membership_error(error: &MembershipError) -> ApiError {
 
 /// A failure of the local tables, as clients are told.
 pub(crate) fn tables_error(error: &TablesError) -> ApiError {
-    let code = if error.is_revision() { ErrorCode::Revision } else { ErrorCode::NodeFailed };
+    let is_revision = matches!(error, TablesError::Compacted { .. } | TablesError::Future { .. });
+    let code = if is_revision { ErrorCode::Revision } else { ErrorCode::NodeFailed };
     ApiError::new(code, error.to_string())
 }

@@ -5,9 +5,10 @@
 //! slows the sender.
 
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 use zyflow_api::convert::Call;
 use zyflow_api::v1::propose_server::Propose;

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use zyflow_api::convert::record_id;
 use zyflow_api::v1::query_server::Query;
 use zyflow_api::v1::{self, ErrorCode, consistency, query_request, query_response};
 use zyflow_api::ApiError;
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_machine::record::{Kind, Record};
-use zyflow_machine::view::Stored;
+use zyflow_machine::record::{Kind, Record, Status as MachineStatus};
+use zyflow_machine::view::{Stored, View};
 use zyflow_raft::{Consensus, Consistency};
 use zyflow_storage::tables::{Tables, TablesView, TaskFilter};
 
@@ -57,8 +58,8 @@ impl Query for QueryService {
         let view = self.fresh_view(&request).await?;
         let query = request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
         let answer = if let query_request::Query::Digest(_) = query {
-            let (revision, digest) = self.tables.digest();
-            let digest = v1::StateDigest { digest: digest.0.to_vec() };
+            let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
+            let digest = v1::StateDigest { digest: digest.to_bytes().to_vec() };
             let answer = Some(query_response::Answer::Digest(digest));
             return Ok(Response::new(v1::QueryResponse { revision: revision.0, answer }));
         } else {
@@ -97,7 +98,7 @@ impl Reader<'_> {
             }
             Q::Document(query) => A::Document(self.document(record_id("change", query.change)?)?),
             Q::Tasks(query) => A::Tasks(self.tasks(query.filter.unwrap_or_default())?),
-            Q::Task(query) => A::Task(self.task(record_id("id", query.id)?)?),
+            Q::Task(query) => A::Task(Box::new(self.task(record_id("id", query.id)?)?)),
             Q::TaskHistory(query) => A::History(self.history(record_id("id", query.id)?)?),
             Q::Conflicts(query) => A::Conflicts(self.conflicts(&query)?),
             Q::Digest(_) => return Err(ApiError::new(ErrorCode::Invalid, "a digest is of the newest state, without --at")),
@@ -105,7 +106,7 @@ impl Reader<'_> {
     }
 
     fn live(&self, id: RecordId, kind: Kind, what: &str) -> Result<Found, ApiError> {
-        let stored = self.view.stored(id).map_err(|error| tables_error(&error))?;
+        let stored = self.view.get(id).map_err(|error| tables_error(&error))?;
         let stored = stored.filter(|stored| stored.kind == kind && stored.record.is_some());
         Ok((id, stored.ok_or_else(|| not_found(what, &id.to_string()))?))
     }
@@ -119,14 +120,16 @@ impl Reader<'_> {
     fn tasks(&self, filter: v1::TaskFilter) -> Result<v1::TaskList, ApiError> {
         let asked = usize::try_from(filter.limit).unwrap_or(TASKS_MAX);
         let limit = if asked == 0 { TASKS_MAX } else { asked.min(TASKS_MAX) };
-        let status = filter.status.map(|_| filter.status().try_into()).transpose()?;
+        let status = filter.status.map(|_| filter.status().try_into());
+        let status: Option<MachineStatus> =
+            status.transpose().map_err(|_| ApiError::new(ErrorCode::Invalid, "the filter's status is unknown"))?;
         let filter = TaskFilter {
             project: filter.project.map(|id| record_id("project", id)).transpose()?,
             change: filter.change.map(|id| record_id("change", id)).transpose()?,
             status,
             assignee: filter.assignee,
             text: filter.text,
-            limit: limit + 1,
+            limit: Some(limit + 1),
         };
         let mut found = self.view.tasks(&filter).map_err(|error| tables_error(&error))?;
         let is_truncated = found.len() > limit;
@@ -159,9 +162,9 @@ impl Reader<'_> {
     }
 
     fn names(&self, change: RecordId) -> Result<Option<Names>, ApiError> {
-        let stored = self.view.stored(change).map_err(|error| tables_error(&error))?;
+        let stored = self.view.get(change).map_err(|error| tables_error(&error))?;
         let Some(Record::Change(change)) = stored.and_then(|stored| stored.record.clone()) else { return Ok(None) };
-        let stored = self.view.stored(change.project).map_err(|error| tables_error(&error))?;
+        let stored = self.view.get(change.project).map_err(|error| tables_error(&error))?;
         let Some(Record::Project(project)) = stored.and_then(|stored| stored.record.clone()) else { return Ok(None) };
         Ok(Some(Names { project: change.project, project_name: project.name, change_path: change.path }))
     }
@@ -173,7 +176,7 @@ impl Reader<'_> {
         }
         let versions = versions.into_iter().map(|version| v1::Version {
             version: version.version.to_u64(),
-            provenance: Some(version.provenance.into()),
+            provenance: Some((*version.provenance).clone().into()),
             fact: Some(version.fact.into()),
         });
         Ok(v1::History { versions: versions.collect() })

@@ -92,9 +92,10 @@ impl Link {
                 Ok(response.into_inner())
             }
             Ok(Err(status)) => Err(unreachable(self.target, &status)),
-            Err(_elapsed) => {
-                Err(RPCError::Network(NetworkError::from_string(format!("node {} did not answer in {limit:?}", self.target))))
-            }
+            Err(_elapsed) => Err(RPCError::Network(NetworkError::from_string(format!(
+                "node {} did not answer in {limit:?}",
+                self.target
+            )))),
         }
     }
 
@@ -175,7 +176,10 @@ impl RaftNetworkV2<TypeConfig> for Link {
             // A dead connection must not hold up a whole stream session; a live one opens a stream in microseconds.
             let limit = option.soft_ttl().max(APPEND_ANSWER_DEADLINE);
             let opened = timeout(limit, client.append(Request::new(messages))).await.map_err(|_elapsed| {
-                RPCError::Network(NetworkError::from_string(format!("node {} opened no stream in {limit:?}", self.target)))
+                RPCError::Network(NetworkError::from_string(format!(
+                    "node {} opened no stream in {limit:?}",
+                    self.target
+                )))
             })?;
             let replies = opened.map_err(|status| unreachable(self.target, &status))?.into_inner();
             let answers = Answers { peers: Arc::clone(&self.peers), target: self.target, replies, flow };
@@ -223,7 +227,8 @@ impl RaftNetworkV2<TypeConfig> for Link {
                 Ok(SnapshotResponse::new(vote))
             }
             Ok(Err(error)) => {
-                Err(Unreachable::from_string(format!("snapshot to node {}: {error}{}", self.target, causes(&error))).into())
+                Err(Unreachable::from_string(format!("snapshot to node {}: {error}{}", self.target, causes(&error)))
+                    .into())
             }
             Err(_elapsed) => {
                 Err(NetworkError::from_string(format!("a snapshot to node {} took too long", self.target)).into())

@@ -1,29 +1,35 @@
 //! Snapshots on the wire: one head, then the file in chunks.
 //!
 //! ```text
-//!   sender    file --reader thread--> chunk, chunk, ... ==stream==> writer thread --> incoming file, synced   receiver
+//!   sender    file --reader thread--> chunk, chunk, ... ==stream==> writer thread --> file: synced, verified   receiver
 //! ```
 //!
 //! Each chunk says where it belongs and what all bytes up to its end hash to, so that a gap, a repetition or a flipped bit
-//! ends the transfer at that chunk. What is inside is sealed and has checksums of its own, which installing verifies; nothing
-//! here knows it. A transfer that breaks begins anew: resuming would have to trust half a file.
+//! ends the transfer at that chunk. What is inside is sealed, and storage verifies it to its last byte before it gets its
+//! final name. A transfer that breaks begins anew: resuming would have to trust half a file.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
-use zyflow_storage::types::{SnapshotMeta, Vote};
+use zyflow_crypto::{KeyRing, Lineage};
+use zyflow_storage::snapshot::{SnapshotError, SnapshotStore};
+use zyflow_storage::types::Vote;
 
 use super::gate::Caller;
 use super::proto;
 use super::proto::peer_client::PeerClient;
 use super::proto::snapshot_request::Part;
 use super::wire::{self, Ends, WireError};
+use crate::applier::snapshots::described;
 use crate::applier::{Snapshot, SnapshotFile};
+use crate::fatal::chain;
+use crate::shared::Shared;
 
 /// Bytes of a chunk: 256 KiB, enough to keep a link busy, little enough to hold a few in memory.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -95,18 +101,17 @@ fn read_chunks(path: &Path, head: Part, tx: &mpsc::Sender<proto::SnapshotRequest
     }
 }
 
-/// A snapshot that arrived whole and is durable, not yet installed.
+/// A snapshot that arrived whole, is durable and verified, and not yet installed.
 pub(crate) struct Received {
     pub(crate) vote: Vote,
-    pub(crate) meta: SnapshotMeta,
-    pub(crate) file: SnapshotFile,
+    pub(crate) snapshot: Snapshot,
 }
 
-/// Writes what comes to a new file in `folder`, after holding its head against the caller.
+/// Keeps what comes among this node's snapshots, after holding its head against the caller.
 pub(crate) async fn receive(
     mut stream: Streaming<proto::SnapshotRequest>,
     caller: &Caller,
-    folder: &Path,
+    shared: &Shared,
 ) -> Result<Received, Status> {
     let Some(proto::SnapshotRequest { part: Some(Part::Head(head)) }) = stream.message().await? else {
         return Err(Status::invalid_argument("a snapshot begins with its head"));
@@ -118,24 +123,35 @@ pub(crate) async fn receive(
     if head.total_bytes > SNAPSHOT_BYTES_MAX {
         return Err(Status::invalid_argument(format!("a snapshot of {} bytes is over the limit", head.total_bytes)));
     }
-    let path = folder.join(format!("incoming-{}-{}.part", head.from, uuid::Uuid::new_v4().simple()));
     let (tx, rx) = mpsc::channel(CHUNKS_WAITING_MAX);
-    let writing = {
-        let path = path.clone();
-        tokio::task::spawn_blocking(move || write_chunks(&path, head.total_bytes, rx))
-    };
+    let (store, ring, lineage) = (shared.snapshots.clone(), Arc::clone(&shared.ring), shared.config.lineage);
+    let writing = tokio::task::spawn_blocking(move || keep(&store, &ring, &lineage, head.total_bytes, rx));
     let forwarded = forward_chunks(&mut stream, tx).await;
-    let written = writing.await.map_err(|_panic| Status::internal("the writer of the snapshot panicked"))?;
+    let kept = writing.await.map_err(|_panic| Status::internal("the writer of the snapshot panicked"))?;
     // The writer's reason is the better one: a closed channel says nothing.
-    match written.and(forwarded) {
-        Ok(()) => Ok(Received { vote, meta, file: SnapshotFile { path, bytes: head.total_bytes } }),
-        Err(status) => {
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "removing a half received snapshot failed");
-            }
-            Err(status)
-        }
+    let snapshot = kept.and_then(|kept| forwarded.map(|()| kept))?;
+    if snapshot.meta != meta {
+        return Err(Status::data_loss("the snapshot is not the one that its head describes"));
     }
+    Ok(Received { vote, snapshot })
+}
+
+/// On a thread of its own. Nothing stays of what doesn't arrive whole.
+fn keep(
+    store: &SnapshotStore,
+    ring: &KeyRing,
+    lineage: &Lineage,
+    total_bytes: u64,
+    chunks: mpsc::Receiver<proto::SnapshotChunk>,
+) -> Result<Snapshot, Status> {
+    let mut incoming = store.receive().map_err(|error| disk(&error))?;
+    take_chunks(total_bytes, chunks, |bytes| incoming.write(bytes).map_err(|error| disk(&error)))?;
+    let meta = incoming.finish(ring, lineage).map_err(|error| Status::data_loss(chain(&error)))?;
+    described(meta).map_err(|error| Status::data_loss(chain(&error)))
+}
+
+fn disk(error: &SnapshotError) -> Status {
+    Status::resource_exhausted(chain(error))
 }
 
 async fn forward_chunks(
@@ -153,25 +169,27 @@ async fn forward_chunks(
     Ok(())
 }
 
-/// On a thread of its own: checks each chunk, writes it, syncs the file in the end.
-fn write_chunks(path: &Path, total_bytes: u64, mut rx: mpsc::Receiver<proto::SnapshotChunk>) -> Result<(), Status> {
-    let disk = |error: std::io::Error| Status::resource_exhausted(format!("writing {}: {error}", path.display()));
-    let mut file = std::fs::File::create_new(path).map_err(disk)?;
+/// Checks each chunk and hands it to `write`.
+fn take_chunks(
+    total_bytes: u64,
+    mut chunks: mpsc::Receiver<proto::SnapshotChunk>,
+    mut write: impl FnMut(&[u8]) -> Result<(), Status>,
+) -> Result<(), Status> {
     let mut hasher = blake3::Hasher::new();
     let mut written = 0;
-    while let Some(chunk) = rx.blocking_recv() {
+    while let Some(chunk) = chunks.blocking_recv() {
         let end = written + wire::len_u64(chunk.data.len());
         hasher.update(&chunk.data);
         if chunk.offset != written || end > total_bytes || hasher.finalize().as_bytes()[..] != chunk.checksum[..] {
             return Err(Status::data_loss(format!("the chunk at {written} of the snapshot is not what was sent")));
         }
-        file.write_all(&chunk.data).map_err(disk)?;
+        write(&chunk.data)?;
         written = end;
     }
     if written != total_bytes {
         return Err(Status::data_loss(format!("the snapshot ended at {written} of {total_bytes} bytes")));
     }
-    file.sync_all().map_err(disk)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -180,9 +198,13 @@ mod tests {
     use super::*;
 
     /// What the writer says to the parts that the reader makes, after `spoil` had its way with them.
-    fn copy(bytes: &[u8], claimed: u64, spoil: impl Fn(usize, &mut proto::SnapshotChunk) -> bool) -> Result<Vec<u8>, Status> {
+    fn copy(
+        bytes: &[u8],
+        claimed: u64,
+        spoil: impl Fn(usize, &mut proto::SnapshotChunk) -> bool,
+    ) -> Result<Vec<u8>, Status> {
         let folder = tempfile::tempdir().unwrap();
-        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let from = folder.path().join("from");
         std::fs::write(&from, bytes).unwrap();
         let (tx, mut rx) = mpsc::channel(1024);
         read_chunks(&from, Part::Head(proto::SnapshotHead::default()), &tx).unwrap();
@@ -197,7 +219,12 @@ mod tests {
             }
         }
         drop(tx);
-        write_chunks(&to, claimed, chunks).map(|()| std::fs::read(&to).unwrap())
+        let mut copied = Vec::new();
+        take_chunks(claimed, chunks, |bytes| {
+            copied.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(copied)
     }
 
     fn content() -> Vec<u8> {

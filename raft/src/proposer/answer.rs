@@ -68,9 +68,7 @@ pub(crate) fn read(answer: proto::ForwardedAnswer) -> Received {
     };
     match refusal.reason {
         None => Received::Unknown("the leader refused without a reason".to_owned()),
-        Some(Reason::Overloaded(over)) => {
-            error(ProposeError::Overloaded { backlog: over.backlog, limit: over.limit })
-        }
+        Some(Reason::Overloaded(over)) => error(ProposeError::Overloaded { backlog: over.backlog, limit: over.limit }),
         Some(Reason::DiskFull(disk)) => {
             error(ProposeError::DiskFull { free: disk.free_bytes, needed: disk.needed_bytes })
         }
@@ -79,9 +77,7 @@ pub(crate) fn read(answer: proto::ForwardedAnswer) -> Received {
             bytes,
             limit: crate::network::wire::len_u64(zyflow_crypto::PLAINTEXT_BYTES_MAX),
         }),
-        Some(Reason::NoQuorum(known)) => {
-            error(ProposeError::NoQuorum { reach: reach_of(known), fate: Fate::Nothing })
-        }
+        Some(Reason::NoQuorum(known)) => error(ProposeError::NoQuorum { reach: reach_of(known), fate: Fate::Nothing }),
         // Another leader will be found.
         Some(Reason::Stopping(_)) => Received::Again,
         Some(Reason::Malformed(reason)) => error(ProposeError::Malformed { reason }),
@@ -89,10 +85,7 @@ pub(crate) fn read(answer: proto::ForwardedAnswer) -> Received {
 }
 
 pub(crate) fn no_quorum(reach: Reach) -> proto::NoQuorum {
-    proto::NoQuorum {
-        reachable: reach.reachable.into_iter().collect(),
-        voters: reach.voters.into_iter().collect(),
-    }
+    proto::NoQuorum { reachable: reach.reachable.into_iter().collect(), voters: reach.voters.into_iter().collect() }
 }
 
 pub(crate) fn reach_of(known: proto::NoQuorum) -> Reach {

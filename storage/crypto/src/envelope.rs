@@ -111,7 +111,7 @@ pub enum SealError {
         bytes: usize,
     },
     /// No randomness, no sealing.
-    #[error("sealing a record")]
+    #[error("sealing a record: {0}")]
     Random(#[from] RandomError),
 }
 

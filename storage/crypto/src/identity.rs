@@ -135,7 +135,10 @@ pub enum IdentityError {
         count: usize,
     },
     /// One URI, but not of ours.
-    #[error("its URI {uri:?} is no identity: {problem}; expected spiffe://CLUSTER/ROLE/ID")]
+    #[error(
+        "its URI {uri:?} is no identity: {problem}; expected \
+         spiffe://CLUSTER/ROLE/ID; use a certificate made for this cluster (deploy/certificates.sh)"
+    )]
     Malformed {
         /// The URI.
         uri: String,
@@ -166,7 +169,6 @@ pub fn identity_of(cert_der: &[u8]) -> Result<Identity, IdentityError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, SanType};
 

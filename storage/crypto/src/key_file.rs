@@ -132,7 +132,6 @@ fn resolve(path: &Path) -> Result<PathBuf, KeyFileError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, symlink};

@@ -189,10 +189,7 @@ impl LocalKey {
         sealed.extend_from_slice(&epoch.id);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plaintext);
-        let tag = epoch
-            .cipher
-            .encrypt_inout_detached(&Nonce::from(nonce), context, (&mut sealed[HEADER_BYTES..]).into())
-            .expect("invariant: far below the 64 GiB that GCM takes, checked against PLAINTEXT_BYTES_MAX");
+        let tag = encrypt(&epoch.cipher, nonce, context, &mut sealed[HEADER_BYTES..]);
         sealed.extend_from_slice(&tag);
         Ok(sealed)
     }
@@ -258,6 +255,13 @@ impl Epoch {
         let id = random::bytes::<EPOCH_BYTES>()?;
         Ok(Epoch { id, cipher: derive(expand, id), asked: AtomicU64::new(0) })
     }
+}
+
+fn encrypt(cipher: &Aes256Gcm, nonce: [u8; NONCE_BYTES], context: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+    cipher
+        .encrypt_inout_detached(&Nonce::from(nonce), context, text.into())
+        .expect("invariant: far below the 64 GiB that GCM takes, checked against PLAINTEXT_BYTES_MAX")
+        .into()
 }
 
 fn derive(expand: &Hkdf<Sha256>, epoch: EpochId) -> Aes256Gcm {

@@ -14,7 +14,7 @@
 //! Deliberately not here: revocation lists and what a role may do.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,14 +28,16 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use crate::identity::{Identity, IdentityError, identity_of};
-use crate::private_file::{self, PrivateFileError};
+use crate::identity::{Identity, identity_of};
+use crate::private_file;
 
 mod acceptor;
 mod connector;
+mod error;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor, HANDSHAKE_DEADLINE, ReloadError};
 pub use connector::{CONNECT_DEADLINE, ConnectError, Connector};
+pub use error::TlsError;
 
 /// The DNS name in every node's certificate, whatever its address: an address that changes never breaks TLS. Which node
 /// answered is told by its identity.
@@ -45,7 +47,7 @@ pub const SERVER_NAME: &str = "node.zyflow.internal";
 const ALPN: &[u8] = b"h2";
 
 /// The longest certificate file that is read: 1 MiB, hundreds of certificates.
-const CERTIFICATES_BYTES_MAX: u64 = 1 << 20;
+const CERTIFICATES_BYTES_MAX: usize = 1 << 20;
 
 /// Where the certificates of a process are, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,151 +58,6 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The private key of that certificate, mode 0600 or 0400.
     pub key: PathBuf,
-}
-
-/// Why a set of certificate files can't be used. Each names the file and the next step.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The private key file: missing, or usable by others.
-    #[error("private key: {0}")]
-    KeyFile(#[from] PrivateFileError),
-    /// A certificate file is missing or unreadable.
-    #[error("cannot read the {what} {}: {source}; check the path in the configuration and the file's mode", path.display())]
-    Read {
-        /// Which of the files.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Not PEM, or not the right kind of PEM.
-    #[error(
-        "the {what} {} is not usable PEM ({problem}): it must hold `-----BEGIN {label}-----`; make it with \
-         deploy/certificates.sh or convert it with openssl",
-        path.display()
-    )]
-    Pem {
-        /// Which of the files.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The kind of PEM section that it must hold.
-        label: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// PEM, but not a certificate inside.
-    #[error("the {what} {} holds no readable X.509 certificate ({problem}): make it again with deploy/certificates.sh", path.display())]
-    Certificate {
-        /// Which of the files.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the parser said.
-        problem: String,
-    },
-    /// The CA file holds a certificate that may not issue others; often the files are swapped.
-    #[error("{} is not the certificate of a CA: set `ca` to the file that signed the others (ca.pem), not to a node's own", path.display())]
-    NotACa {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Over. Nobody accepts it.
-    #[error("the {what} {} expired at {not_after}: issue a new one (deploy/certificates.sh) and start or reload", path.display())]
-    Expired {
-        /// Which of the files.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// When.
-        not_after: String,
-    },
-    /// Not begun, or this machine's clock is behind.
-    #[error("the {what} {} is valid only from {not_before}: check this machine's clock, or issue it again", path.display())]
-    NotYetValid {
-        /// Which of the files.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// From when.
-        not_before: String,
-    },
-    /// The certificate was signed by another CA.
-    #[error(
-        "the certificate {} was not issued by the CA in {}: use the files of one cluster together, or issue the certificate \
-         again with that CA",
-        cert.display(), ca.display()
-    )]
-    Untrusted {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The CA's file.
-        ca: PathBuf,
-    },
-    /// A node's certificate without the DNS name that its peers ask for.
-    #[error("the certificate {} lacks the DNS name {SERVER_NAME}, which peers ask for: issue it again with deploy/certificates.sh", cert.display())]
-    ServerName {
-        /// The certificate's file.
-        cert: PathBuf,
-    },
-    /// Extended key usages that don't fit.
-    #[error(
-        "the certificate {} may not be used as {usage} (extended key usage): issue it again with deploy/certificates.sh",
-        cert.display()
-    )]
-    Usage {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// For what it was needed.
-        usage: &'static str,
-    },
-    /// Refused for another reason.
-    #[error("the certificate {} is refused ({source}): issue it again with deploy/certificates.sh", cert.display())]
-    Refused {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// What the verifier said.
-        source: rustls::Error,
-    },
-    /// Certificate and key belong to different pairs.
-    #[error("the private key {} does not belong to the certificate {}: use the pair that was issued together", key.display(), cert.display())]
-    KeyMismatch {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-    },
-    /// A private key of a kind that isn't supported.
-    #[error("the private key {} can't be used ({source}): use an EC P-256 key, as deploy/certificates.sh makes", key.display())]
-    Key {
-        /// The key's file.
-        key: PathBuf,
-        /// What the provider said.
-        source: rustls::Error,
-    },
-    /// The certificate speaks for nobody.
-    #[error("the certificate {}: {source}", cert.display())]
-    Identity {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// Why.
-        source: IdentityError,
-    },
-    /// Right kind of certificate, wrong cluster.
-    #[error(
-        "the certificate {} is for the cluster {found:?}, but this process is configured for {expected:?}: use that cluster's \
-         certificates, or correct the cluster's name in the configuration",
-        cert.display()
-    )]
-    WrongCluster {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The cluster that it names.
-        found: String,
-        /// The cluster that was configured.
-        expected: String,
-    },
 }
 
 /// One checked set of certificate files, ready to serve and to connect.
@@ -298,21 +155,7 @@ impl Verifiers {
         chain: &[CertificateDer<'static>],
         now: UnixTime,
     ) -> Result<(), TlsError> {
-        let cert = || files.cert.clone();
-        let refused = |usage| {
-            move |error| match error {
-                rustls::Error::InvalidCertificate(ref reason) if is_untrusted(reason) => {
-                    TlsError::Untrusted { cert: cert(), ca: files.ca.clone() }
-                }
-                rustls::Error::InvalidCertificate(ref reason) if is_other_name(reason) => {
-                    TlsError::ServerName { cert: cert() }
-                }
-                rustls::Error::InvalidCertificate(ref reason) if is_other_purpose(reason) => {
-                    TlsError::Usage { cert: cert(), usage }
-                }
-                source => TlsError::Refused { cert: cert(), source },
-            }
-        };
+        let refused = |usage| move |error| own_refused(files, usage, error);
         let (own, intermediates) = (&chain[0], &chain[1..]);
         self.client.verify_client_cert(own, intermediates, now).map_err(refused("a client"))?;
         if identity.role.is_node() {
@@ -328,12 +171,7 @@ impl Verifiers {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<(ServerConfig, ClientConfig), TlsError> {
-        let unusable = |error| match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                TlsError::KeyMismatch { cert: files.cert.clone(), key: files.key.clone() }
-            }
-            source => TlsError::Key { key: files.key.clone(), source },
-        };
+        let unusable = |error| key_refused(files, error);
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&version::TLS13])
             .expect("invariant: the provider has cipher suites for TLS 1.3")
@@ -356,6 +194,32 @@ impl Verifiers {
     }
 }
 
+fn own_refused(files: &TlsFiles, usage: &'static str, error: rustls::Error) -> TlsError {
+    let cert = files.cert.clone();
+    let rustls::Error::InvalidCertificate(reason) = &error else {
+        return TlsError::Refused { cert, source: error };
+    };
+    if is_untrusted(reason) {
+        TlsError::Untrusted { cert, ca: files.ca.clone() }
+    } else if is_other_name(reason) {
+        TlsError::ServerName { cert }
+    } else if is_other_purpose(reason) {
+        TlsError::Usage { cert, usage }
+    } else {
+        TlsError::Refused { cert, source: error }
+    }
+}
+
+fn key_refused(files: &TlsFiles, error: rustls::Error) -> TlsError {
+    let key = files.key.clone();
+    if matches!(error, rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) {
+        TlsError::KeyMismatch { cert: files.cert.clone(), key }
+    } else {
+        TlsError::Key { key, source: error }
+    }
+}
+
+/// An issuer of another name, or of the same name and another key: clusters may be named alike.
 fn is_untrusted(reason: &CertificateError) -> bool {
     matches!(reason, CertificateError::UnknownIssuer | CertificateError::BadSignature)
 }
@@ -377,10 +241,13 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
     let read_error = |source| TlsError::Read { what, path: path.to_owned(), source };
     let mut contents = Vec::new();
     let file = fs::File::open(path).map_err(read_error)?;
-    file.take(CERTIFICATES_BYTES_MAX).read_to_end(&mut contents).map_err(read_error)?;
-    let label = "CERTIFICATE";
-    let pem_error =
-        |error: pem::Error| TlsError::Pem { what, path: path.to_owned(), label, problem: error.to_string() };
+    let limit = u64::try_from(CERTIFICATES_BYTES_MAX + 1).expect("invariant: 1 MiB and a byte fit in 64 bits");
+    file.take(limit).read_to_end(&mut contents).map_err(read_error)?;
+    let unusable = |problem| TlsError::Pem { what, path: path.to_owned(), label: "CERTIFICATE", problem };
+    let pem_error = |error: pem::Error| unusable(error.to_string());
+    if contents.len() > CERTIFICATES_BYTES_MAX {
+        return Err(unusable(format!("it is over {CERTIFICATES_BYTES_MAX} bytes")));
+    }
     let found = CertificateDer::pem_slice_iter(&contents).collect::<Result<Vec<_>, _>>().map_err(pem_error)?;
     if found.is_empty() {
         return Err(pem_error(pem::Error::NoItemsFound));

@@ -112,7 +112,7 @@ pub struct NewBlock {
 }
 
 /// Where a block goes among its siblings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Anchor {
     /// Before all others.
     Start,

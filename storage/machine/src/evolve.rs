@@ -16,25 +16,37 @@ pub struct Misfit {
 /// The version of the row that `event` makes of `current`, the newest version before it.
 ///
 /// # Errors
-/// [`Misfit`] where the event is about another kind of record, or creates one that exists.
+/// [`Misfit`] where the event is about another kind of record or a deleted one, or creates one that exists.
 pub fn evolve(event: Event, current: Option<&Stored>) -> Result<RowChange, Misfit> {
     let misfit = Misfit { event: event.id };
     let at = event.id.revision();
     let record = match (created(&event.fact, at), current) {
         (Some(record), None) => Some(record),
-        (None, Some(stored)) => {
-            changed(stored.record.as_ref().ok_or_else(|| misfit.clone())?, &event.fact, at).ok_or(misfit)?
-        }
-        (Some(_), Some(_)) | (None, None) => return Err(misfit),
+        (None, Some(Stored { record: Some(record), .. })) => changed(record, &event.fact, at).ok_or(misfit)?.live(),
+        (Some(_), Some(_)) | (None, _) => return Err(misfit),
     };
-    let place = match (&record, current) {
-        (Some(record), _) => (record.kind(), record.parent(), record.order(event.record)),
+    let previous = current.map(|stored| stored.version);
+    let (kind, parent, order) = match (&record, current) {
         (None, Some(stored)) => (stored.kind, stored.parent, stored.order.clone()),
+        (Some(record), _) => (record.kind(), record.parent(), record.order(event.record)),
         (None, None) => return Err(Misfit { event: event.id }),
     };
-    let (kind, parent, order) = place;
-    let previous = current.map(|stored| stored.version);
     Ok(RowChange { version: event.id, id: event.record, kind, parent, order, record, previous, fact: event.fact })
+}
+
+/// What became of a record.
+enum Fate {
+    Lives(Record),
+    Gone,
+}
+
+impl Fate {
+    fn live(self) -> Option<Record> {
+        match self {
+            Self::Lives(record) => Some(record),
+            Self::Gone => None,
+        }
+    }
 }
 
 /// The record that a creating fact makes.
@@ -63,11 +75,13 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
     }
 }
 
-/// What becomes of a live record: the outer `None` = the fact isn't about such a record, the inner = it is gone.
-fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Option<Record>> {
+/// What becomes of a live record; `None` where the fact isn't about such a one.
+fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
     match (record, fact) {
-        (Record::Change(_), Fact::ChangeDeleted) | (Record::Block(_), Fact::BlockDeleted) => Some(None),
-        (Record::Block(block), fact) => changed_block(block.clone(), fact, at).map(|block| Some(Record::Block(block))),
+        (Record::Change(_), Fact::ChangeDeleted) | (Record::Block(_), Fact::BlockDeleted) => Some(Fate::Gone),
+        (Record::Block(block), fact) => {
+            changed_block(block.clone(), fact, at).map(|block| Fate::Lives(Record::Block(block)))
+        }
         (Record::Project(_) | Record::Change(_) | Record::Conflict(_), _) => None,
     }
 }
@@ -88,7 +102,9 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
         Fact::BlockMoved { order } => block.order = Field::new(order.clone(), at),
         Fact::TaskSet { fields, mark } => {
             let task = block.task.as_mut()?;
-            fields.iter().for_each(|field| task.set(field, at));
+            for field in fields {
+                task.set(field, at);
+            }
             if let Some(mark) = mark {
                 set_mark(&mut block, mark, at);
             }

@@ -63,7 +63,8 @@ impl EventId {
     /// The place of the event within its entry.
     #[must_use]
     pub fn ordinal(self) -> u32 {
-        u32::try_from(self.0 & u64::from(ORDINALS_MAX - 1)).expect("invariant: masked to 20 bits")
+        let [.., a, b, c, d] = self.0.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d]) & (ORDINALS_MAX - 1)
     }
 }
 

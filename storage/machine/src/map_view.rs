@@ -31,7 +31,9 @@ impl MapView {
     /// # Panics
     /// Where a row doesn't follow the version that it names as its previous one.
     pub fn commit(&mut self, rows: &[RowChange]) {
-        rows.iter().for_each(|row| self.put(row));
+        for row in rows {
+            self.put(row);
+        }
     }
 
     /// Stores what a batch did.
@@ -39,7 +41,9 @@ impl MapView {
     /// # Panics
     /// As [`Self::commit`].
     pub fn commit_effects(&mut self, effects: &Effects) {
-        effects.rows.iter().for_each(|(row, _)| self.put(row));
+        for (row, _) in &effects.rows {
+            self.put(row);
+        }
     }
 
     /// All live records.

@@ -36,7 +36,9 @@ pub fn between(low: Option<&[u8]>, high: Option<&[u8]>) -> Option<OrderKey> {
         (Some(_), Some(_)) => return None,
     };
     let mut key = Vec::with_capacity(path.len() * 2);
-    path.iter().for_each(|integer| write(*integer, &mut key));
+    for integer in path {
+        write(integer, &mut key);
+    }
     Some(OrderKey(key))
 }
 
@@ -152,7 +154,6 @@ fn parse(mut key: &[u8]) -> Option<Vec<i64>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -9,7 +9,7 @@
 //!
 //! Invariants: `places` holds exactly the address of every record in `latest`; a refused command leaves no row and no ordinal.
 
-use crate::decide::Halt;
+use crate::decide::{Decided, Halt};
 use crate::digest::Digest;
 use crate::event::{Event, Fact, RowChange};
 use crate::evolve::evolve;
@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+/// An order and the record that stands there.
+type Standing = (Vec<u8>, RecordId);
 type Address = (Kind, RecordId, Vec<u8>, RecordId);
 
 /// A view that can be written to, one command at a time.
@@ -147,7 +149,7 @@ impl<'v, V: View> Scratch<'v, V> {
     }
 
     /// See [`View::get`].
-    pub(crate) fn get(&self, id: RecordId) -> Result<Option<Arc<Stored>>, Halt<V::Error>> {
+    pub(crate) fn get(&self, id: RecordId) -> Decided<Option<Arc<Stored>>, V> {
         match self.latest.get(&id) {
             Some(stored) => Ok(Some(Arc::clone(stored))),
             None => self.view.get(id).map_err(Halt::View),
@@ -155,7 +157,7 @@ impl<'v, V: View> Scratch<'v, V> {
     }
 
     /// See [`View::find`].
-    pub(crate) fn find(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Result<Option<RecordId>, Halt<V::Error>> {
+    pub(crate) fn find(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Decided<Option<RecordId>, V> {
         let from = (kind, parent, order.to_vec(), RecordId::ROOT);
         let here = self
             .places
@@ -171,12 +173,7 @@ impl<'v, V: View> Scratch<'v, V> {
     }
 
     /// See [`View::next`].
-    pub(crate) fn next(
-        &self,
-        kind: Kind,
-        parent: RecordId,
-        after: Option<&[u8]>,
-    ) -> Result<Option<(Vec<u8>, RecordId)>, Halt<V::Error>> {
+    pub(crate) fn next(&self, kind: Kind, parent: RecordId, after: Option<&[u8]>) -> Decided<Option<Standing>, V> {
         let here = self.next_here(kind, parent, after);
         let mut below = self.view.next(kind, parent, after).map_err(Halt::View)?;
         while let Some((order, id)) = &below
@@ -190,7 +187,7 @@ impl<'v, V: View> Scratch<'v, V> {
         })
     }
 
-    fn next_here(&self, kind: Kind, parent: RecordId, after: Option<&[u8]>) -> Option<(Vec<u8>, RecordId)> {
+    fn next_here(&self, kind: Kind, parent: RecordId, after: Option<&[u8]>) -> Option<Standing> {
         let last = RecordId::from_u64(u64::MAX);
         let from = match after {
             Some(order) => Bound::Excluded((kind, parent, order.to_vec(), last)),
@@ -201,7 +198,7 @@ impl<'v, V: View> Scratch<'v, V> {
     }
 
     /// See [`View::children`].
-    pub(crate) fn children(&self, kind: Kind, parent: RecordId) -> Result<Vec<(Vec<u8>, RecordId)>, Halt<V::Error>> {
+    pub(crate) fn children(&self, kind: Kind, parent: RecordId) -> Decided<Vec<Standing>, V> {
         let mut all = self.view.children(kind, parent).map_err(Halt::View)?;
         all.retain(|(_, id)| !self.latest.contains_key(id));
         let from = (kind, parent, Vec::new(), RecordId::ROOT);

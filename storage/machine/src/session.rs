@@ -257,3 +257,6 @@ impl Session {
         Ok(session)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,13 @@
 //! ```text
 //! 1 runs        equal head and tail, then a patience diff over the lines between (ticks aside)
 //! 2 name+words  same explicit id and same title: re-indented or moved
-//! 3 words       same title: renumbered
-//! 4 name        same explicit id, some words in common: re-worded
-//! 5 near        alike, between the same unmoved neighbours
-//! 6 far         very alike, anywhere: moved and re-worded
-//! 7 place       same explicit id at the same place: re-worded beyond recognition
-//! 8 fillers     blank lines and rules, between the same unmoved neighbours; they never move
+//! 3 section     same title under the same heading: renumbered
+//! 4 words       same title: moved and renumbered
+//! 5 name        same explicit id, some words in common: re-worded
+//! 6 near        alike, between the same unmoved neighbours
+//! 7 far         very alike, anywhere: moved and re-worded
+//! 8 place       same explicit id at the same place: re-worded beyond recognition
+//! 9 fillers     blank lines and rules, between the same unmoved neighbours; they never move
 //! ```
 //! Title goes before id, since inserting one task renumbers all after it. Invariants: the result is injective; it is a function of its
 //! arguments alone. Every stage is bounded (named limits), so the time is near linear for any input.
@@ -23,7 +24,7 @@ mod tests;
 
 use std::fmt::Debug;
 
-use crate::block::Block;
+use crate::block::{Block, BlockKind};
 use crate::parse::Document;
 
 /// A block that already has an identity.
@@ -40,7 +41,10 @@ pub struct Known<I> {
 pub fn align<I: Copy + Ord + Debug>(old: &[Known<I>], new: &Document) -> Vec<Option<I>> {
     let old_blocks: Vec<&Block> = old.iter().map(|known| &known.block).collect();
     let new_blocks: Vec<&Block> = new.blocks.iter().collect();
-    align_blocks(&old_blocks, &new_blocks).into_iter().map(|at| at.and_then(|at| old.get(at)).map(|known| known.id)).collect()
+    align_blocks(&old_blocks, &new_blocks)
+        .into_iter()
+        .map(|at| at.and_then(|at| old.get(at)).map(|known| known.id))
+        .collect()
 }
 
 /// [`align`] by position: for each new block the index of the old one.
@@ -48,6 +52,7 @@ pub(crate) fn align_blocks(old: &[&Block], new: &[&Block]) -> Vec<Option<usize>>
     let head = old.iter().zip(new).take_while(|(one, two)| one == two).count();
     let (old_rest, new_rest) = (old.get(head..).unwrap_or_default(), new.get(head..).unwrap_or_default());
     let tail = old_rest.iter().rev().zip(new_rest.iter().rev()).take_while(|(one, two)| one == two).count();
+    let tail = if heading_before(old, tail) == heading_before(new, tail) { tail } else { whole_sections(old, tail) };
     let old_middle = old_rest.get(..old_rest.len() - tail).unwrap_or_default();
     let new_middle = new_rest.get(..new_rest.len() - tail).unwrap_or_default();
     let mut matched: Vec<Option<usize>> = (0..head).map(Some).collect();
@@ -58,4 +63,17 @@ pub(crate) fn align_blocks(old: &[&Block], new: &[&Block]) -> Vec<Option<usize>>
     }
     matched.extend((old.len() - tail..old.len()).map(Some));
     matched
+}
+
+/// The heading that the last `tail` blocks begin under.
+fn heading_before<'a>(blocks: &[&'a Block], tail: usize) -> Option<&'a Block> {
+    let before = blocks.get(..blocks.len() - tail)?;
+    before.iter().rev().find(|block| block.kind == BlockKind::Heading).copied()
+}
+
+/// Of an equal tail that begins under different headings, the part from its own first heading on.
+fn whole_sections(blocks: &[&Block], tail: usize) -> usize {
+    let start = blocks.len() - tail;
+    let before_heading = blocks.iter().skip(start).take_while(|block| block.kind != BlockKind::Heading).count();
+    tail - before_heading
 }

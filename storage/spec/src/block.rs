@@ -156,7 +156,11 @@ impl Block {
     /// 1 to 6 for a heading, 0 for everything else.
     #[must_use]
     pub fn heading_level(&self) -> usize {
-        if self.kind == BlockKind::Heading { line::heading_level(self.content.text.trim_start_matches([' ', '>', '\t'])) } else { 0 }
+        if self.kind == BlockKind::Heading {
+            line::heading_level(self.content.text.trim_start_matches([' ', '>', '\t']))
+        } else {
+            0
+        }
     }
 
     pub(crate) fn is_blank(&self) -> bool {
@@ -177,8 +181,14 @@ mod tests {
     #[test]
     fn codes_of_kinds_are_frozen() {
         let kinds = [
-            (BlockKind::Heading, 1), (BlockKind::Task, 2), (BlockKind::Prose, 3), (BlockKind::Blank, 4),
-            (BlockKind::Fence, 5), (BlockKind::FrontMatter, 6), (BlockKind::Comment, 7), (BlockKind::Table, 8),
+            (BlockKind::Heading, 1),
+            (BlockKind::Task, 2),
+            (BlockKind::Prose, 3),
+            (BlockKind::Blank, 4),
+            (BlockKind::Fence, 5),
+            (BlockKind::FrontMatter, 6),
+            (BlockKind::Comment, 7),
+            (BlockKind::Table, 8),
         ];
         for (kind, code) in kinds {
             assert_eq!(u8::from(kind), code);

@@ -31,7 +31,14 @@ pub fn check(bytes: &[u8], path: Option<&str>) -> CheckReport {
         Ok(decoded) => decoded,
         Err(error) => {
             let problems = vec![Problem::from(error)];
-            return CheckReport { bytes: bytes.len(), lossless: false, dialect: Dialect::Prose, tasks: 0, done: 0, problems };
+            return CheckReport {
+                bytes: bytes.len(),
+                lossless: false,
+                dialect: Dialect::Prose,
+                tasks: 0,
+                done: 0,
+                problems,
+            };
         }
     };
     let document = parse(&text);
@@ -51,32 +58,36 @@ mod tests {
     use super::*;
     use expect_test::{Expect, expect};
 
-    fn check_report(bytes: &[u8], expected: Expect) {
-        let report = check(bytes, Some("tasks.md"));
-        let mut seen = format!("{} bytes, lossless {}, {} {}/{}\n", report.bytes, report.lossless, report.dialect, report.done, report.tasks);
-        for problem in report.problems {
-            seen.push_str(&format!("{problem}\n"));
-        }
-        expected.assert_eq(&seen);
+    fn check_report(bytes: &[u8], expected: &Expect) {
+        let CheckReport { bytes, lossless, dialect, tasks, done, problems } = check(bytes, Some("tasks.md"));
+        let problems: Vec<String> = problems.iter().map(|problem| format!("{problem}\n")).collect();
+        let head = format!("{bytes} bytes, lossless {lossless}, {dialect} {done}/{tasks}\n");
+        expected.assert_eq(&(head + &problems.concat()));
     }
 
     #[test]
     fn reports_count_and_name_the_lines() {
         check_report(
             b"- [x] 1.1 a\r\n- [ ] 1.1 b\r\n```\r\n- [ ] c\r\n",
-            expect![[r#"
-                43 bytes, lossless true, checklist 1/3
+            &expect![[r#"
+                40 bytes, lossless true, checklist 1/3
                 line 2: id 1.1 is already used in line 1
                 line 3: code fence is never closed
             "#]],
         );
-        check_report(b"<<<<<<< HEAD\na\n=======\nb\n>>>>>>> other\n", expect![[r#"
-            40 bytes, lossless true, prose 0/0
+        check_report(
+            b"<<<<<<< HEAD\na\n=======\nb\n>>>>>>> other\n",
+            &expect![[r#"
+            39 bytes, lossless true, prose 0/0
             line 1: conflict markers; finish the merge
-        "#]]);
-        check_report(b"\xff", expect![[r#"
+        "#]],
+        );
+        check_report(
+            b"\xff",
+            &expect![[r#"
             1 bytes, lossless false, prose 0/0
             not UTF-8: the first invalid byte is at offset 0; save the file as UTF-8
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -163,7 +163,9 @@ fn dialect_of_path(path: &str) -> Option<Dialect> {
 }
 
 fn dialect_of_content(blocks: &[Block]) -> Dialect {
-    let has = |kind: BlockKind, sign: &str| blocks.iter().any(|block| block.kind == kind && block.content.text.contains(sign));
+    let has = |kind: BlockKind, sign: &str| {
+        blocks.iter().any(|block| block.kind == kind && block.content.text.contains(sign))
+    };
     if let Some((_, _, dialect)) = SIGNS.iter().find(|(kind, sign, _)| has(*kind, sign)) {
         return *dialect;
     }
@@ -172,13 +174,17 @@ fn dialect_of_content(blocks: &[Block]) -> Dialect {
     if tasks == 0 {
         return if count(&|block| block.kind == BlockKind::Table) > 2 { Dialect::Table } else { Dialect::Prose };
     }
-    let worded = count(&|block| block.kind == BlockKind::Task && block.content.mark.len() > 2 && block.content.mark.is_ascii());
+    let worded =
+        count(&|block| block.kind == BlockKind::Task && block.content.mark.len() > 2 && block.content.mark.is_ascii());
     if worded * 2 > tasks {
         return Dialect::LeeSpecKit;
     }
-    let numbered = |block: &Block| block.explicit_id().is_some_and(|id| id.starts_with(|first: char| first.is_ascii_digit()));
+    let numbered =
+        |block: &Block| block.explicit_id().is_some_and(|id| id.starts_with(|first: char| first.is_ascii_digit()));
     let groups = count(&|block| block.kind == BlockKind::Heading && block.heading_level() == 2 && numbered(block));
-    let items = count(&|block| block.kind == BlockKind::Task && numbered(block) && block.explicit_id().is_some_and(|id| id.contains('.')));
+    let items = count(&|block| {
+        block.kind == BlockKind::Task && numbered(block) && block.explicit_id().is_some_and(|id| id.contains('.'))
+    });
     if groups > 0 && items * 2 > tasks { Dialect::Openspec } else { Dialect::Checklist }
 }
 
@@ -193,7 +199,7 @@ mod tests {
     use crate::parse;
     use expect_test::{Expect, expect};
 
-    fn check(path: Option<&str>, text: &str, expected: Expect) {
+    fn check(path: Option<&str>, text: &str, expected: &Expect) {
         let summary = summarize(&parse(text), path);
         expected.assert_eq(&format!("{} {}/{}", summary.dialect, summary.done, summary.tasks));
     }
@@ -216,16 +222,16 @@ mod tests {
 
     #[test]
     fn content_tells_the_dialect() {
-        check(None, "## 1. Base\n- [x] 1.1 one\n- [ ] 1.2 two\n", expect!["openspec 1/2"]);
-        check(None, "## Phase 1: Setup\n- [X] T001 [P] one in src/a.rs\n", expect!["spec-kit 1/1"]);
-        check(None, "# Implementation Plan\n- [-] 1. one\n  - _Requirements: 1.1_\n", expect!["kiro 0/1"]);
-        check(None, "- [ ] 1. one\n  - _Leverage: a_\n  - _Requirements: 1.1_\n", expect!["spec-workflow 0/1"]);
-        check(None, "- [TODO][P1] T-F001-01 one\n- [DONE] T-F001-02 two\n", expect!["lee-spec-kit 0/2"]);
-        check(None, "---\nkanban-plugin: board\n---\n## Doing\n- [ ] one\n", expect!["obsidian-kanban 0/1"]);
-        check(None, "- [ ] one 📅 2026-01-02\n", expect!["obsidian-tasks 0/1"]);
-        check(None, "- [x] one\n* [ ] two\n", expect!["checklist 1/2"]);
-        check(None, "| a | b |\n|---|---|\n| c | ✅ |\n", expect!["table 0/0"]);
-        check(None, "Hello.\n", expect!["prose 0/0"]);
+        check(None, "## 1. Base\n- [x] 1.1 one\n- [ ] 1.2 two\n", &expect!["openspec 1/2"]);
+        check(None, "## Phase 1: Setup\n- [X] T001 [P] one in src/a.rs\n", &expect!["spec-kit 1/1"]);
+        check(None, "# Implementation Plan\n- [-] 1. one\n  - _Requirements: 1.1_\n", &expect!["kiro 0/1"]);
+        check(None, "- [ ] 1. one\n  - _Leverage: a_\n  - _Requirements: 1.1_\n", &expect!["spec-workflow 0/1"]);
+        check(None, "- [TODO][P1] T-F001-01 one\n- [DONE] T-F001-02 two\n", &expect!["lee-spec-kit 0/2"]);
+        check(None, "---\nkanban-plugin: board\n---\n## Doing\n- [ ] one\n", &expect!["obsidian-kanban 0/1"]);
+        check(None, "- [ ] one 📅 2026-01-02\n", &expect!["obsidian-tasks 0/1"]);
+        check(None, "- [x] one\n* [ ] two\n", &expect!["checklist 1/2"]);
+        check(None, "| a | b |\n|---|---|\n| c | ✅ |\n", &expect!["table 0/0"]);
+        check(None, "Hello.\n", &expect!["prose 0/0"]);
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! Why it is right: after each step the blocks walked so far stand in order and nothing but blocks still to be moved or deleted stands
 //! between them; those leave. An operation never refers to a deleted block.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 
 use crate::align::{Known, align_blocks};

@@ -137,11 +137,12 @@ mod tests {
     use expect_test::{Expect, expect};
     use proptest::prelude::*;
 
-    fn check(bytes: &[u8], expected: Expect) {
+    fn check(bytes: &[u8], expected: &Expect) {
         expected.assert_eq(&match decode(bytes) {
             Ok((text, encoding)) => {
                 assert_eq!(encode(&text, encoding), bytes, "decode and encode is the identity");
-                let flags = [(encoding.bom, " bom"), (encoding.crlf, " crlf"), (!encoding.final_newline, " no-final-newline")];
+                let flags =
+                    [(encoding.bom, " bom"), (encoding.crlf, " crlf"), (!encoding.final_newline, " no-final-newline")];
                 flags.iter().filter(|(is_set, _)| *is_set).fold(format!("{text:?}"), |line, (_, flag)| line + flag)
             }
             Err(error) => error.to_string(),
@@ -150,23 +151,23 @@ mod tests {
 
     #[test]
     fn habits_of_files_are_remembered_and_restored() {
-        check(b"", expect![[r#""""#]]);
-        check(b"a\nb\n", expect![[r#""a\nb\n""#]]);
-        check(b"a\nb", expect![[r#""a\nb\n" no-final-newline"#]]);
-        check(b"a\r\nb\r\n", expect![[r#""a\nb\n" crlf"#]]);
-        check(b"a\r\nb", expect![[r#""a\nb\n" crlf no-final-newline"#]]);
-        check(b"a\r\nb\n", expect![[r#""a\r\nb\n""#]]);
-        check(b"a\r", expect![[r#""a\r\n" no-final-newline"#]]);
-        check(b"a\r\r\n", expect![[r#""a\r\n" crlf"#]]);
-        check("\u{feff}a\n".as_bytes(), expect![[r#""a\n" bom"#]]);
-        check("\u{feff}".as_bytes(), expect![[r#""" bom"#]]);
-        check("\u{feff}\u{feff}a\n".as_bytes(), expect![[r#""\u{feff}a\n" bom"#]]);
-        check(b"a\0b\n", expect![[r#""a\0b\n""#]]);
+        check(b"", &expect![[r#""""#]]);
+        check(b"a\nb\n", &expect![[r#""a\nb\n""#]]);
+        check(b"a\nb", &expect![[r#""a\nb\n" no-final-newline"#]]);
+        check(b"a\r\nb\r\n", &expect![[r#""a\nb\n" crlf"#]]);
+        check(b"a\r\nb", &expect![[r#""a\nb\n" crlf no-final-newline"#]]);
+        check(b"a\r\nb\n", &expect![[r#""a\r\nb\n""#]]);
+        check(b"a\r", &expect![[r#""a\r\n" no-final-newline"#]]);
+        check(b"a\r\r\n", &expect![[r#""a\r\n" crlf"#]]);
+        check("\u{feff}a\n".as_bytes(), &expect![[r#""a\n" bom"#]]);
+        check("\u{feff}".as_bytes(), &expect![[r#""" bom"#]]);
+        check("\u{feff}\u{feff}a\n".as_bytes(), &expect![[r#""\u{feff}a\n" bom"#]]);
+        check(b"a\0b\n", &expect![[r#""a\0b\n""#]]);
     }
 
     #[test]
     fn what_is_no_document_is_refused_with_the_place() {
-        check(b"ok \xff", expect!["not UTF-8: the first invalid byte is at offset 3; save the file as UTF-8"]);
+        check(b"ok \xff", &expect!["not UTF-8: the first invalid byte is at offset 3; save the file as UTF-8"]);
         let large = vec![b'a'; FILE_BYTES_MAX + 1];
         assert_eq!(decode(&large), Err(DecodeError::TooLarge { bytes: FILE_BYTES_MAX + 1, limit: FILE_BYTES_MAX }));
         let (text, encoding) = decode(large.get(1..).unwrap()).unwrap();
@@ -183,7 +184,14 @@ mod tests {
     }
 
     fn files() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop_oneof!["[a-z ]{0,3}", Just("\r".to_owned()), Just("\n".to_owned()), Just("\r\n".to_owned()), Just("\u{feff}".to_owned()), any::<char>().prop_map(String::from)];
+        let piece = prop_oneof![
+            "[a-z ]{0,3}",
+            Just("\r".to_owned()),
+            Just("\n".to_owned()),
+            Just("\r\n".to_owned()),
+            Just("\u{feff}".to_owned()),
+            any::<char>().prop_map(String::from)
+        ];
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..40),
             prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat().into_bytes()),

@@ -1,4 +1,4 @@
-//! The specification side of ZyFlow: `tasks.md` files as documents that are read, compared, merged and written without losing a byte.
+//! The specification side of the cluster: `tasks.md` files as documents that are read, compared, merged and written without losing a byte.
 //!
 //! ```text
 //! bytes --decode--> canonical text --parse--> Document --print--> the same text --encode--> the same bytes
@@ -17,6 +17,8 @@
 //! Everything is a pure function of its arguments: no files, no clock, no randomness, no hash order; equal inputs give equal outputs on
 //! every machine. Running time is near linear for any input, by named limits rather than deadlines.
 
+#![cfg_attr(test, expect(clippy::needless_raw_string_hashes, reason = "expect-test writes its data so"))]
+
 mod align;
 mod block;
 mod chain;
@@ -31,6 +33,8 @@ mod ops;
 mod order;
 mod parse;
 mod problem;
+#[cfg(test)]
+mod testing;
 mod words;
 
 pub use align::{Known, align};

@@ -8,8 +8,26 @@ pub(crate) const MARK_BYTES_MAX: usize = 16;
 
 /// Words that stand in the first bracket of a task line in dialects that spell the status out. Compared without case.
 const STATUS_WORDS: &[&str] = &[
-    "TODO", "TO DO", "DOING", "DONE", "WIP", "IN PROGRESS", "IN-PROGRESS", "IN_PROGRESS", "PENDING", "BLOCKED", "REVIEW", "IN REVIEW",
-    "COMPLETE", "COMPLETED", "CANCELLED", "CANCELED", "SKIPPED", "DEFERRED", "OPEN", "CLOSED",
+    "TODO",
+    "TO DO",
+    "DOING",
+    "DONE",
+    "WIP",
+    "IN PROGRESS",
+    "IN-PROGRESS",
+    "IN_PROGRESS",
+    "PENDING",
+    "BLOCKED",
+    "REVIEW",
+    "IN REVIEW",
+    "COMPLETE",
+    "COMPLETED",
+    "CANCELLED",
+    "CANCELED",
+    "SKIPPED",
+    "DEFERRED",
+    "OPEN",
+    "CLOSED",
 ];
 
 /// The shape of one line.
@@ -18,7 +36,10 @@ pub(crate) enum Shape {
     Blank,
     Heading,
     /// Byte offsets of the opening and the closing bracket of the mark.
-    Task { open: usize, close: usize },
+    Task {
+        open: usize,
+        close: usize,
+    },
     Table,
     Fence(Fence),
     /// Starts with `<!--`.
@@ -147,7 +168,8 @@ fn is_mark(mark: &str, after: &str, is_spaced: bool) -> bool {
 
 /// `- [P] tasks = different files` explains a flag; it is no task. `[P]` is never a status in any dialect.
 fn is_legend(symbol: char, after: &str) -> bool {
-    symbol == 'P' || (symbol.is_ascii_alphabetic() && (after.trim_start().starts_with(['=', ':']) || after.contains(" = ")))
+    symbol == 'P'
+        || (symbol.is_ascii_alphabetic() && (after.trim_start().starts_with(['=', ':']) || after.contains(" = ")))
 }
 
 /// A mark of several characters: a status word, or an emoji with its modifiers.
@@ -171,30 +193,48 @@ mod tests {
     use super::*;
     use expect_test::{Expect, expect};
 
-    fn check(lines: &[&str], expected: Expect) {
-        let mut seen = String::new();
-        for line in lines {
-            let text = match shape(line) {
-                Shape::Task { open, close } => {
-                    format!("task {:?}", line.get(open + 1..close).unwrap_or_default())
-                }
-                other @ (Shape::Blank | Shape::Heading | Shape::Table | Shape::Fence(_) | Shape::Comment | Shape::Item | Shape::Text) => {
-                    format!("{other:?}")
-                }
-            };
-            seen.push_str(&format!("{line:?} {text}\n"));
-        }
-        expected.assert_eq(&seen);
+    fn check(lines: &[&str], expected: &Expect) {
+        let describe = |line: &&str| match shape(line) {
+            Shape::Task { open, close } => {
+                format!("{line:?} task {:?}\n", line.get(open + 1..close).unwrap_or_default())
+            }
+            other @ (Shape::Blank
+            | Shape::Heading
+            | Shape::Table
+            | Shape::Fence(_)
+            | Shape::Comment
+            | Shape::Item
+            | Shape::Text) => format!("{line:?} {other:?}\n"),
+        };
+        let seen: Vec<String> = lines.iter().map(describe).collect();
+        expected.assert_eq(&seen.concat());
     }
 
     #[test]
     fn tasks_in_every_writing() {
         check(
             &[
-                "- [ ] a", "* [x] a", "+ [X] a", "1. [ ] a", "12) [~] a", "\t\t- [-] a", "> - [ ] a", "\u{3000}- [ ] a", "-[ ] a", "- []",
-                "- [ x] a", "- [TODO] a", "- [In Progress] a", "- [✔️] a", "- [⏳] a", "- [ ]* 2.1 a", "- [ ](link)", "- [x](link)", "- [TODO][P1] T-F001-01 a",
+                "- [ ] a",
+                "* [x] a",
+                "+ [X] a",
+                "1. [ ] a",
+                "12) [~] a",
+                "\t\t- [-] a",
+                "> - [ ] a",
+                "\u{3000}- [ ] a",
+                "-[ ] a",
+                "- []",
+                "- [ x] a",
+                "- [TODO] a",
+                "- [In Progress] a",
+                "- [✔️] a",
+                "- [⏳] a",
+                "- [ ]* 2.1 a",
+                "- [ ](link)",
+                "- [x](link)",
+                "- [TODO][P1] T-F001-01 a",
             ],
-            expect![[r#"
+            &expect![[r#"
                 "- [ ] a" task " "
                 "* [x] a" task "x"
                 "+ [X] a" task "X"
@@ -222,10 +262,20 @@ mod tests {
     fn what_only_resembles_a_task() {
         check(
             &[
-                "- [A](url)", "- [](url)", "- [1]: http", "- [P] tasks = different files", "- [S] = small", "- [Story] label", "[ ] no marker",
-                "1234567890. [ ] a", "-- [ ] a", "- [ ", "- [this is far too long for a mark] a", "- [漢字] a",
+                "- [A](url)",
+                "- [](url)",
+                "- [1]: http",
+                "- [P] tasks = different files",
+                "- [S] = small",
+                "- [Story] label",
+                "[ ] no marker",
+                "1234567890. [ ] a",
+                "-- [ ] a",
+                "- [ ",
+                "- [this is far too long for a mark] a",
+                "- [漢字] a",
             ],
-            expect![[r#"
+            &expect![[r#"
                 "- [A](url)" Item
                 "- [](url)" Item
                 "- [1]: http" Item
@@ -245,8 +295,27 @@ mod tests {
     #[test]
     fn other_shapes() {
         check(
-            &["", "  \t", "\r", "# a", "#tag", " ####### a", "    # a", "| a | b |", "```bash", "``` a ` b", "~~~~", "- ```sh", "<!-- a", "---", "a", ">", "- a", "-"],
-            expect![[r##"
+            &[
+                "",
+                "  \t",
+                "\r",
+                "# a",
+                "#tag",
+                " ####### a",
+                "    # a",
+                "| a | b |",
+                "```bash",
+                "``` a ` b",
+                "~~~~",
+                "- ```sh",
+                "<!-- a",
+                "---",
+                "a",
+                ">",
+                "- a",
+                "-",
+            ],
+            &expect![[r##"
                 "" Blank
                 "  \t" Blank
                 "\r" Blank

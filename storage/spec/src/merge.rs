@@ -136,9 +136,17 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
         let in_local: BTreeSet<I> = ids.iter().copied().flatten().collect();
         let in_current: BTreeSet<I> = current.iter().map(|known| known.id).collect();
         let places: BTreeMap<I, usize> = base.iter().enumerate().map(|(at, known)| (known.id, at)).collect();
+        // A block that the cluster deleted and local edited comes back as an insertion, so it can fold like one.
+        let comes_back = |id: I, block: &Block| {
+            let is_edited =
+                places.get(&id).and_then(|at| base.get(*at)).is_some_and(|known| known.block.content != block.content);
+            !in_current.contains(&id) && is_edited
+        };
+        let ids_in_place: Vec<Option<I>> =
+            ids.iter().zip(&local.blocks).map(|(id, block)| id.filter(|id| !comes_back(*id, block))).collect();
         let folds = fold::fold(
             &local.blocks,
-            &ids,
+            &ids_in_place,
             current,
             |id| in_local.contains(&id) && in_current.contains(&id),
             |id| places.contains_key(&id),
@@ -176,18 +184,23 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
         let folds = std::mem::take(&mut self.folds);
         for (at, (block, (id, fold))) in local.iter().zip(ids.iter_mut().zip(folds)).enumerate() {
             match (*id, fold) {
-                (Some(known), _) => self.keep(known, at, block),
-                (None, Some(fold)) => {
+                (_, Some(fold)) => {
                     self.fold(fold, block);
                     *id = Some(fold);
                 }
+                (Some(known), None) => self.keep(known, at, block),
                 (None, None) => self.insert(block),
             }
         }
         self.delete(&ids.iter().copied().flatten().collect());
         let applied = apply(self.current, &self.ops);
         let placed = applied.expect("invariant: every operation names a block of current or an earlier insert");
-        Merge { text: print(placed.iter().map(|placed| &placed.block)), ops: self.ops, conflicts: self.conflicts, local_ids: ids }
+        Merge {
+            text: print(placed.iter().map(|placed| &placed.block)),
+            ops: self.ops,
+            conflicts: self.conflicts,
+            local_ids: ids,
+        }
     }
 
     /// A block of the base that local still has.
@@ -219,7 +232,8 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
             return;
         }
         if self.moved_by_them.contains(&id) {
-            let before = |blocks: &mut dyn Iterator<Item = &'a Block>| blocks.last().map(Block::print).unwrap_or_default();
+            let before =
+                |blocks: &mut dyn Iterator<Item = &'a Block>| blocks.last().map(Block::print).unwrap_or_default();
             let ours = before(&mut self.local.iter().take(at));
             let theirs = before(&mut self.current.iter().take_while(|known| known.id != id).map(|known| &known.block));
             self.record(Some(id), ConflictField::Place, None, Some(ours), Some(theirs));
@@ -234,7 +248,9 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
         let mut before = self.chain.before(node);
         for _ in 0..LOOK_BACK_MAX {
             match before {
-                Some(other) if self.chain.get(other).is_some_and(|slot| !slot.is_in_local) => before = self.chain.before(other),
+                Some(other) if self.chain.get(other).is_some_and(|slot| !slot.is_in_local) => {
+                    before = self.chain.before(other);
+                }
                 Some(_) | None => return before == self.anchor,
             }
         }
@@ -269,7 +285,13 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
             if base.content == known.block.content || known.block.is_blank() {
                 self.ops.push(Op::Delete { id: known.id });
             } else {
-                self.record(Some(known.id), ConflictField::Existence, Some(base.print()), None, Some(known.block.print()));
+                self.record(
+                    Some(known.id),
+                    ConflictField::Existence,
+                    Some(base.print()),
+                    None,
+                    Some(known.block.print()),
+                );
             }
         }
     }
@@ -278,7 +300,14 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
         self.anchor.and_then(|node| self.chain.get(node)).map_or(Anchor::Start, |slot| slot.anchor)
     }
 
-    fn record(&mut self, id: Option<I>, field: ConflictField, base: Option<String>, ours: Option<String>, theirs: Option<String>) {
+    fn record(
+        &mut self,
+        id: Option<I>,
+        field: ConflictField,
+        base: Option<String>,
+        ours: Option<String>,
+        theirs: Option<String>,
+    ) {
         let class = match field {
             ConflictField::Mark | ConflictField::Text => ConflictClass::Data,
             ConflictField::Place | ConflictField::Existence => ConflictClass::Structure,

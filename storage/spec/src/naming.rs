@@ -12,7 +12,8 @@ const ID_BYTES_MAX: usize = 32;
 const SHORT_CODE_PREFIXES: &[&str] = &["T", "TASK", "WP", "US", "AC", "FR", "REQ", "BUG"];
 
 /// Words that make an id together with the number after them.
-const NUMBERED_WORDS: &[&str] = &["Phase", "Task", "Step", "Milestone", "Stage", "Part", "Section", "Story", "Epic", "Sprint", "Week"];
+const NUMBERED_WORDS: &[&str] =
+    &["Phase", "Task", "Step", "Milestone", "Stage", "Part", "Section", "Story", "Epic", "Sprint", "Week"];
 
 /// The two parts of a block's wording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +28,12 @@ pub(crate) fn split(block: &Block) -> Named<'_> {
     match block.kind {
         BlockKind::Task => split_wording(text.strip_prefix(']').unwrap_or(text)),
         BlockKind::Heading => split_wording(text.trim_start_matches([' ', '\t', '>']).trim_start_matches('#')),
-        BlockKind::Prose | BlockKind::Blank | BlockKind::Fence | BlockKind::FrontMatter | BlockKind::Comment | BlockKind::Table => {
-            Named { id: None, title: text.trim() }
-        }
+        BlockKind::Prose
+        | BlockKind::Blank
+        | BlockKind::Fence
+        | BlockKind::FrontMatter
+        | BlockKind::Comment
+        | BlockKind::Table => Named { id: None, title: text.trim() },
     }
 }
 
@@ -50,7 +54,9 @@ fn split_id(plain: &str) -> Option<Named<'_>> {
     let length = id_bytes(start)?;
     let id = start.get(..length)?;
     let rest = start.get(length..)?;
-    let title = rest.trim_start_matches(|symbol: char| matches!(symbol, '*' | '`' | '_' | '~' | '.' | ':' | ')' | ']') || symbol.is_whitespace());
+    let title = rest.trim_start_matches(|symbol: char| {
+        matches!(symbol, '*' | '`' | '_' | '~' | '.' | ':' | ')' | ']') || symbol.is_whitespace()
+    });
     Some(Named { id: Some(id), title: if title.is_empty() { plain } else { title } })
 }
 
@@ -79,12 +85,16 @@ fn token(start: &str) -> &str {
 }
 
 fn ends_id(after: &str) -> bool {
-    after.chars().next().is_none_or(|symbol| matches!(symbol, '.' | ':' | ')' | ']' | '*' | '`' | '_' | '~') || symbol.is_whitespace())
+    after
+        .chars()
+        .next()
+        .is_none_or(|symbol| matches!(symbol, '.' | ':' | ')' | ']' | '*' | '`' | '_' | '~') || symbol.is_whitespace())
 }
 
 fn is_dotted_number(token: &str) -> bool {
     let digits = token.strip_suffix(|last: char| last.is_ascii_lowercase()).unwrap_or(token);
-    !digits.is_empty() && digits.split('.').all(|part| (1..=4).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit()))
+    !digits.is_empty()
+        && digits.split('.').all(|part| (1..=4).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// `1.2`, `#4`, or `3` with a closing dot, bracket or colon; a bare `3` is the start of a sentence.
@@ -97,11 +107,15 @@ fn is_number_id(token: &str, after: &str) -> bool {
 
 /// Capitals and digits, with at least two digits at the end (`T012`, `T-F001-01`) or a well-known prefix (`WP1`).
 fn is_code_id(token: &str) -> bool {
-    let is_code = token.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.'));
+    let is_code = token
+        .bytes()
+        .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.'));
     let stem = token.trim_end_matches(|last: char| last.is_ascii_digit());
     let digits = token.len() - stem.len();
     let prefix = stem.trim_end_matches('-');
-    is_code && token.starts_with(|first: char| first.is_ascii_uppercase()) && (digits >= 2 || (digits == 1 && SHORT_CODE_PREFIXES.contains(&prefix)))
+    is_code
+        && token.starts_with(|first: char| first.is_ascii_uppercase())
+        && (digits >= 2 || (digits == 1 && SHORT_CODE_PREFIXES.contains(&prefix)))
 }
 
 #[cfg(test)]
@@ -109,8 +123,9 @@ mod tests {
     use crate::parse;
     use expect_test::{Expect, expect};
 
-    fn check(text: &str, expected: Expect) {
-        let seen: Vec<String> = parse(text).blocks.iter().map(|block| format!("{:?} {:?}\n", block.explicit_id(), block.title())).collect();
+    fn check(text: &str, expected: &Expect) {
+        let seen: Vec<String> =
+            parse(text).blocks.iter().map(|block| format!("{:?} {:?}\n", block.explicit_id(), block.title())).collect();
         expected.assert_eq(&seen.concat());
     }
 
@@ -118,7 +133,7 @@ mod tests {
     fn ids_of_tasks() {
         check(
             "- [ ] 1.1 one\n- [ ] 2. two\n- [x] 2.1. three\n- [ ] T012 [P] [US1] four\n- [ ]* 2.1 five\n- [TODO][P1] T-F001-01 six\n- [ ] **3.1** seven\n- [ ] #4 eight\n- [ ] **T001**: nine\n- [ ] Task 1.2: ten\n- [ ] CHK001\n",
-            expect![[r##"
+            &expect![[r##"
                 Some("1.1") "one"
                 Some("2") "two"
                 Some("2.1") "three"
@@ -138,7 +153,7 @@ mod tests {
     fn ordinary_words_are_no_ids() {
         check(
             "- [ ] 3 retries for the client\n- [ ] S3 bucket\n- [ ] UTF-8 names\n- [ ] 2026-01-02 release\n- [ ] plain\n- [ ]\n- [ ] [P] flagged\n- bullet 1.1\n",
-            expect![[r#"
+            &expect![[r#"
                 None "3 retries for the client"
                 None "S3 bucket"
                 None "UTF-8 names"
@@ -155,7 +170,7 @@ mod tests {
     fn ids_of_headings() {
         check(
             "## 1. Setup\n### 1.2 Deep\n## Phase 3: User story\n# Tasks\n## WP01 - Base\n#\n",
-            expect![[r##"
+            &expect![[r##"
                 Some("1") "Setup"
                 Some("1.2") "Deep"
                 Some("Phase 3") "User story"

@@ -45,7 +45,8 @@ mod tests {
     fn longest(positions: &[usize]) -> usize {
         let mut best: Vec<usize> = Vec::new();
         for (at, position) in positions.iter().enumerate() {
-            let before = positions.iter().zip(&best).take(at).filter(|(other, _)| *other < position).map(|(_, length)| *length);
+            let before =
+                positions.iter().zip(&best).take(at).filter(|(other, _)| *other < position).map(|(_, length)| *length);
             best.push(before.max().unwrap_or(0) + 1);
         }
         best.into_iter().max().unwrap_or(0)

@@ -3,11 +3,14 @@
 //! Two passes, both linear: the first gives every line its shape by itself, the second groups lines into blocks. What can hide tasks is
 //! advisory: a fence, comment or front matter counts only when it is properly closed, and else its first line is plain text.
 //! An opening fence that is followed by another opening fence of its kind before any closing one is taken for a stray, since it would turn the
-//! document inside out from there on. A `---` at the top is front matter only when no task stands before the closing one.
+//! document inside out from there on. A `---` at the top is front matter only when a `key:` comes next and no task stands before the closing one.
 //!
 //! One block each: heading, task, table row, blank line (the granularity at which people insert and delete, so diffs and merges stay
 //! small), closed fence, closed comment, front matter, paragraph, and bullet with its continuation lines. A block of several lines is cut at
 //! [`BLOCK_BYTES_MAX`].
+
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -52,7 +55,15 @@ impl Document {
 #[must_use]
 pub fn parse(text: &str) -> Document {
     let lines = lines_of(text);
-    let mut parser = Parser { text, fences: fences_of(&lines), lines, blocks: Vec::new(), task_lines: Vec::new(), problems: Vec::new(), is_comment_possible: true };
+    let mut parser = Parser {
+        text,
+        fences: fences_of(&lines),
+        lines,
+        blocks: Vec::new(),
+        task_lines: Vec::new(),
+        problems: Vec::new(),
+        is_comment_possible: true,
+    };
     parser.run();
     parser.report();
     Document { blocks: parser.blocks, problems: parser.problems }
@@ -78,7 +89,9 @@ fn lines_of(text: &str) -> Vec<Line> {
 /// Indexes of the lines that could open or close a fence.
 fn fences_of(lines: &[Line]) -> Vec<(usize, Fence)> {
     let with_index = lines.iter().enumerate();
-    with_index.filter_map(|(at, line)| if let Shape::Fence(fence) = line.shape { Some((at, fence)) } else { None }).collect()
+    with_index
+        .filter_map(|(at, line)| if let Shape::Fence(fence) = line.shape { Some((at, fence)) } else { None })
+        .collect()
 }
 
 struct Parser<'a> {
@@ -135,18 +148,17 @@ impl Parser<'_> {
     }
 
     fn push_fence(&mut self, at: usize, open: Fence) -> usize {
-        match self.fence_end(at, open) {
-            Some(end) => self.push_lines(BlockKind::Fence, at..end),
-            None => {
-                self.problems.push(Problem::UnclosedFence { line: at + 1 });
-                self.push_prose(at)
-            }
+        if let Some(end) = self.fence_end(at, open) {
+            return self.push_lines(BlockKind::Fence, at..end);
         }
+        self.problems.push(Problem::UnclosedFence { line: at + 1 });
+        self.push_prose(at)
     }
 
     fn push_comment(&mut self, at: usize) -> usize {
         let start = self.lines.get(at).map_or(0, |line| line.start);
-        let close = if self.is_comment_possible { self.text.get(start..).and_then(|rest| rest.find("-->")) } else { None };
+        let close =
+            if self.is_comment_possible { self.text.get(start..).and_then(|rest| rest.find("-->")) } else { None };
         if let Some(close) = close {
             let end = self.lines.partition_point(|line| line.start <= start + close);
             return self.push_lines(BlockKind::Comment, at..end);
@@ -183,7 +195,8 @@ impl Parser<'_> {
 
     /// The line after the one that closes the front matter, when the text starts with one.
     fn front_matter_end(&self) -> Option<usize> {
-        if self.line_text(0).trim_end() != "---" || self.lines.get(1).is_none_or(|line| line.shape == Shape::Blank) {
+        let first = (1..self.lines.len()).find(|at| !self.line_text(*at).trim().is_empty());
+        if self.line_text(0).trim_end() != "---" || !first.is_some_and(|at| self.line_text(at).contains(':')) {
             return None;
         }
         for (at, line) in self.lines.iter().enumerate().skip(1) {

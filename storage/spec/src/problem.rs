@@ -59,9 +59,10 @@ impl Problem {
     #[must_use]
     pub fn line(&self) -> Option<usize> {
         match self {
-            Self::UnclosedFence { line } | Self::UnclosedComment { line } | Self::ConflictMarkers { line } | Self::DuplicateId { line, .. } => {
-                Some(*line)
-            }
+            Self::UnclosedFence { line }
+            | Self::UnclosedComment { line }
+            | Self::ConflictMarkers { line }
+            | Self::DuplicateId { line, .. } => Some(*line),
             Self::TooManyBlocks { .. } | Self::NotUtf8 { .. } | Self::TooLarge { .. } => None,
         }
     }
@@ -73,7 +74,9 @@ impl fmt::Display for Problem {
             Self::UnclosedFence { line } => write!(out, "line {line}: code fence is never closed"),
             Self::UnclosedComment { line } => write!(out, "line {line}: HTML comment is never closed"),
             Self::ConflictMarkers { line } => write!(out, "line {line}: conflict markers; finish the merge"),
-            Self::DuplicateId { line, first_line, id } => write!(out, "line {line}: id {id} is already used in line {first_line}"),
+            Self::DuplicateId { line, first_line, id } => {
+                write!(out, "line {line}: id {id} is already used in line {first_line}")
+            }
             Self::TooManyBlocks { blocks, limit } => write!(out, "{blocks} blocks, and a synced file may have {limit}"),
             Self::NotUtf8 { offset } => DecodeError::NotUtf8 { offset: *offset }.fmt(out),
             Self::TooLarge { bytes, limit } => DecodeError::TooLarge { bytes: *bytes, limit: *limit }.fmt(out),

@@ -73,8 +73,12 @@ pub(crate) struct Fingerprint(Vec<u64>);
 
 impl Fingerprint {
     pub(crate) fn of(text: &str) -> Self {
-        let mut hashes: Vec<u64> =
-            tokens(text).into_iter().filter(|token| is_word(token)).take(COMPARED_WORDS_MAX).map(hash).collect();
+        let mut hashes: Vec<u64> = tokens(text)
+            .into_iter()
+            .filter(|token| is_word(token))
+            .take(COMPARED_WORDS_MAX)
+            .map(|word| hash([word]))
+            .collect();
         hashes.sort_unstable();
         Self(hashes)
     }
@@ -106,9 +110,11 @@ impl Fingerprint {
     }
 }
 
-/// FNV-1a, 64 bits: the same on every machine and in every version. A collision only makes two texts look a little more alike.
-fn hash(word: &str) -> u64 {
-    word.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+/// FNV-1a over the parts, each closed by a byte that no text has; the same on every machine and in every version. Only for matching: a
+/// collision makes two texts look alike, and what is done with them is decided by the texts themselves.
+pub(crate) fn hash<const N: usize>(parts: [&str; N]) -> u64 {
+    let bytes = parts.into_iter().flat_map(|part| part.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Small numbers for equal keys, so that a diff compares integers.
@@ -132,6 +138,7 @@ struct Hunk {
     side: (usize, usize),
 }
 
+/// What one side changed. Words left between two larger changes are chance, not agreement: such changes are one.
 fn hunks(base: &[u32], side: &[u32]) -> Vec<Hunk> {
     let ops = capture_diff_slices(Algorithm::Myers, base, side);
     let hunk = |op: DiffOp| match op {
@@ -141,7 +148,23 @@ fn hunks(base: &[u32], side: &[u32]) -> Vec<Hunk> {
             Some(Hunk { base: (old.start, old.end), side: (new.start, new.end) })
         }
     };
-    ops.into_iter().filter_map(hunk).collect()
+    let mut hunks: Vec<Hunk> = Vec::new();
+    for hunk in ops.into_iter().filter_map(hunk) {
+        match hunks.last_mut() {
+            Some(last) if hunk.base.0 - last.base.1 <= last.tokens().min(hunk.tokens()) => {
+                *last = Hunk { base: (last.base.0, hunk.base.1), side: (last.side.0, hunk.side.1) };
+            }
+            Some(_) | None => hunks.push(hunk),
+        }
+    }
+    hunks
+}
+
+impl Hunk {
+    /// Size of the change, in tokens of the larger side.
+    fn tokens(&self) -> usize {
+        (self.base.1 - self.base.0).max(self.side.1 - self.side.0)
+    }
 }
 
 /// Merges two edits of one text by words: `None` when both changed the same words, or put different words at the same place.
@@ -174,7 +197,11 @@ fn numbers<'t>(interner: &mut Interner<&'t str>, tokens: &[&'t str]) -> Vec<u32>
     tokens.iter().map(|token| interner.intern(*token)).collect()
 }
 
-fn weave(base: &[&str], (ours, our_hunks): (&[&str], &[Hunk]), (theirs, their_hunks): (&[&str], &[Hunk])) -> Option<String> {
+fn weave(
+    base: &[&str],
+    (ours, our_hunks): (&[&str], &[Hunk]),
+    (theirs, their_hunks): (&[&str], &[Hunk]),
+) -> Option<String> {
     let mut out = String::new();
     let mut at = 0;
     let (mut our_hunks, mut their_hunks) = (our_hunks.iter().peekable(), their_hunks.iter().peekable());
@@ -212,11 +239,16 @@ fn side<'a, 't>(tokens: &'a [&'t str], hunk: &Hunk) -> &'a [&'t str] {
     tokens.get(hunk.side.0..hunk.side.1).unwrap_or_default()
 }
 
-/// Two hunks clash when they replace a word in common, when one replaces words around the place where the other inserts, or when both
-/// insert at the same place. Hunks that only touch don't: their order is given.
+/// Two hunks clash when they replace a word in common, when one replaces words around the place where the other inserts, when both
+/// insert at the same place, or when one adds to words that the other takes away. Other hunks that only touch don't: their order is given.
 fn is_clash(one: &Hunk, two: &Hunk) -> bool {
-    let is_same_place = one.base.0 == two.base.0 && one.base.1 == one.base.0 && two.base.1 == two.base.0;
-    is_same_place || (one.base.0 < two.base.1 && two.base.0 < one.base.1)
+    let is_touching = one.base.0 <= two.base.1 && two.base.0 <= one.base.1;
+    let is_insertion = |hunk: &Hunk| hunk.base.0 == hunk.base.1;
+    let is_deletion = |hunk: &Hunk| hunk.side.0 == hunk.side.1;
+    let is_overlapping = one.base.0 < two.base.1 && two.base.0 < one.base.1;
+    let is_same_place = is_insertion(one) && is_insertion(two);
+    let is_undermined = (is_insertion(one) && is_deletion(two)) || (is_deletion(one) && is_insertion(two));
+    is_overlapping || (is_touching && (is_same_place || is_undermined))
 }
 
 #[cfg(test)]
@@ -225,7 +257,7 @@ mod tests {
     use expect_test::{Expect, expect};
     use proptest::prelude::*;
 
-    fn check(base: &str, ours: &str, theirs: &str, expected: Expect) {
+    fn check(base: &str, ours: &str, theirs: &str, expected: &Expect) {
         let merged = merge_words(base, ours, theirs);
         assert_eq!(merged.is_some(), merge_words(base, theirs, ours).is_some(), "clashes don't depend on the side");
         expected.assert_eq(&format!("{merged:?}"));
@@ -233,16 +265,23 @@ mod tests {
 
     #[test]
     fn words_merge_and_clash() {
-        check("write the log", "write the durable log", "write the log first", expect![[r#"Some("write the durable log first")"#]]);
-        check("a b c", "x b c", "a b z", expect![[r#"Some("x b z")"#]]);
-        check("a b c", "x b c", "x b c", expect![[r#"Some("x b c")"#]]);
-        check("a b c", "x b c", "y b c", expect!["None"]);
-        check("a b c", "a c", "a q c", expect!["None"]);
-        check("a", "a one", "a two", expect!["None"]);
-        check("書く日誌", "書く新日誌", "読む日誌", expect![[r#"Some("読む新日誌")"#]]);
-        check("a b c d", "a c d", "a b c", expect![[r#"Some("a c")"#]]);
-        check("", "a", "", expect![[r#"Some("a")"#]]);
-        check("one two three", "", "one two four", expect!["None"]);
+        check(
+            "write the log",
+            "write the durable log",
+            "write the log first",
+            &expect![[r#"Some("write the durable log first")"#]],
+        );
+        check("a b c", "x b c", "a b z", &expect![[r#"Some("x b z")"#]]);
+        check("a b c", "x b c", "x b c", &expect![[r#"Some("x b c")"#]]);
+        check("a b c", "x b c", "y b c", &expect!["None"]);
+        check("a b c", "a c", "a q c", &expect!["None"]);
+        check("a", "a one", "a two", &expect!["None"]);
+        check("書く日誌", "書く新日誌", "読む日誌", &expect![[r#"Some("読む新日誌")"#]]);
+        check("a b c d", "a c d", "a b c", &expect![[r#"Some("a c")"#]]);
+        check("", "a", "", &expect![[r#"Some("a")"#]]);
+        check("one two three", "", "one two four", &expect!["None"]);
+        check("write log", "write log (done)", "write journal", &expect![[r#"Some("write journal (done)")"#]]);
+        check("| a | [D] |", "| a | [D] | [D] |", "| a |", &expect!["None"]);
     }
 
     #[test]

@@ -15,11 +15,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use openraft::{RaftLogReader, storage::RaftLogStorage};
-use tokio::sync::oneshot;
+use openraft::{RaftLogReader, alias::OneshotReceiverOf, storage::RaftLogStorage, type_config::TypeConfigExt};
 
 use super::{LogConfig, LogError, LogStore};
-use crate::types::{AppendDone, Entry, EntryPayload, LogId, Membership, NodeInfo, Payload, Vote};
+use crate::types::{AppendDone, Entry, EntryPayload, LogId, Membership, NodeInfo, Payload, TypeConfig, Vote};
+
+/// An operation's number, and where its answer will come.
+type Pending = (u64, OneshotReceiverOf<TypeConfig, std::io::Result<()>>);
 
 /// Appends that may be under way at once; so at most this many operations are done but not acknowledged, and the saved
 /// commit positions among them.
@@ -210,25 +212,30 @@ impl Operations {
     }
 
     fn choose(&mut self) -> Op {
+        let other = self.choose_other();
+        other.unwrap_or_else(|| {
+            let count = if self.random.below(6) == 0 { 64 } else { 1 + self.random.below(8) };
+            Op::Append(self.entries(count))
+        })
+    }
+
+    /// Something else than an append, now and then.
+    fn choose_other(&mut self) -> Option<Op> {
         let present = self.model.entries.len();
         match self.random.below(100) {
-            0..4 => Op::Vote(self.next_vote()),
-            4..10 if present > 0 => Op::Committed(self.model.last()),
+            0..4 => Some(Op::Vote(self.next_vote())),
+            4..10 if present > 0 => Some(Op::Committed(self.model.last())),
             10..14 if present > 20 => {
                 let last = self.model.last().map_or(0, |id| id.index);
                 let keep = last - self.random.below(12);
-                Op::Truncate(self.model.entries.get(&keep).map(|entry| entry.log_id))
+                self.model.entries.get(&keep).map(|entry| Op::Truncate(Some(entry.log_id)))
             }
             14..16 if present > 400 => {
                 let first = self.model.entries.first_key_value().map_or(0, |(index, _)| *index);
-                let upto = first + 200 + self.random.below(100);
-                self.model.entries.get(&upto).map_or_else(|| Op::Append(self.entries(1)), |e| Op::Purge(e.log_id))
+                let upto = first + self.random.below(u64::try_from(present).unwrap_or(u64::MAX) - 200);
+                self.model.entries.get(&upto).map(|entry| Op::Purge(entry.log_id))
             }
-            16..18 => Op::Append(self.entries(64)),
-            _ => {
-                let count = 1 + self.random.below(8);
-                Op::Append(self.entries(count))
-            }
+            _ => None,
         }
     }
 
@@ -301,12 +308,12 @@ pub fn config(dir: impl Into<std::path::PathBuf>) -> LogConfig {
 pub async fn work(config: &LogConfig, script: &Script, count: u64) -> Result<(), DrillError> {
     let mut store = LogStore::open(config).map_err(DrillError::Open)?;
     let mut operations = script.operations();
-    let mut pending: VecDeque<(u64, oneshot::Receiver<std::io::Result<()>>)> = VecDeque::new();
+    let mut pending: VecDeque<Pending> = VecDeque::new();
     report(0)?;
     for number in 1..=count {
         match operations.step() {
             Op::Append(entries) => {
-                let (done, finished) = oneshot::channel();
+                let (done, finished) = TypeConfig::oneshot();
                 store.append(entries, AppendDone::signal(done)).await?;
                 pending.push_back((number, finished));
                 if pending.len() == WINDOW {
@@ -334,7 +341,7 @@ pub async fn work(config: &LogConfig, script: &Script, count: u64) -> Result<(),
 }
 
 async fn acknowledge_first(
-    pending: &mut VecDeque<(u64, oneshot::Receiver<std::io::Result<()>>)>,
+    pending: &mut VecDeque<Pending>,
 ) -> Result<(), DrillError> {
     let Some((number, finished)) = pending.pop_front() else { return Ok(()) };
     finished.await.map_err(|_| DrillError::Lost { number })??;

@@ -1,7 +1,8 @@
-//! Named places at which a test can end the process, in the order in which a batch passes them.
+//! Named places at which a test can end or stop the process, in the order in which a batch passes them.
 //!
-//! `ZYFLOW_FAILPOINT=name:count` aborts at the `count`-th passing of `name`. Compiled in with the cargo feature
-//! `failpoints` only, which nothing but tests switches on.
+//! `ZYFLOW_FAILPOINT=name:count` aborts at the `count`-th passing of `name`; `name:count:stop` stops there with SIGSTOP,
+//! so that the power can be cut at this very place. Compiled in with the cargo feature `failpoints` only, which nothing
+//! but tests switches on.
 
 /// Nothing of the batch has been handed to `RocksDB`.
 pub const BEFORE_WRITE: &str = "before_write";
@@ -22,27 +23,47 @@ pub const VARIABLE: &str = "ZYFLOW_FAILPOINT";
 #[cfg(not(feature = "failpoints"))]
 pub(crate) const fn pass(_name: &str) {}
 
-/// Ends the process here if a test asked for it.
+/// Ends or stops the process here if a test asked for it.
 #[cfg(feature = "failpoints")]
 pub(crate) fn pass(name: &str) {
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    };
+    use std::sync::{OnceLock, atomic::Ordering};
 
-    static ARMED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
-    let armed = ARMED.get_or_init(|| {
-        let value = std::env::var(VARIABLE).ok()?;
-        let parsed = value.split_once(':').and_then(|(name, count)| Some((name.to_owned(), count.parse().ok()?)));
-        let Some((name, count)) = parsed.filter(|(name, _)| ALL.contains(&name.as_str())) else {
-            panic!("{VARIABLE} must be one of {ALL:?} and a count, as in {BEFORE_WRITE}:1, not {value:?}");
-        };
-        Some((name, AtomicU64::new(count)))
-    });
-    if let Some((armed, left)) = armed
-        && armed == name
-        && left.fetch_sub(1, Ordering::Relaxed) == 1
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+    let armed = ARMED.get_or_init(|| std::env::var(VARIABLE).ok().map(|value| Armed::parse(&value)));
+    if let Some(armed) = armed
+        && armed.name == name
+        && armed.left.fetch_sub(1, Ordering::Relaxed) == 1
     {
-        std::process::abort();
+        if armed.stop {
+            let stopped = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+            assert!(stopped.is_ok(), "a process can stop itself");
+        } else {
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+struct Armed {
+    name: String,
+    left: std::sync::atomic::AtomicU64,
+    stop: bool,
+}
+
+#[cfg(feature = "failpoints")]
+impl Armed {
+    fn parse(value: &str) -> Self {
+        let mut parts = value.split(':');
+        let name = parts.next().filter(|name| ALL.contains(name));
+        let count = parts.next().and_then(|count| count.parse().ok());
+        let stop = match parts.next() {
+            None => Some(false),
+            Some("stop") => Some(true),
+            Some(_) => None,
+        };
+        let (Some(name), Some(left), Some(stop), None) = (name, count, stop, parts.next()) else {
+            panic!("{VARIABLE} must be one of {ALL:?}, a count and perhaps stop, not {value:?}");
+        };
+        Self { name: name.to_owned(), left: std::sync::atomic::AtomicU64::new(left), stop }
     }
 }

@@ -7,6 +7,8 @@
 //!  LogReader ──> View, RocksDB for older entries
 //! ```
 //!
+//! In the folder: `IDENTITY` (whose log, which format), `PROMISES`, and `rocks/`, the database.
+//!
 //! The rules, each with a test: nothing is reported before it is synced, a vote included; operations reach the disk in
 //! the order of submission, many per sync; what was appended is readable at once; the first error is final; a start
 //! refuses a log that lost what was synced, and accepts a tail torn by a power cut ([`LogError::LostSyncedWrites`],

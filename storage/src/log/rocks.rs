@@ -4,7 +4,10 @@
 //! entries are purged before they would reach a table file, no compression (payloads are ciphertext), recycled WAL files
 //! (a sync then changes no metadata), one column family, no write stalls by compaction debt.
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use rocksdb::{DB, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions};
 
@@ -63,6 +66,11 @@ fn options(write_buffer_bytes: usize, recovery: DBRecoveryMode) -> Options {
     options.set_stats_dump_period_sec(0);
     options.set_max_manifest_file_size(MANIFEST_BYTES_MAX);
     options
+}
+
+/// The database has a folder of its own within the log's: it keeps a file called IDENTITY too.
+pub(crate) fn dir(log: &Path) -> PathBuf {
+    log.join("rocks")
 }
 
 /// Creates an empty database.

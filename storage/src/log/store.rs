@@ -130,8 +130,8 @@ impl LogStore {
         if new.exists() {
             std::fs::remove_dir_all(&new).map_err(LogError::file("remove the unfinished", &new))?;
         }
-        std::fs::create_dir_all(&new).map_err(LogError::file("create", &new))?;
-        let db = rocks::create(&new, config.write_buffer_bytes)?;
+        std::fs::create_dir_all(rocks::dir(&new)).map_err(LogError::file("create", &new))?;
+        let db = rocks::create(&rocks::dir(&new), config.write_buffer_bytes)?;
         let mut batch = rocksdb::WriteBatch::new();
         batch.put(stored::MARK, Mark { number: 1, synced_through: 0, last: None }.encode());
         db.write_opt(batch, &rocks::unsynced()).map_err(LogError::database("write the first batch"))?;
@@ -160,8 +160,9 @@ impl LogStore {
         let lock = identity::check(&config.dir, &config.identity)?;
         let promises = Promises::open(&config.dir)?;
         let promise = promises.newest();
-        recovery::look(&config.dir, config.write_buffer_bytes, &promise)?;
-        let db = Arc::new(rocks::open(&config.dir, config.write_buffer_bytes)?);
+        let rocks = rocks::dir(&config.dir);
+        recovery::look(&rocks, config.write_buffer_bytes, &promise)?;
+        let db = Arc::new(rocks::open(&rocks, config.write_buffer_bytes)?);
         let (mark, view) = recovery::load(&db, &promise, config.memory_bytes)?;
         if config.warm {
             rocks::warm(&db, config.write_buffer_bytes, WAL_FILES_WARMED)?;

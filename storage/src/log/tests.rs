@@ -12,10 +12,11 @@ use std::{
 
 use openraft::{
     RaftLogReader,
+    alias::OneshotReceiverOf,
     storage::{RaftLogStorage, RaftLogStorageExt},
+    type_config::TypeConfigExt,
 };
 use rocksdb::WriteBatch;
-use tokio::sync::oneshot;
 
 use super::{
     drill,
@@ -24,7 +25,10 @@ use super::{
     promises::Promise,
     store::{LogConfig, LogStore},
 };
-use crate::types::{AppendDone, Entry, EntryPayload, LogId, Payload, Vote};
+use crate::types::{AppendDone, Entry, EntryPayload, LogId, Payload, TypeConfig, Vote};
+
+/// Where the answer to an append will come.
+type Answer = OneshotReceiverOf<TypeConfig, std::io::Result<()>>;
 
 mod commit;
 mod recovery;
@@ -95,9 +99,8 @@ impl LogIo for TestIo {
         let mut held = self.disk.held.lock().unwrap();
         held.1 = held.0;
         self.disk.changed.notify_all();
-        while held.0 {
-            held = self.disk.changed.wait(held).unwrap();
-        }
+        // Not for ever: a test that fails while it holds the disk must end.
+        held = self.disk.changed.wait_timeout_while(held, DEADLINE, |(held, _)| *held).unwrap().0;
         held.1 = false;
         drop(held);
         self.outcome(&self.disk.fail_sync)?;
@@ -152,8 +155,8 @@ fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<Entry> {
 }
 
 /// Appends without waiting.
-async fn append(store: &mut LogStore, entries: Vec<Entry>) -> oneshot::Receiver<std::io::Result<()>> {
-    let (done, finished) = oneshot::channel();
+async fn append(store: &mut LogStore, entries: Vec<Entry>) -> Answer {
+    let (done, finished) = TypeConfig::oneshot();
     store.append(entries, AppendDone::signal(done)).await.unwrap();
     finished
 }

@@ -14,7 +14,6 @@
 use std::sync::Arc;
 
 use zyflow_crypto::{LocalKey, LocalKeyError};
-use zyflow_machine::event::Provenance;
 use zyflow_machine::format;
 use zyflow_machine::id::{EventId, RecordId, SessionId};
 use zyflow_machine::record::Kind;
@@ -54,10 +53,6 @@ struct Parts<'a> {
 impl Codec {
     pub(crate) fn new(key: Arc<LocalKey>, lookup: [u8; 32]) -> Self {
         Self { key, lookup }
-    }
-
-    pub(crate) fn key(&self) -> &LocalKey {
-        &self.key
     }
 
     pub(crate) fn lookup(&self) -> [u8; 32] {
@@ -115,11 +110,15 @@ impl Codec {
     }
 
     pub(crate) fn seal_session(&self, id: SessionId, plain: &[u8]) -> Result<Vec<u8>, TablesError> {
-        self.key.seal(&session_context(id), plain).map_err(|source| sealing("seal", format!("session {}", id.0), source))
+        self.key
+            .seal(&session_context(id), plain)
+            .map_err(|source| sealing("seal", format!("session {}", id.0), source))
     }
 
     pub(crate) fn open_session(&self, id: SessionId, sealed: &[u8]) -> Result<Vec<u8>, TablesError> {
-        self.key.open(&session_context(id), sealed).map_err(|source| sealing("open", format!("session {}", id.0), source))
+        self.key
+            .open(&session_context(id), sealed)
+            .map_err(|source| sealing("open", format!("session {}", id.0), source))
     }
 }
 
@@ -159,10 +158,6 @@ impl Body {
         })
     }
 
-    pub(crate) fn provenance(&self) -> Result<Provenance, TablesError> {
-        format::decode_provenance(self.parts()?.provenance).map_err(undecodable("a provenance"))
-    }
-
     fn parts(&self) -> Result<Parts<'_>, TablesError> {
         parse(&self.plain).ok_or_else(|| TablesError::damaged("a row's body is malformed"))
     }
@@ -182,7 +177,8 @@ fn encode(row: &Row) -> Vec<u8> {
     out.push(stored.kind.code());
     out.extend_from_slice(&stored.parent.to_u64().to_be_bytes());
     for part in [&stored.order, &record, &fact] {
-        let length = u32::try_from(part.len()).expect("invariant: the machine's limits keep every part far below 4 GiB");
+        let length =
+            u32::try_from(part.len()).expect("invariant: the machine's limits keep every part far below 4 GiB");
         out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(part);
     }

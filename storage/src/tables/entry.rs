@@ -94,9 +94,10 @@ pub(super) fn text_bytes(stored: &Stored) -> usize {
         Some(Record::Project(project)) => project.name.len() + project.files.iter().map(String::len).sum::<usize>(),
         Some(Record::Change(change)) => change.path.len(),
         Some(Record::Block(block)) => {
-            let task = block.task.as_ref().map_or(0, |task| {
-                task.note.value.len() + task.labels.value.iter().map(String::len).sum::<usize>()
-            });
+            let task = block
+                .task
+                .as_ref()
+                .map_or(0, |task| task.note.value.len() + task.labels.value.iter().map(String::len).sum::<usize>());
             block.lead.len() + block.mark.value.len() + block.text.value.len() + task
         }
         Some(Record::Conflict(conflict)) => of(&conflict.base) + of(&conflict.spec) + of(&conflict.runtime),

@@ -95,7 +95,9 @@ pub enum TablesError {
         horizon: Revision,
     },
     /// The revision that is asked for hasn't happened here.
-    #[error("revision {revision} has not been applied here yet, the newest is {applied}: wait for it, or ask for an older one")]
+    #[error(
+        "revision {revision} has not been applied here yet, the newest is {applied}: wait for it, or ask for an older one"
+    )]
     Future {
         /// What was asked for.
         revision: Revision,
@@ -159,7 +161,9 @@ impl TablesError {
 fn is_corruption(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
-        Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation),
+        Some(code) => {
+            matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation)
+        }
         // A column of another type, a missing row: the schema is ours, so the contents are wrong.
         None => matches!(
             error,

@@ -24,6 +24,7 @@ use zyflow_machine::view::Stored;
 
 use super::config::TablesConfig;
 use super::entry::{Change, Row, text_bytes};
+use super::hash::HashIds;
 use super::pool::Pool;
 use super::siblings::{Families, Family, Siblings};
 
@@ -37,7 +38,7 @@ pub(crate) struct Base {
     /// For apply alone, which must not wait for those who ask.
     pub(crate) apply_reader: Pool,
     /// The newest versions that SQLite has, opened.
-    pub(crate) cache: Cache<RecordId, Arc<Stored>>,
+    pub(crate) cache: Cache<RecordId, Arc<Stored>, HashIds>,
     /// The oldest revision that can be read.
     pub(crate) horizon: Revision,
 }
@@ -50,7 +51,10 @@ impl Base {
         Self {
             readers: Pool::new(path, config.readers_max),
             apply_reader: Pool::new(path, 1),
-            cache: Cache::builder().max_capacity(config.cache_bytes_max).weigher(weigh).build(),
+            cache: Cache::builder()
+                .max_capacity(config.cache_bytes_max)
+                .weigher(weigh)
+                .build_with_hasher(HashIds::default()),
             horizon,
         }
     }
@@ -62,8 +66,8 @@ pub(crate) struct Overlay {
     applied: Revision,
     /// Everything up to here is in SQLite.
     flushed: Revision,
-    chains: HashMap<RecordId, Vec<Arc<Row>>>,
-    members: HashMap<Family, BTreeSet<RecordId>>,
+    chains: HashMap<RecordId, Vec<Arc<Row>>, HashIds>,
+    members: HashMap<Family, BTreeSet<RecordId>, HashIds>,
     families: Families,
     drops: u64,
 }
@@ -91,8 +95,8 @@ impl Overlay {
             base: Arc::new(base),
             applied: flushed,
             flushed,
-            chains: HashMap::new(),
-            members: HashMap::new(),
+            chains: HashMap::default(),
+            members: HashMap::default(),
             families: Families::default(),
             drops: 0,
         }
@@ -112,7 +116,9 @@ impl Overlay {
 
     /// Makes an applied entry visible.
     pub(crate) fn publish(&mut self, change: &Change) {
-        assert!(change.revision > self.applied, "entries are published in order");
+        // The first entry of a log has index 0.
+        let is_first = self.applied == Revision::default();
+        assert!(change.revision > self.applied || is_first, "entries are published in order");
         for row in &change.rows {
             let stored = &row.stored;
             let family = (stored.kind, stored.parent);
@@ -203,11 +209,6 @@ impl Overlay {
         if is_same_base && self.flushed <= at && !is_changed {
             self.families.keep(family, Arc::clone(siblings));
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn rows(&self) -> usize {
-        self.chains.values().map(Vec::len).sum()
     }
 }
 

@@ -95,10 +95,18 @@ pub(crate) fn checkpoint(connection: &Connection) -> Result<(), TablesError> {
         .map_err(TablesError::sqlite("checkpoint the database"))
 }
 
+/// Copies all of the WAL into the database, both synced, and empties it; waits some seconds for readers, then leaves the rest.
+pub(crate) fn checkpoint_all(connection: &Connection) -> Result<(), TablesError> {
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .map_err(TablesError::sqlite("checkpoint the whole database"))
+}
+
 /// Opens for reading a database that a writer has open.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, TablesError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(TablesError::sqlite("open the database to read"))?;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(TablesError::sqlite("open the database to read"))?;
     let setup = format!(
         "PRAGMA query_only = ON; PRAGMA cache_size = -{READER_CACHE_KIB}; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;"
     );
@@ -136,7 +144,8 @@ fn schema_of(connection: &Connection) -> Result<u32, TablesError> {
     if tables == 0 {
         return Ok(0);
     }
-    let stored = get_meta(connection, meta::SCHEMA)?.ok_or_else(|| TablesError::damaged("the schema's number is missing"))?;
+    let stored =
+        get_meta(connection, meta::SCHEMA)?.ok_or_else(|| TablesError::damaged("the schema's number is missing"))?;
     let bytes = stored.as_slice().try_into().map_err(|_| TablesError::damaged("the schema's number is malformed"))?;
     Ok(u32::from_be_bytes(bytes))
 }
@@ -168,7 +177,9 @@ pub(crate) fn get_meta(connection: &Connection, key: &str) -> Result<Option<Vec<
 /// Sets a value of the meta table.
 pub(crate) fn put_meta(connection: &Connection, key: &str, value: &[u8]) -> Result<(), TablesError> {
     connection
-        .prepare_cached("INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+        .prepare_cached(
+            "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        )
         .and_then(|mut statement| statement.execute((key, value)))
         .map_err(TablesError::sqlite("write the meta table"))?;
     Ok(())
@@ -176,7 +187,9 @@ pub(crate) fn put_meta(connection: &Connection, key: &str, value: &[u8]) -> Resu
 
 /// Removes a value of the meta table.
 pub(crate) fn delete_meta(connection: &Connection, key: &str) -> Result<(), TablesError> {
-    connection.execute("DELETE FROM meta WHERE key = ?1", [key]).map_err(TablesError::sqlite("write the meta table"))?;
+    connection
+        .execute("DELETE FROM meta WHERE key = ?1", [key])
+        .map_err(TablesError::sqlite("write the meta table"))?;
     Ok(())
 }
 

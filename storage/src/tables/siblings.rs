@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::Kind;
 
+use super::hash::HashIds;
+
 /// Kind and parent: what siblings share.
 pub(crate) type Family = (Kind, RecordId);
 
@@ -28,7 +30,7 @@ const EVICTED_PART: usize = 8;
 pub(crate) struct Siblings {
     /// Whether a record lives, by its place. Orders of deleted and of live records may be equal (a file made anew).
     by_order: BTreeMap<(Arc<[u8]>, RecordId), bool>,
-    orders: HashMap<RecordId, Arc<[u8]>>,
+    orders: HashMap<RecordId, Arc<[u8]>, HashIds>,
     changed_at: Revision,
 }
 
@@ -36,11 +38,6 @@ impl Siblings {
     /// None so far, known at `at`.
     pub(crate) fn new(at: Revision) -> Self {
         Self { changed_at: at, ..Self::default() }
-    }
-
-    /// The first revision that this is right for.
-    pub(crate) fn changed_at(&self) -> Revision {
-        self.changed_at
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -67,15 +64,20 @@ impl Siblings {
         let first = match after {
             None => self.by_order.first_key_value(),
             // No id is greater than the largest, so this is past all of that order.
-            Some(after) => self.by_order.range((Bound::Excluded((after.into(), LAST)), Bound::Unbounded)).next(),
+            Some(after) => self.by_order.range((Bound::Excluded((after.into(), last())), Bound::Unbounded)).next(),
         };
         first.map(|((order, id), _)| (order.to_vec(), *id))
     }
 
     /// The first live one of that order.
     pub(crate) fn find(&self, order: &[u8]) -> Option<RecordId> {
-        let range = (order.into(), RecordId::ROOT)..=(order.into(), LAST);
+        let range = (order.into(), RecordId::ROOT)..=(order.into(), last());
         self.by_order.range(range).find_map(|((_, id), is_live)| is_live.then_some(*id))
+    }
+
+    /// All, deleted ones included, in order; those that share one by id.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&[u8], RecordId, bool)> {
+        self.by_order.iter().map(|((order, id), is_live)| (&**order, *id, *is_live))
     }
 
     /// All live ones, in order.
@@ -84,19 +86,15 @@ impl Siblings {
     }
 }
 
-/// Larger than any record's id.
-const LAST: RecordId = match zyflow_machine::id::EventId::new(
-    Revision(zyflow_machine::id::REVISION_MAX),
-    zyflow_machine::id::ORDINALS_MAX - 1,
-) {
-    Some(id) => RecordId(id),
-    None => RecordId::ROOT,
-};
+/// The largest id that there can be.
+fn last() -> RecordId {
+    RecordId::from_u64(u64::MAX)
+}
 
 /// The families that are kept.
 #[derive(Default)]
 pub(crate) struct Families {
-    kept: HashMap<Family, Kept>,
+    kept: HashMap<Family, Kept, HashIds>,
     places: usize,
     clock: AtomicU64,
 }
@@ -137,12 +135,6 @@ impl Families {
         siblings.set(id, order, is_live);
         siblings.changed_at = revision;
         self.places += siblings.len() - before;
-    }
-
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        self.kept.clear();
-        self.places = 0;
     }
 
     /// Forgets the families that were not used for longest.

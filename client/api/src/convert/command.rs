@@ -6,7 +6,7 @@ use crate::v1;
 use std::time::Duration;
 use v1::propose_request as request;
 use zyflow_machine::command::{Anchor, BlockOp, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
-use zyflow_machine::id::Revision;
+use zyflow_machine::id::{RecordId, Revision};
 
 /// A command on its way: with the number that its answer will carry, and the time that its sender waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl TryFrom<v1::BlockOp> for BlockOp {
 impl From<NewConflict> for v1::NewConflict {
     fn from(conflict: NewConflict) -> Self {
         Self {
-            block: conflict.block.map(|block| block.to_u64()),
+            block: conflict.block.map(RecordId::to_u64),
             class: v1::ConflictClass::from(conflict.class).into(),
             field: conflict.field,
             base: conflict.base,
@@ -261,7 +261,7 @@ impl From<TaskField> for v1::TaskField {
             TaskField::Due(value) => Field::Due(v1::OptionalText { value }),
             TaskField::Labels(labels) => Field::Labels(v1::TextSet { values: labels.into_iter().collect() }),
             TaskField::BlockedBy(ids) => {
-                Field::BlockedBy(v1::IdSet { ids: ids.into_iter().map(|id| id.to_u64()).collect() })
+                Field::BlockedBy(v1::IdSet { ids: ids.into_iter().map(RecordId::to_u64).collect() })
             }
             TaskField::Note(note) => Field::Note(note),
         };

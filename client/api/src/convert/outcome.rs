@@ -4,7 +4,7 @@ use super::ids::{event_id, record_id, record_ids};
 use super::{ConvertError, required};
 use crate::v1;
 use v1::{outcome, rejected};
-use zyflow_machine::id::Revision;
+use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 
 /// How deep `duplicate` may nest: a duplicate is of a first answer, so once. More is a hostile message.
@@ -15,7 +15,7 @@ impl From<Outcome> for v1::Outcome {
         let outcome = match outcome {
             Outcome::Accepted { revision, created } => outcome::Outcome::Accepted(outcome::Accepted {
                 revision: revision.0,
-                created: created.into_iter().map(|id| id.to_u64()).collect(),
+                created: created.into_iter().map(RecordId::to_u64).collect(),
             }),
             Outcome::Stale { revision, fields } => outcome::Outcome::Stale(outcome::Stale {
                 revision: revision.0,

@@ -3,7 +3,7 @@
 use super::ids::{byte, conflict_class, optional_id, priority, record_id, record_ids, status};
 use super::{ConvertError, required};
 use crate::v1;
-use zyflow_machine::id::Revision;
+use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::{Block, Change, Conflict, Field, OrderKey, Project, TaskFields};
 
 impl From<Project> for v1::ProjectRecord {
@@ -78,7 +78,7 @@ impl From<TaskFields> for v1::TaskRecord {
             due_at: task.due.at.0,
             labels: task.labels.value.into_iter().collect(),
             labels_at: task.labels.at.0,
-            blocked_by: task.blocked_by.value.into_iter().map(|id| id.to_u64()).collect(),
+            blocked_by: task.blocked_by.value.into_iter().map(RecordId::to_u64).collect(),
             blocked_by_at: task.blocked_by.at.0,
             note: task.note.value,
             note_at: task.note.at.0,
@@ -106,7 +106,7 @@ impl From<Conflict> for v1::ConflictRecord {
     fn from(conflict: Conflict) -> Self {
         Self {
             change: conflict.change.to_u64(),
-            block: conflict.block.map(|block| block.to_u64()),
+            block: conflict.block.map(RecordId::to_u64),
             class: v1::ConflictClass::from(conflict.class).into(),
             field: conflict.field,
             base: conflict.base,
@@ -137,7 +137,7 @@ impl TryFrom<v1::ConflictRecord> for Conflict {
 }
 
 /// A block as it travels in a document, with its id.
-impl TryFrom<v1::Block> for (zyflow_machine::id::RecordId, Block) {
+impl TryFrom<v1::Block> for (RecordId, Block) {
     type Error = ConvertError;
 
     fn try_from(block: v1::Block) -> Result<Self, ConvertError> {

@@ -1,7 +1,5 @@
 //! Laws: out and in again is the same; anything that isn't what its type promises is refused by the field's name.
 
-#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
-
 use super::*;
 use crate::v1;
 use proptest::collection::{btree_set, vec};

@@ -12,7 +12,7 @@ use zyflow_machine::command::Body;
 use zyflow_machine::id::{RecordId, RequestId, Revision};
 use zyflow_spec::{Block, Known};
 
-use super::{Flight, Record, SealError, StateSeal};
+use super::{Flight, Intent, Record, SealError, StateSeal};
 use crate::plan::{By, Shown};
 use crate::text::KnownText;
 
@@ -47,9 +47,8 @@ struct Stored {
     change: Option<RecordId>,
     blocks: Vec<Block>,
     shown: Vec<StoredText>,
-    intent: Option<StoredText>,
+    intent: Option<(RecordId, StoredText)>,
     flight: Option<StoredFlight>,
-    head: Option<String>,
     wrote: Option<[u8; 32]>,
 }
 
@@ -97,7 +96,7 @@ impl Interner {
 pub(super) fn encode(record: &Record, seal: &dyn StateSeal, context: &[u8]) -> Result<Vec<u8>, FormatError> {
     let mut interner = Interner::default();
     let shown = record.shown.iter().map(|shown| interner.text(&shown.text, shown.by)).collect();
-    let intent = record.intent.as_ref().map(|text| interner.text(text, By::Us));
+    let intent = record.intent.as_ref().map(|intent| (intent.change, interner.text(&intent.text, By::Us)));
     let flight = record.flight.as_ref().map(|flight| StoredFlight {
         request: flight.request,
         body: flight.body.clone(),
@@ -112,7 +111,6 @@ pub(super) fn encode(record: &Record, seal: &dyn StateSeal, context: &[u8]) -> R
         shown,
         intent,
         flight,
-        head: record.head.clone(),
         wrote: record.wrote,
     };
     seal_bytes(&stored, seal, context)
@@ -132,7 +130,10 @@ pub(super) fn decode(bytes: &[u8], seal: &dyn StateSeal, context: &[u8]) -> Resu
         Ok(Shown { text: KnownText { revision: text.revision, blocks }, by })
     };
     let shown = stored.shown.into_iter().map(&text).collect::<Result<Vec<_>, _>>()?;
-    let intent = stored.intent.map(&text).transpose()?.map(|shown| shown.text);
+    let intent = match stored.intent {
+        Some((change, stored)) => Some(Intent { change, text: text(stored)?.text }),
+        None => None,
+    };
     let flight = stored.flight.map(|flight| Flight {
         request: flight.request,
         body: flight.body,
@@ -146,7 +147,6 @@ pub(super) fn decode(bytes: &[u8], seal: &dyn StateSeal, context: &[u8]) -> Resu
         shown,
         intent,
         flight,
-        head: stored.head,
         wrote: stored.wrote,
     })
 }

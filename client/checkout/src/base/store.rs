@@ -1,6 +1,6 @@
 //! The folder that holds the records of one checkout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +21,12 @@ pub struct Binding {
     pub project: String,
     /// The branch that was checked out; `None` = no git, or a detached HEAD.
     pub branch: Option<String>,
+    /// The commit that HEAD named when everything was last looked at.
+    pub head: Option<String>,
     /// The first scan is over: from now on a file that is new on both sides is merged without asking.
     pub is_bound: bool,
+    /// Paths that differed at the first binding and still wait to be told which text to take.
+    pub asked: BTreeSet<String>,
 }
 
 /// Why the store failed.

@@ -15,7 +15,8 @@
 //! - D has its own value: an edit, which costs nothing, as it is one against every candidate.
 //!
 //! The cheapest candidate wins, the newest of equals. So a save that undoes all of a write of ours and carries another edit is
-//! read as stale; one that undoes a part of it is read as an edit; and one that is exactly an older text is a deliberate revert.
+//! read as stale; one that undoes a part of it is read as an edit; and one that is exactly the text before a write of ours, and
+//! nothing explains it better, is a deliberate revert of all since.
 //! What this can't tell apart: somebody who reverts our whole last write by hand *and* edits in the same save looks like a stale
 //! buffer; what they reverted comes back, and reverting it in a save of its own then works.
 
@@ -51,7 +52,7 @@ pub struct Start {
 pub enum Reason {
     /// It is the newest, and nothing speaks for another.
     Newest,
-    /// The saved text is exactly an older one: whoever saved it wanted that text back.
+    /// The saved text is exactly one that we wrote over: whoever saved it wanted that text back. It is read against the newest.
     Revert,
     /// The saved text is exactly an older one, and nobody wrote it: nothing new.
     Past,
@@ -73,11 +74,10 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
     if shown[newest].text.text() == local_text {
         return Start { index: newest, reason: Reason::Newest };
     }
-    if let Some(index) = shown.iter().rposition(|shown| shown.text.text() == local_text) {
-        return match origin {
-            Origin::Saved => Start { index: newest, reason: Reason::Revert },
-            Origin::HeadMoved | Origin::Displaced => Start { index, reason: Reason::Past },
-        };
+    if origin != Origin::Saved
+        && let Some(index) = shown.iter().rposition(|shown| shown.text.text() == local_text)
+    {
+        return Start { index, reason: Reason::Past };
     }
     let candidates: Vec<usize> = (0..newest).filter(|index| shown[index + 1].by == By::Us).chain([newest]).collect();
     if candidates.len() == 1 {
@@ -91,8 +91,12 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
             best = (cost, index);
         }
     }
-    let reason = if best.1 == newest { Reason::Newest } else { Reason::Stale };
-    Start { index: best.1, reason }
+    let index = best.1;
+    if index != newest && shown[index].text.text() == local_text {
+        return Start { index: newest, reason: Reason::Revert };
+    }
+    let reason = if index == newest { Reason::Newest } else { Reason::Stale };
+    Start { index, reason }
 }
 
 /// What one text says about one block.

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
-
 use zeroize::Zeroizing;
 
 use super::*;

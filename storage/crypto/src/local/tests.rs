@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
-
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

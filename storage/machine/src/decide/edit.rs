@@ -297,8 +297,9 @@ impl Edit<'_> {
 
 impl Progress {
     fn stale_at(&mut self, record: RecordId, field: &str, changed_at: EventId) {
-        if self.stale.len() < limits::STALE_FIELDS_MAX {
-            self.stale.push(StaleField { record, field: field.to_owned(), changed_at });
+        let stale = StaleField { record, field: field.to_owned(), changed_at };
+        if self.stale.len() < limits::STALE_FIELDS_MAX && !self.stale.contains(&stale) {
+            self.stale.push(stale);
         }
     }
 }

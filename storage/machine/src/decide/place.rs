@@ -11,6 +11,7 @@ use crate::command::Anchor;
 use crate::id::RecordId;
 use crate::limits::{self, check};
 use crate::order_key;
+use crate::outcome::Reject;
 use crate::record::{Kind, OrderKey};
 use crate::scratch::Scratch;
 use crate::view::View;
@@ -21,8 +22,15 @@ pub(super) struct Places {
     change: RecordId,
     /// The keys of this command's inserts, by their number.
     inserted: Vec<Vec<u8>>,
-    /// By the key of an anchor (`None` = the start): the last key that this command put there.
-    tails: BTreeMap<Option<Vec<u8>>, Vec<u8>>,
+    /// By anchor: the last key that this command put behind it.
+    tails: BTreeMap<Anchor, Tail>,
+}
+
+/// The end of the run that a command has put behind an anchor.
+struct Tail {
+    /// Where the anchor stood; once it has been moved, the run is not behind it any more.
+    anchor: Option<Vec<u8>>,
+    last: Vec<u8>,
 }
 
 /// Where a block is to stand.
@@ -40,13 +48,13 @@ impl Places {
 
     /// The key of a new block.
     pub(super) fn insert<V: View>(&mut self, scratch: &Scratch<'_, V>, anchor: Anchor) -> Decided<OrderKey, V> {
-        let anchor = self.resolve(scratch, anchor)?;
-        let low = self.tails.get(&anchor).or(anchor.as_ref());
-        let high = scratch.next(Kind::Block, self.change, low.map(Vec::as_slice))?.map(|(order, _)| order);
-        let key = between(low, high.as_ref())?;
-        self.inserted.push(key.0.clone());
-        self.tails.insert(anchor, key.0.clone());
-        Ok(key)
+        match self.place(scratch, None, anchor)? {
+            Place::New(key) => {
+                self.inserted.push(key.0.clone());
+                Ok(key)
+            }
+            Place::Already => Err(invalid("a new block can't stand anywhere yet").into()),
+        }
     }
 
     /// The key of `block` once it is moved.
@@ -59,17 +67,29 @@ impl Places {
         if anchor == Anchor::After(block) {
             return Err(invalid(format!("block {block} can't be placed after itself")).into());
         }
-        let anchor = self.resolve(scratch, anchor)?;
-        let low = self.tails.get(&anchor).or(anchor.as_ref());
-        let place = match scratch.next(Kind::Block, self.change, low.map(Vec::as_slice))? {
-            Some((order, next)) if next == block => {
-                self.tails.insert(anchor, order);
-                return Ok(Place::Already);
+        self.place(scratch, Some(block), anchor)
+    }
+
+    fn place<V: View>(
+        &mut self,
+        scratch: &Scratch<'_, V>,
+        block: Option<RecordId>,
+        anchor: Anchor,
+    ) -> Decided<Place, V> {
+        let stands = self.resolve(scratch, anchor)?;
+        let run = self.tails.get(&anchor).filter(|tail| tail.anchor == stands).map(|tail| tail.last.clone());
+        let low = run.or_else(|| stands.clone());
+        let high = scratch.next(Kind::Block, self.change, low.as_deref())?;
+        let (place, last) = match high {
+            Some((order, next)) if Some(next) == block => (Place::Already, order),
+            high => {
+                let key = between(low.as_deref(), high.as_ref().map(|(order, _)| order.as_slice()))?;
+                let last = key.0.clone();
+                (Place::New(key), last)
             }
-            next => between(low, next.map(|(order, _)| order).as_ref())?,
         };
-        self.tails.insert(anchor, place.0.clone());
-        Ok(Place::New(place))
+        self.tails.insert(anchor, Tail { anchor: stands, last });
+        Ok(place)
     }
 
     /// The key that an anchor stands at; `None` = before all.
@@ -92,8 +112,8 @@ impl Places {
     }
 }
 
-fn between(low: Option<&Vec<u8>>, high: Option<&Vec<u8>>) -> Result<OrderKey, crate::outcome::Reject> {
-    let key = order_key::between(low.map(Vec::as_slice), high.map(Vec::as_slice))
+fn between(low: Option<&[u8]>, high: Option<&[u8]>) -> Result<OrderKey, Reject> {
+    let key = order_key::between(low, high)
         .expect("invariant: blocks have keys minted here, and a view's next key is greater");
     check("bytes of an order key", key.0.len(), limits::ORDER_KEY_BYTES_MAX)?;
     Ok(key)

@@ -43,7 +43,12 @@ pub(super) fn set_task<V: View>(
         after.set(field, scratch.revision());
     }
     // Set twice in one command, the last value counts; a field that ends as it was isn't set.
-    let changed: Vec<TaskField> = fields.iter().filter(|field| after.has(field) && !now.has(field)).cloned().collect();
+    let mut changed: Vec<TaskField> = Vec::new();
+    for field in fields {
+        if after.has(field) && !now.has(field) && !changed.contains(field) {
+            changed.push(field.clone());
+        }
+    }
     let mark = (mark != block.mark.value).then(|| mark.to_owned());
     if !changed.is_empty() || mark.is_some() {
         scratch.change(task, &stored, Fact::TaskSet { fields: changed, mark })?;

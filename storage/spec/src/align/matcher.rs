@@ -9,6 +9,7 @@ pub(crate) struct Item<'a> {
     pub block: &'a Block,
     /// Index of the item's heading, when it stands under one.
     pub section: Option<usize>,
+    /// The words; empty until [`Matcher::read_words`] for those that are still free then.
     pub print: Fingerprint,
     pub id: Option<&'a str>,
     pub title: &'a str,
@@ -21,11 +22,10 @@ pub(crate) fn items<'a>(blocks: &[&'a Block]) -> Vec<Item<'a>> {
     let mut section = None;
     let mut items = Vec::with_capacity(blocks.len());
     for (at, block) in blocks.iter().enumerate() {
-        let print = if block.is_blank() { Fingerprint::default() } else { Fingerprint::of(&block.content.text) };
         let title = block.title();
         let letters = title.chars().filter(|symbol| symbol.is_alphanumeric()).take(LETTER_BYTES_MIN);
         let is_filler = letters.map(char::len_utf8).sum::<usize>() < LETTER_BYTES_MIN;
-        items.push(Item { block, section, print, id: block.explicit_id(), title, is_filler });
+        items.push(Item { block, section, print: Fingerprint::default(), id: block.explicit_id(), title, is_filler });
         if block.kind == BlockKind::Heading {
             section = Some(at);
         }
@@ -66,8 +66,14 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    pub(crate) fn is_old_free(&self, old: usize) -> bool {
-        self.to_new.get(old).is_some_and(Option::is_none)
+    /// Reads the words of the free items, for the stages that compare them.
+    pub(crate) fn read_words(&mut self) {
+        for at in self.free_old() {
+            read(self.old.get_mut(at));
+        }
+        for at in self.free_new() {
+            read(self.new.get_mut(at));
+        }
     }
 
     pub(crate) fn free_old(&self) -> Vec<usize> {
@@ -83,7 +89,8 @@ impl<'a> Matcher<'a> {
         let pairs: Vec<(usize, usize)> =
             self.to_old.iter().enumerate().filter_map(|(new, old)| old.map(|old| (old, new))).collect();
         let stays = order::stays(&pairs.iter().map(|(old, _)| *old).collect::<Vec<_>>());
-        let anchors: Vec<(usize, usize)> = pairs.into_iter().zip(stays).filter(|(_, stays)| *stays).map(|(pair, _)| pair).collect();
+        let anchors: Vec<(usize, usize)> =
+            pairs.into_iter().zip(stays).filter(|(_, stays)| *stays).map(|(pair, _)| pair).collect();
         self.old_gaps = gaps(self.old.len(), anchors.iter().map(|(old, _)| *old));
         self.new_gaps = gaps(self.new.len(), anchors.iter().map(|(_, new)| *new));
     }
@@ -103,11 +110,18 @@ impl<'a> Matcher<'a> {
             (Some(old), Some(new)) => self.to_new.get(old).copied().flatten() == Some(new),
             (None, Some(_)) | (Some(_), None) => false,
         };
-        let section = is_joined(self.old.get(old).and_then(|item| item.section), self.new.get(new).and_then(|item| item.section));
+        let section =
+            is_joined(self.old.get(old).and_then(|item| item.section), self.new.get(new).and_then(|item| item.section));
         let before = is_joined(old.checked_sub(1), new.checked_sub(1));
         let after = is_joined(Some(old + 1), Some(new + 1));
         let gap = self.old_gap(old) == self.new_gap(new);
         4 * u8::from(section) + 2 * u8::from(gap) + u8::from(before) + u8::from(after)
+    }
+}
+
+fn read(item: Option<&mut Item<'_>>) {
+    if let Some(item) = item.filter(|item| !item.is_filler || item.id.is_some()) {
+        item.print = Fingerprint::of(&item.block.content.text);
     }
 }
 

@@ -1,13 +1,13 @@
 //! The stages of matching, in the order of [`super`]'s table.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::matcher::{Item, Matcher};
 use crate::block::{Block, BlockKind};
-use crate::words::{Interner, LIKENESS_MAX};
+use crate::words::{LIKENESS_MAX, hash};
 
 /// Candidates looked at for one block among others of the same name or words; further ones are taken in order.
 const CANDIDATES_MAX: usize = 32;
@@ -45,9 +45,12 @@ const FAR_WORDS_MIN: usize = 4;
 pub(super) fn run(old: &[&Block], new: &[&Block]) -> Vec<Option<usize>> {
     let mut matcher = Matcher::new(old, new);
     runs(&mut matcher);
-    by_key(&mut matcher, 0, |item| item.id.map(|id| (item.block.kind, id, item.title)));
-    by_key(&mut matcher, 0, |item| (!item.is_filler).then_some((item.block.kind, item.title)));
-    by_key(&mut matcher, likeness::NAMED, |item| item.id.map(|id| (item.block.kind, id)));
+    by_key(&mut matcher, 0, |_, item| item.id.map(|id| (item.block.kind, id, item.title)));
+    by_key(&mut matcher, 0, |items, item| {
+        (!item.is_filler).then_some((item.block.kind, item.title, heading(items, item)))
+    });
+    by_key(&mut matcher, 0, |_, item| (!item.is_filler).then_some((item.block.kind, item.title)));
+    by_key(&mut matcher, likeness::NAMED, |_, item| item.id.map(|id| (item.block.kind, id)));
     near(&mut matcher);
     far(&mut matcher);
     by_place(&mut matcher);
@@ -55,31 +58,20 @@ pub(super) fn run(old: &[&Block], new: &[&Block]) -> Vec<Option<usize>> {
     matcher.into_matched()
 }
 
-/// What a line is for the diff: a repeated task line counts with its mark, so that a ticked one isn't taken for an open one.
-fn line_key<'a>(block: &'a Block, is_repeated: bool) -> (BlockKind, &'a str, &'a str, Option<&'a str>) {
-    let content = &block.content;
-    (block.kind, &content.lead, &content.text, is_repeated.then_some(&content.mark))
+fn heading<'a>(items: &[Item<'a>], item: &Item<'a>) -> Option<&'a str> {
+    item.section.and_then(|section| items.get(section)).map(|heading| heading.title)
 }
 
-/// Stage 1: unchanged lines by a patience diff. Fillers don't take part: they match everywhere and would lead it astray.
-fn runs<'a>(matcher: &mut Matcher<'a>) {
+/// Stage 1: unchanged lines by a patience diff. Fillers don't take part: they match everywhere and would lead it astray. A line that
+/// repeats counts with its mark and heading, so that the same line elsewhere isn't taken for it.
+fn runs(matcher: &mut Matcher<'_>) {
     let (old, new) = (substantial(&matcher.old), substantial(&matcher.new));
-    let mut seen: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
-    for at in &old {
-        count(&mut seen, matcher.old.get(*at), |(in_old, _)| in_old);
-    }
-    for at in &new {
-        count(&mut seen, matcher.new.get(*at), |(_, in_new)| in_new);
-    }
-    let mut interner = Interner::new();
-    let mut number = |item: &Item<'a>| -> u32 {
-        let content = &item.block.content;
-        let is_repeated = seen.get(&(content.lead.as_str(), content.text.as_str())).is_some_and(|(one, two)| *one > 1 || *two > 1);
-        interner.intern(line_key(item.block, is_repeated))
-    };
-    let old_numbers: Vec<u32> = old.iter().filter_map(|at| matcher.old.get(*at)).map(&mut number).collect();
-    let new_numbers: Vec<u32> = new.iter().filter_map(|at| matcher.new.get(*at)).map(&mut number).collect();
-    for op in capture_diff_slices(Algorithm::Patience, &old_numbers, &new_numbers) {
+    let old_lines = lines(&matcher.old, &old);
+    let new_lines = lines(&matcher.new, &new);
+    let repeated = [repeated(old_lines.clone()), repeated(new_lines.clone())].concat().into_iter().collect();
+    let old_lines = specific(&matcher.old, &old, old_lines, &repeated);
+    let new_lines = specific(&matcher.new, &new, new_lines, &repeated);
+    for op in capture_diff_slices(Algorithm::Patience, &old_lines, &new_lines) {
         if let DiffOp::Equal { old_index, new_index, len } = op {
             for step in 0..len {
                 if let (Some(one), Some(two)) = (old.get(old_index + step), new.get(new_index + step)) {
@@ -89,43 +81,62 @@ fn runs<'a>(matcher: &mut Matcher<'a>) {
         }
     }
     matcher.settle();
+    matcher.read_words();
+}
+
+/// A number for each line, ticks aside.
+fn lines(items: &[Item<'_>], at: &[usize]) -> Vec<u64> {
+    let contents = at.iter().filter_map(|at| items.get(*at)).map(|item| &item.block.content);
+    contents.map(|content| hash([&content.lead, &content.text])).collect()
+}
+
+fn repeated(mut lines: Vec<u64>) -> Vec<u64> {
+    lines.sort_unstable();
+    lines
+        .windows(2)
+        .filter_map(|pair| if let [one, two] = pair { (one == two).then_some(*one) } else { None })
+        .collect()
+}
+
+/// The numbers of lines, those of repeated ones with mark and heading.
+fn specific(items: &[Item<'_>], at: &[usize], lines: Vec<u64>, repeated: &BTreeSet<u64>) -> Vec<u64> {
+    let specify = |(at, line): (&usize, u64)| match items.get(*at).filter(|_| repeated.contains(&line)) {
+        Some(item) => {
+            let content = &item.block.content;
+            hash([&content.lead, &content.text, &content.mark, heading(items, item).unwrap_or_default()])
+        }
+        None => line,
+    };
+    at.iter().zip(lines).map(specify).collect()
 }
 
 fn substantial(items: &[Item<'_>]) -> Vec<usize> {
     items.iter().enumerate().filter(|(_, item)| !item.is_filler).map(|(at, _)| at).collect()
 }
 
-fn count<'a>(
-    seen: &mut BTreeMap<(&'a str, &'a str), (u32, u32)>,
-    item: Option<&Item<'a>>,
-    side: impl Fn(&mut (u32, u32)) -> &mut u32,
+/// Stages 2 to 5: matches free items of equal key, each with the candidate whose surroundings agree best.
+fn by_key<'a, K: Ord>(
+    matcher: &mut Matcher<'a>,
+    likeness_min: usize,
+    key: impl Fn(&[Item<'a>], &Item<'a>) -> Option<K>,
 ) {
-    if let Some(item) = item {
-        let content = &item.block.content;
-        let times = side(seen.entry((&content.lead, &content.text)).or_default());
-        *times = times.saturating_add(1);
-    }
-}
-
-/// Stages 2 to 4: matches free items of equal key, each with the candidate whose surroundings agree best.
-fn by_key<'a, K: Ord>(matcher: &mut Matcher<'a>, likeness_min: usize, key: impl Fn(&Item<'a>) -> Option<K>) {
     let mut candidates: BTreeMap<K, VecDeque<usize>> = BTreeMap::new();
     for at in matcher.free_old() {
-        if let Some(key) = matcher.old.get(at).and_then(&key) {
+        if let Some(key) = matcher.old.get(at).and_then(|item| key(&matcher.old, item)) {
             candidates.entry(key).or_default().push_back(at);
         }
     }
     for new in matcher.free_new() {
         let Some(item) = matcher.new.get(new) else { continue };
-        let Some(olds) = key(item).and_then(|key| candidates.get_mut(&key)) else { continue };
+        let Some(olds) = key(&matcher.new, item).and_then(|key| candidates.get_mut(&key)) else { continue };
         let scored = olds.iter().take(CANDIDATES_MAX).enumerate().filter_map(|(place, old)| {
             let likeness = matcher.old.get(*old)?.print.likeness(&item.print);
             (likeness >= likeness_min).then(|| ((matcher.surroundings(*old, new), likeness), Reverse(place)))
         });
-        if let Some((_, Reverse(place))) = scored.max() {
-            if let Some(old) = olds.remove(place) {
-                matcher.join(old, new);
-            }
+        if let Some((_, Reverse(place))) = scored.max()
+            && let Some(old) = olds.remove(place)
+        {
+            matcher.join(old, new);
         }
     }
     matcher.settle();
@@ -148,7 +159,7 @@ fn join_best(matcher: &mut Matcher<'_>, mut pairs: Vec<Pair>) {
     matcher.settle();
 }
 
-/// Stage 5: blocks that are alike between the same neighbours.
+/// Stage 6: blocks that are alike between the same neighbours.
 fn near(matcher: &mut Matcher<'_>) {
     let olds = grouped(matcher.free_old(), |at| matcher.old_gap(at));
     let news = grouped(matcher.free_new(), |at| matcher.new_gap(at));
@@ -174,14 +185,20 @@ fn near_pairs(matcher: &Matcher<'_>, olds: &[usize], news: &[usize], pairs: &mut
     let (old_kinds, new_kinds) = (kinds(&matcher.old, olds), kinds(&matcher.new, news));
     for (height, new) in news.iter().enumerate() {
         let level = height * olds.len() / news.len().max(1);
-        let range = if is_large { level.saturating_sub(GAP_REACH)..(level + GAP_REACH).min(olds.len()) } else { 0..olds.len() };
+        let range =
+            if is_large { level.saturating_sub(GAP_REACH)..(level + GAP_REACH).min(olds.len()) } else { 0..olds.len() };
         for (at, old) in olds.get(range.clone()).unwrap_or_default().iter().enumerate() {
             let (Some(one), Some(two)) = (matcher.old.get(*old), matcher.new.get(*new)) else { continue };
             let is_alone = old_kinds.get(&one.block.kind) == Some(&1) && new_kinds.get(&two.block.kind) == Some(&1);
             let Some(needed) = near_likeness(one.block.kind, two.block.kind, is_alone) else { continue };
             let likeness = one.print.likeness(&two.print);
             if likeness >= needed {
-                pairs.push(Pair { unlikeness: LIKENESS_MAX - likeness, distance: (range.start + at).abs_diff(level), old: *old, new: *new });
+                pairs.push(Pair {
+                    unlikeness: LIKENESS_MAX - likeness,
+                    distance: (range.start + at).abs_diff(level),
+                    old: *old,
+                    new: *new,
+                });
             }
         }
     }
@@ -204,7 +221,7 @@ fn near_likeness(old: BlockKind, new: BlockKind, is_alone: bool) -> Option<usize
     }
 }
 
-/// Stage 6: blocks that are very alike anywhere, found by the rare words that they share.
+/// Stage 7: blocks that are very alike anywhere, found by the rare words that they share.
 fn far(matcher: &mut Matcher<'_>) {
     let mut olds_of_word: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for old in matcher.free_old() {
@@ -217,7 +234,9 @@ fn far(matcher: &mut Matcher<'_>) {
     olds_of_word.retain(|_, olds| olds.len() <= COMMON_WORD_BLOCKS_MAX);
     let mut pairs = Vec::new();
     for new in matcher.free_new() {
-        let Some(item) = matcher.new.get(new).filter(|item| item.print.words().len() >= FAR_WORDS_MIN) else { continue };
+        let Some(item) = matcher.new.get(new).filter(|item| item.print.words().len() >= FAR_WORDS_MIN) else {
+            continue;
+        };
         let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
         for old in item.print.words().iter().filter_map(|word| olds_of_word.get(word)).flatten() {
             *votes.entry(*old).or_default() += 1;
@@ -226,7 +245,9 @@ fn far(matcher: &mut Matcher<'_>) {
             votes.into_iter().map(|(old, votes)| (Reverse(votes), old)).collect();
         ranked.sort_unstable();
         for (_, old) in ranked.into_iter().take(FAR_CANDIDATES_MAX) {
-            let Some(other) = matcher.old.get(old).filter(|other| other.block.kind == item.block.kind) else { continue };
+            let Some(other) = matcher.old.get(old).filter(|other| other.block.kind == item.block.kind) else {
+                continue;
+            };
             let likeness = other.print.likeness(&item.print);
             if likeness >= likeness::FAR {
                 pairs.push(Pair { unlikeness: LIKENESS_MAX - likeness, distance: old.abs_diff(new), old, new });
@@ -236,7 +257,7 @@ fn far(matcher: &mut Matcher<'_>) {
     join_best(matcher, pairs);
 }
 
-/// Stage 7: the same explicit id between the same neighbours, whatever the words. An id that repeats says nothing.
+/// Stage 8: the same explicit id between the same neighbours, whatever the words. An id that repeats says nothing.
 fn by_place(matcher: &mut Matcher<'_>) {
     let mut olds: BTreeMap<(usize, BlockKind, &str), Vec<usize>> = BTreeMap::new();
     let mut news: BTreeMap<(usize, BlockKind, &str), Vec<usize>> = BTreeMap::new();
@@ -258,7 +279,7 @@ fn by_place(matcher: &mut Matcher<'_>) {
     matcher.settle();
 }
 
-/// Stage 8: blank lines and other fillers, in order, between the same unmoved neighbours.
+/// Stage 9: blank lines and other fillers, in order, between the same unmoved neighbours.
 fn fillers(matcher: &mut Matcher<'_>) {
     let mut olds: BTreeMap<(usize, BlockKind, &str), VecDeque<usize>> = BTreeMap::new();
     for at in matcher.free_old() {
@@ -268,10 +289,9 @@ fn fillers(matcher: &mut Matcher<'_>) {
     }
     for new in matcher.free_new() {
         let Some(item) = matcher.new.get(new).filter(|item| item.is_filler) else { continue };
-        if let Some(olds) = olds.get_mut(&(matcher.new_gap(new), item.block.kind, item.title)) {
-            if let Some(old) = olds.pop_front() {
-                matcher.join(old, new);
-            }
+        let same = olds.get_mut(&(matcher.new_gap(new), item.block.kind, item.title));
+        if let Some(old) = same.and_then(VecDeque::pop_front) {
+            matcher.join(old, new);
         }
     }
 }

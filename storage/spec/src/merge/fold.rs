@@ -2,7 +2,7 @@
 //!
 //! A place is the gap behind a block that both sides still have. Within a gap, a line that local inserted is the one that current inserted when
 //! both have the same wording under the same heading; ticks may differ. Without the heading rule two new sections that each bring a
-//! "Write tests" would lose one of them. Blank lines fold only beside a line that folded, so that sections don't grow into one another.
+//! "Write tests" would lose one of them. Blank lines fold only beside a line that folded, or when local inserted nothing else, so that sections don't grow into one another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
@@ -40,18 +40,21 @@ pub(super) fn fold<I: Copy + Ord + Debug>(
     for (at, known) in current.iter().enumerate() {
         if is_shared(known.id) {
             place = Some(known.id);
-        } else if !is_in_base(known.id) {
-            if let Some(gap) = gaps.get_mut(&place) {
-                gap.current.push((known.id, at));
-            }
+        } else if !is_in_base(known.id)
+            && let Some(gap) = gaps.get_mut(&place)
+        {
+            gap.current.push((known.id, at));
         }
     }
     let mut folded = vec![None; local.len()];
     for gap in gaps.into_values().filter(|gap| !gap.current.is_empty()) {
         let ours: Vec<&Block> = gap.local.iter().filter_map(|at| local.get(*at)).collect();
-        let theirs: Vec<&Block> = gap.current.iter().filter_map(|(_, at)| current.get(*at)).map(|known| &known.block).collect();
+        let theirs: Vec<&Block> =
+            gap.current.iter().filter_map(|(_, at)| current.get(*at)).map(|known| &known.block).collect();
         for (our, their) in fold_gap(&ours, &theirs) {
-            if let (Some(slot), Some((id, _))) = (gap.local.get(our).and_then(|at| folded.get_mut(*at)), gap.current.get(their)) {
+            if let (Some(slot), Some((id, _))) =
+                (gap.local.get(our).and_then(|at| folded.get_mut(*at)), gap.current.get(their))
+            {
                 *slot = Some(*id);
             }
         }
@@ -67,12 +70,13 @@ fn fold_gap(ours: &[&Block], theirs: &[&Block]) -> Vec<(usize, usize)> {
     for (at, block) in theirs.iter().enumerate() {
         copies.entry(wording(block)).or_default().push_back(at);
     }
-    let is_all_blank = ours.iter().all(|block| block.is_blank()) && theirs.iter().all(|block| block.is_blank());
     let mut to_theirs: Vec<Option<usize>> = vec![None; ours.len()];
     let mut is_taken = vec![false; theirs.len()];
     let mut last = None;
     for (our, block) in ours.iter().enumerate() {
-        let Some(copies) = copies.get_mut(&wording(block)).filter(|_| is_all_blank || !block.is_blank()) else { continue };
+        let Some(copies) = copies.get_mut(&wording(block)).filter(|_| !block.is_blank()) else {
+            continue;
+        };
         let parent = our_parents.get(our).copied().flatten();
         let parent = parent.map(|parent| to_theirs.get(parent).copied().flatten());
         let is_same_parent = |their: &usize| match (parent, their_parents.get(*their).copied().flatten()) {
@@ -85,6 +89,11 @@ fn fold_gap(ours: &[&Block], theirs: &[&Block]) -> Vec<(usize, usize)> {
         if let Some(their) = chosen.and_then(|place| copies.remove(place)) {
             join(&mut to_theirs, &mut is_taken, our, their);
             last = last.max(Some(their));
+        }
+    }
+    if ours.iter().all(|block| block.is_blank()) {
+        for at in 0..ours.len() {
+            fold_blank(ours, theirs, &mut to_theirs, &mut is_taken, at, Some(at));
         }
     }
     let forth: Vec<usize> = (1..ours.len()).collect();
@@ -137,9 +146,11 @@ fn fold_blank(
     our: usize,
     their: Option<usize>,
 ) {
-    if let (Some(one), Some((two, their))) = (ours.get(our), their.and_then(|their| Some((theirs.get(their)?, their)))) {
-        if one.is_blank() && one == two {
-            join(to_theirs, is_taken, our, their);
-        }
+    let pair = their.and_then(|their| Some((ours.get(our)?, theirs.get(their)?, their)));
+    if let Some((one, two, their)) = pair
+        && one.is_blank()
+        && one == two
+    {
+        join(to_theirs, is_taken, our, their);
     }
 }

@@ -121,7 +121,8 @@ fn both_worded(base: &Block, ours: &Block, theirs: &Block) -> Outcome<String> {
     let merged = merge_words(&base.content.text, &ours.content.text, &theirs.content.text);
     let is_one_line = |text: &str| text.find('\n').is_none_or(|end| end + 1 == text.len());
     let is_whole = |text: &String| {
-        text.ends_with('\n') == theirs.content.text.ends_with('\n') && (theirs.kind != BlockKind::Task || is_one_line(text))
+        text.ends_with('\n') == theirs.content.text.ends_with('\n')
+            && (theirs.kind != BlockKind::Task || is_one_line(text))
     };
     merged.filter(is_whole).map_or(Outcome::Clash, Outcome::Set)
 }
@@ -132,8 +133,9 @@ mod tests {
     use crate::parse;
     use expect_test::{Expect, expect};
 
-    fn check(base: &str, ours: &str, theirs: &str, expected: Expect) {
-        let block = |text: &str| parse(text).blocks.into_iter().next().unwrap_or_else(|| Block::whole(BlockKind::Blank, ""));
+    fn check(base: &str, ours: &str, theirs: &str, expected: &Expect) {
+        let block =
+            |text: &str| parse(text).blocks.into_iter().next().unwrap_or_else(|| Block::whole(BlockKind::Blank, ""));
         let fields = merge_fields(&block(base), &block(ours), &block(theirs));
         let clash = match (fields.is_text_clash, fields.is_mark_clash) {
             (false, false) => "",
@@ -146,26 +148,26 @@ mod tests {
 
     #[test]
     fn marks() {
-        check("- [ ] a\n", "- [x] a\n", "- [ ] a\n", expect![[r#""- [x] a\n""#]]);
-        check("- [ ] a\n", "- [ ] a\n", "- [x] a\n", expect![[r#""- [x] a\n""#]]);
-        check("- [ ] a\n", "- [x] a\n", "- [-] a\n", expect![[r#""- [x] a\n""#]]);
-        check("- [ ] a\n", "- [-] a\n", "- [x] a\n", expect![[r#""- [x] a\n""#]]);
-        check("- [ ] a\n", "- [x] a\n", "- [X] a\n", expect![[r#""- [X] a\n""#]]);
-        check("- [x] a\n", "- [ ] a\n", "- [-] a\n", expect![[r#""- [-] a\n""#]]);
-        check("- [x] a\n", "- [-] a\n", "- [ ] a\n", expect![[r#""- [-] a\n""#]]);
-        check("- [ ] a\n", "- [~] a\n", "- [!] a\n", expect![[r#""- [!] a\n" mark clash"#]]);
-        check("- [ ] a\n", "- [-] a\n", "- [/] a\n", expect![[r#""- [/] a\n" mark clash"#]]);
-        check("- [ ] a\n", "- [x] a\n", "- [!] a\n", expect![[r#""- [x] a\n""#]]);
+        check("- [ ] a\n", "- [x] a\n", "- [ ] a\n", &expect![[r#""- [x] a\n""#]]);
+        check("- [ ] a\n", "- [ ] a\n", "- [x] a\n", &expect![[r#""- [x] a\n""#]]);
+        check("- [ ] a\n", "- [x] a\n", "- [-] a\n", &expect![[r#""- [x] a\n""#]]);
+        check("- [ ] a\n", "- [-] a\n", "- [x] a\n", &expect![[r#""- [x] a\n""#]]);
+        check("- [ ] a\n", "- [x] a\n", "- [X] a\n", &expect![[r#""- [X] a\n""#]]);
+        check("- [x] a\n", "- [ ] a\n", "- [-] a\n", &expect![[r#""- [-] a\n""#]]);
+        check("- [x] a\n", "- [-] a\n", "- [ ] a\n", &expect![[r#""- [-] a\n""#]]);
+        check("- [ ] a\n", "- [~] a\n", "- [!] a\n", &expect![[r#""- [!] a\n" mark clash"#]]);
+        check("- [ ] a\n", "- [-] a\n", "- [/] a\n", &expect![[r#""- [/] a\n" mark clash"#]]);
+        check("- [ ] a\n", "- [x] a\n", "- [!] a\n", &expect![[r#""- [x] a\n""#]]);
     }
 
     #[test]
     fn words_and_leads() {
-        check("- [ ] a b\n", "- [x] a b c\n", "- [ ] z a b\n", expect![[r#""- [x] z a b c\n""#]]);
-        check("- [ ] a b\n", "- [x] q b\n", "- [ ] z b\n", expect![[r#""- [x] z b\n" text clash"#]]);
-        check("- [ ] a\n", "  - [ ] a\n", "- [ ] a b\n", expect![[r#""  - [ ] a b\n""#]]);
-        check("- [ ] a\n", "  - [ ] a\n", "* [ ] a\n", expect![[r#""* [ ] a\n" text clash"#]]);
-        check("- a b\n", "- [ ] a b\n", "- a c\n", expect![[r#""- a c\n" text clash"#]]);
-        check("- a b\n", "- [ ] a b\n", "- a b\n", expect![[r#""- [ ] a b\n""#]]);
-        check("# a\n", "a b\n", "# z a\n", expect!["\"z a b\\n\""]);
+        check("- [ ] a b\n", "- [x] a b c\n", "- [ ] z a b\n", &expect![[r#""- [x] z a b c\n""#]]);
+        check("- [ ] a b\n", "- [x] q b\n", "- [ ] z b\n", &expect![[r#""- [x] z b\n" text clash"#]]);
+        check("- [ ] a\n", "  - [ ] a\n", "- [ ] a b\n", &expect![[r#""  - [ ] a b\n""#]]);
+        check("- [ ] a\n", "  - [ ] a\n", "* [ ] a\n", &expect![[r#""* [ ] a\n" text clash"#]]);
+        check("- a b\n", "- [ ] a b\n", "- a c\n", &expect![[r#""- a c\n" text clash"#]]);
+        check("- a b\n", "- [ ] a b\n", "- a b\n", &expect![[r#""- [ ] a b\n""#]]);
+        check("# alpha beta\n", "alpha beta gamma\n", "# alpha my beta\n", &expect![[r#""alpha my beta gamma\n""#]]);
     }
 }

@@ -23,7 +23,8 @@ pub fn merge_text(base: &str, ours: &str, theirs: &str) -> TextMerge {
     let ours = parse(&ended(ours));
     let theirs = parse(&ended(theirs));
     let mut next = base.len()..;
-    let ids: Vec<usize> = align(&base, &ours).into_iter().map(|id| id.or_else(|| next.next()).unwrap_or(usize::MAX)).collect();
+    let ids: Vec<usize> =
+        align(&base, &ours).into_iter().map(|id| id.or_else(|| next.next()).unwrap_or(usize::MAX)).collect();
     let current: Vec<Known<usize>> = ids.into_iter().zip(ours.blocks).map(|(id, block)| Known { id, block }).collect();
     let merge = merge3(&base, &theirs, &current);
     let swapped = |conflict: Conflict<usize>| Conflict { ours: conflict.theirs, theirs: conflict.ours, ..conflict };

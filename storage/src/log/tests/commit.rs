@@ -92,7 +92,7 @@ async fn the_durable_index_follows_the_syncs_and_falls_with_a_truncation() {
 }
 
 /// Everything that can be asked of a failed log fails, and so does what was under way.
-async fn assert_failed(store: &mut LogStore, waiting: Vec<oneshot::Receiver<std::io::Result<()>>>) {
+async fn assert_failed(store: &mut LogStore, waiting: Vec<Answer>) {
     for finished in waiting {
         let error = tokio::time::timeout(DEADLINE, finished).await.unwrap().unwrap().unwrap_err();
         assert!(error.to_string().contains("the disk of the test"), "{error}");
@@ -100,7 +100,7 @@ async fn assert_failed(store: &mut LogStore, waiting: Vec<oneshot::Receiver<std:
     let fatal = store.fatal().borrow().clone().expect("latched");
     assert!(matches!(*fatal, LogError::File { .. }));
     assert!(!store.handle().is_writable());
-    let (done, _finished) = oneshot::channel();
+    let (done, _finished) = TypeConfig::oneshot();
     assert!(store.append(entries(7, 70..71), AppendDone::signal(done)).await.is_err());
     assert!(store.save_vote(&Vote::new(9, 1)).await.is_err());
     assert!(store.save_committed(None).await.is_err());

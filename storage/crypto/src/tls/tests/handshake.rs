@@ -100,14 +100,14 @@ async fn a_foreign_authority_is_refused_on_both_sides() {
     let (accepted, connected) = server.meet(&theirs.material(VOTER_2), None).await;
     assert!(matches!(accepted, Err(AcceptError::Handshake { .. })));
     assert!(matches!(&connected, Err(ConnectError::Handshake { .. })));
-    assert_refused_with(&connected.unwrap_err(), "UnknownIssuer");
+    assert_refused_with(&connected.unwrap_err(), "invalid peer certificate");
 
     // A caller that trusts us, but whose own certificate another authority issued.
     let impostor = theirs.issue(VOTER_2);
     let both = Verifiers::new(&impostor.files, &[ours.0.der().clone()]).unwrap();
     let chain = certificates("certificate", &impostor.files.cert).unwrap();
     let (_, config) = both.configurations(&impostor.files, chain, private_key(&impostor.files.key).unwrap()).unwrap();
-    assert_refused_with(&refusal_of(&server, Arc::new(config)).await, "UnknownIssuer");
+    assert_refused_with(&refusal_of(&server, Arc::new(config)).await, "invalid peer certificate");
 }
 
 /// Connects with a configuration of the test's own; the server's reason for turning it away.
@@ -196,7 +196,7 @@ async fn an_agent_or_client_can_not_pose_as_a_node() {
     }
 }
 
-/// A ClientHello of TLS 1.2, by hand: this build has no TLS 1.2 client.
+/// A `ClientHello` of TLS 1.2, by hand: this build has no TLS 1.2 client.
 fn client_hello_1_2() -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend([7; 32]);

@@ -1,6 +1,7 @@
 //! What `TlsMaterial::load` takes, and what each wrong file is told.
 
 use super::*;
+use crate::PrivateFileError;
 
 const VOTER: &str = "spiffe://team-a/voter/3";
 
@@ -167,6 +168,15 @@ fn pem_without_a_certificate_or_key_inside_is_refused() {
     let files = Authority::new().issue(VOTER);
     fs::write(&files.files.key, wrap("PRIVATE KEY")).unwrap();
     assert!(matches!(refused(&files), TlsError::Key { .. }));
+}
+
+#[test]
+fn a_certificate_file_over_the_limit_is_refused_whole() {
+    let files = Authority::new().issue(VOTER);
+    let padded = fs::read_to_string(&files.files.ca).unwrap() + &"#".repeat(CERTIFICATES_BYTES_MAX);
+    fs::write(&files.files.ca, padded).unwrap();
+    let error = refused(&files);
+    assert!(matches!(&error, TlsError::Pem { problem, .. } if problem == "it is over 1048576 bytes"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,257 @@
+//! Commands on their way to the cluster: at most one per file, stored before they fly, so that after a restart they fly again under
+//! the same request id and have no second effect.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use zyflow_machine::command::Body;
+use zyflow_machine::id::{RecordId, RequestId, Revision, SessionId};
+use zyflow_machine::outcome::{Outcome, Reject};
+use zyflow_spec::{Known, align, parse};
+
+use super::run::Engine;
+use crate::base::Flight;
+use crate::cluster::{Cluster, ClusterError};
+use crate::path::FilePath;
+use crate::plan::{By, Proposal};
+use crate::status::FileState;
+use crate::text::KnownText;
+
+/// Most commands of one checkout that fly at once: enough to fill a batch, few enough for the session's window.
+const FLIGHTS_MAX: usize = 32;
+
+/// A session keeps 256 outcomes; a request must not fall that far behind a newer one. Half of it, for good measure.
+const SEQ_SPREAD_MAX: u64 = 128;
+
+/// The session of this run. A new one at each start: what an earlier run proposed keeps that run's session in its request id.
+#[derive(Debug, Default)]
+pub(super) enum Session {
+    #[default]
+    None,
+    Opening,
+    Open { id: SessionId, next: u64 },
+}
+
+/// What came back.
+pub(super) struct Landed {
+    cargo: Cargo,
+    result: Result<Outcome, ClusterError>,
+}
+
+enum Cargo {
+    OpenSession,
+    File(FilePath),
+}
+
+impl<C: Cluster> Engine<C> {
+    /// Stores a proposal and lets it fly; where it can't yet, the file is looked at again when it can.
+    pub(super) fn launch(&mut self, path: &FilePath, proposal: Proposal, displaced: Option<String>, now: Instant) {
+        let Some(request) = self.next_request() else {
+            self.waiting.insert(path.clone());
+            if let Some(file) = self.files.get_mut(path) {
+                file.state = FileState::Syncing;
+            }
+            return;
+        };
+        let Some(file) = self.files.get_mut(path) else { return };
+        let Proposal { body, text, ids, start } = proposal;
+        tracing::debug!(path = path.as_str(), ?start, seq = request.seq, "edit is proposed");
+        file.record.flight = Some(Flight { request, body, text, ids, displaced });
+        if let Err(error) = self.store.save(path, &file.record) {
+            file.record.flight = None;
+            self.retry(path, format!("what is proposed could not be stored: {error}"), now);
+            return;
+        }
+        self.fly(path);
+    }
+
+    /// Lets the stored command of a file fly, again if need be.
+    pub(super) fn fly(&mut self, path: &FilePath) {
+        let Some(file) = self.files.get_mut(path) else { return };
+        let Some(flight) = &file.record.flight else { return };
+        let (request, body) = (Some(flight.request), flight.body.clone());
+        file.is_flying = true;
+        file.state = FileState::Syncing;
+        self.send(Cargo::File(path.clone()), request, body);
+    }
+
+    fn send(&mut self, cargo: Cargo, request: Option<RequestId>, body: Body) {
+        let cluster = Arc::clone(&self.cluster);
+        let author = self.config.author.clone();
+        self.flights.spawn(async move {
+            let result = cluster.propose(request, body, &author).await;
+            Landed { cargo, result }
+        });
+    }
+
+    fn next_request(&mut self) -> Option<RequestId> {
+        let (session, next) = match &self.session {
+            Session::Open { id, next } => (*id, *next),
+            Session::Opening => return None,
+            Session::None => {
+                self.session = Session::Opening;
+                self.send(Cargo::OpenSession, None, Body::OpenSession);
+                return None;
+            }
+        };
+        let flying = self.files.values().filter_map(|file| file.record.flight.as_ref());
+        let oldest = flying.map(|flight| flight.request).filter(|request| request.session == session).map(|r| r.seq).min();
+        let is_too_far = oldest.is_some_and(|oldest| next - oldest >= SEQ_SPREAD_MAX);
+        if self.flights.len() >= FLIGHTS_MAX || is_too_far {
+            return None;
+        }
+        self.session = Session::Open { id: session, next: next + 1 };
+        Some(RequestId { session, seq: next })
+    }
+
+    /// A command came back.
+    pub(super) fn land(&mut self, landed: Landed, now: Instant) {
+        match landed.cargo {
+            Cargo::OpenSession => self.session_opened(landed.result),
+            Cargo::File(path) => {
+                if let Some(file) = self.files.get_mut(&path) {
+                    file.is_flying = false;
+                }
+                match landed.result {
+                    Ok(outcome) => self.decided(&path, outcome, now),
+                    Err(error) => self.retry(&path, error.to_string(), now),
+                }
+            }
+        }
+        for path in std::mem::take(&mut self.waiting) {
+            if let Some(file) = self.files.get_mut(&path) {
+                file.due_now(now);
+            }
+        }
+    }
+
+    fn session_opened(&mut self, result: Result<Outcome, ClusterError>) {
+        self.session = match result.map(first) {
+            Ok(Outcome::Accepted { created, .. }) if created.len() == 1 => {
+                Session::Open { id: SessionId(created[0].0), next: 1 }
+            }
+            Ok(outcome) => {
+                tracing::error!(?outcome, "the cluster refused a session");
+                Session::None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no session yet");
+                Session::None
+            }
+        };
+    }
+
+    fn decided(&mut self, path: &FilePath, outcome: Outcome, now: Instant) {
+        match first(outcome) {
+            Outcome::Accepted { revision, created } => self.accepted(path, revision, &created, now),
+            Outcome::Stale { revision, .. } => self.dropped(path, Some(revision), now),
+            Outcome::Rejected(Reject::SessionExpired | Reject::RequestTooOld { .. }) => {
+                // Whether it happened is not known any more: the merge sees what is there and folds what is equal.
+                tracing::warn!(path = path.as_str(), "a proposal's fate is unknown; the file is merged anew");
+                self.session = Session::None;
+                self.dropped(path, None, now);
+            }
+            Outcome::Rejected(reject) => {
+                self.is_list_due = true;
+                self.dropped(path, None, now);
+                self.retry(path, reject.to_string(), now);
+            }
+            Outcome::Duplicate(_) => unreachable!("`first` unwraps duplicates"),
+        }
+    }
+
+    /// The command had no effect: forget it and plan anew, not before what it was held against is applied here.
+    fn dropped(&mut self, path: &FilePath, revision: Option<Revision>, now: Instant) {
+        let applied = *self.applied.borrow();
+        let Some(file) = self.files.get_mut(path) else { return };
+        file.record.flight = None;
+        file.wait_for(revision.unwrap_or_default(), applied, now);
+        self.save(path, now);
+    }
+
+    fn accepted(&mut self, path: &FilePath, revision: Revision, created: &[RecordId], now: Instant) {
+        let Some(file) = self.files.get(path) else { return };
+        let Some(flight) = file.record.flight.clone() else { return };
+        if matches!(flight.body, Body::DeleteChange { .. }) {
+            self.deletion_accepted(path, revision, now);
+            return;
+        }
+        let change = match &flight.body {
+            Body::Edit { change, .. } => *change,
+            Body::CreateChange { .. } if !created.is_empty() => created[0],
+            Body::CreateChange { .. }
+            | Body::DeleteChange { .. }
+            | Body::OpenSession
+            | Body::CloseSession
+            | Body::CreateProject { .. }
+            | Body::SetTask { .. } => {
+                tracing::error!(path = path.as_str(), %revision, "an accepted command doesn't say what it created");
+                self.dropped(path, Some(revision), now);
+                return;
+            }
+        };
+        let text = match flight.named_text(created, revision) {
+            Some(text) => text,
+            None if *self.applied.borrow() < revision => {
+                // The ids are read from the document once it is here; until then the command stands, and is asked for again.
+                let applied = *self.applied.borrow();
+                if let Some(file) = self.files.get_mut(path) {
+                    file.wait_for(revision, applied, now);
+                }
+                return;
+            }
+            None => match self.aligned(change, revision, flight.text.as_deref().unwrap_or_default()) {
+                Ok(text) => text,
+                Err(reason) => {
+                    tracing::error!(path = path.as_str(), reason, "an accepted text is merged anew");
+                    return self.dropped(path, Some(revision), now);
+                }
+            },
+        };
+        self.sides.insert(path.clone(), (change, false));
+        let bytes = flight.displaced.as_deref().map(|name| self.displaced_accepted(name, &text));
+        let Some(file) = self.files.get_mut(path) else { return };
+        file.record.flight = None;
+        file.retries = 0;
+        match bytes {
+            Some(()) => file.record.show_below_newest(change, text),
+            None => file.record.show(change, text, By::Writer),
+        }
+        file.due_now(now);
+        self.binding.asked.remove(path.as_str());
+        self.save(path, now);
+    }
+
+    /// The ids of a text that was accepted, by aligning it with the document that it led to.
+    fn aligned(&self, change: RecordId, revision: Revision, text: &str) -> Result<KnownText, String> {
+        let document = self.cluster.document(change, Some(revision)).map_err(|error| error.to_string())?;
+        let document = document.ok_or_else(|| format!("change {change} is unknown at revision {revision}"))?;
+        let parsed = parse(text);
+        let ids = align(&document.blocks, &parsed);
+        let blocks = ids.into_iter().zip(parsed.blocks).map(|(id, block)| Some(Known { id: id?, block }));
+        let blocks: Option<Vec<_>> = blocks.collect();
+        let blocks = blocks.ok_or_else(|| format!("the text differs from the document at revision {revision}"))?;
+        Ok(KnownText { revision, blocks })
+    }
+
+    fn deletion_accepted(&mut self, path: &FilePath, revision: Revision, now: Instant) {
+        tracing::info!(path = path.as_str(), "deletion was accepted");
+        if let Some((_, is_deleted)) = self.sides.get_mut(path) {
+            *is_deleted = true;
+        }
+        let applied = *self.applied.borrow();
+        let Some(file) = self.files.get_mut(path) else { return };
+        file.record.flight = None;
+        file.is_deletion_confirmed = false;
+        file.wait_for(revision, applied, now);
+        self.save(path, now);
+    }
+}
+
+/// The outcome itself, also where the request was answered before.
+fn first(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Duplicate(first_outcome) => first(*first_outcome),
+        other => other,
+    }
+}

@@ -1,0 +1,320 @@
+//! What goes wrong between the arrows: lost answers, races for the file, writers that hold an old inode, full and read-only places.
+
+use std::fs::OpenOptions;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::path::FilePath;
+use crate::testing::Fault;
+
+#[test]
+fn what_cannot_be_proposed_waits_and_is_told() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        node.set_unavailable(true);
+        bench.write(TWO_TICKED);
+        running.says(PATH, "no quorum").await;
+        node.set_unavailable(false);
+        cluster_holds(&node, TWO_TICKED).await;
+        running.synced().await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_lost_answer_repeats_nothing() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        node.fail_next(Fault::LostAnswer);
+        node.fail_next(Fault::LostAnswer);
+        bench.write(THREE);
+        running.synced().await;
+        cluster_holds(&node, THREE).await;
+        node.fail_next(Fault::LostRequest);
+        bench.write(THREE_TICKED);
+        cluster_holds(&node, THREE_TICKED).await;
+        running.stop().await;
+    });
+}
+
+/// The accepted line is deleted by somebody before the checkout learns that it was accepted, over a restart: merging anew would
+/// bring the line back.
+#[test]
+fn a_restart_before_the_answer_resurrects_nothing() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        node.lag(true);
+        node.fail_next(Fault::LostAnswer);
+        bench.write(THREE);
+        cluster_holds(&node, THREE).await;
+        node.set_unavailable(true);
+        running.says(PATH, "no quorum").await;
+        running.stop().await;
+        set(&node, TWO);
+        node.set_unavailable(false);
+        node.lag(false);
+        let running = bench.start();
+        bench.holds(TWO).await;
+        running.synced().await;
+        assert_eq!(cluster_text(&node), TWO);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn an_edit_that_is_overtaken_is_merged_and_proposed_again() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        let change = change_at(&node, PATH).unwrap();
+        let theirs = TWO.replace("write the log", "write the whole log");
+        let written = theirs.clone();
+        node.before_next(move |ledger| set_in(ledger, change, &written));
+        bench.write(TWO.replace("write the log", "write the log twice"));
+        let both = TWO.replace("write the log", "write the whole log twice");
+        cluster_holds(&node, &both).await;
+        bench.holds(&both).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn both_changing_the_same_words_is_a_conflict_that_keeps_the_loser() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        let change = change_at(&node, PATH).unwrap();
+        let theirs = TWO.replace("write", "draft");
+        let written = theirs.clone();
+        node.before_next(move |ledger| set_in(ledger, change, &written));
+        bench.write(TWO.replace("write", "sketch"));
+        bench.holds(&theirs).await;
+        let conflicts = node.ledger().conflicts();
+        assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+        assert!(conflicts[0].spec.as_ref().is_some_and(|spec| spec.contains("sketch")), "{conflicts:?}");
+        running.stop().await;
+    });
+}
+
+/// Calls `act` at the first swap.
+fn at_first_swap(bench: &mut Bench, act: impl Fn() + Send + Sync + 'static) {
+    let calls = AtomicUsize::new(0);
+    bench.seams.before_swap = Some(Arc::new(move |_: &FilePath| {
+        if calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            act();
+        }
+    }));
+}
+
+#[test]
+fn a_save_between_scan_and_swap_is_merged() {
+    run(async {
+        for way in [Way::Exchange, Way::LinkThenRename] {
+            let node = one();
+            let mut bench = Bench::new(&node);
+            let file = bench.file();
+            let mine = format!("{TWO}- [ ] 1.3 cut the power\n");
+            at_first_swap(&mut bench, move || fs::write(&file, &mine).unwrap());
+            bench.seams.way = Some(way);
+            create(&node, PATH, TWO);
+            bench.write(TWO);
+            let running = bench.start();
+            running.synced().await;
+            set(&node, TWO_TICKED);
+            bench.holds(THREE_TICKED).await;
+            cluster_holds(&node, THREE_TICKED).await;
+            running.stop().await;
+        }
+    });
+}
+
+#[test]
+fn a_rename_between_scan_and_swap_is_merged() {
+    run(async {
+        let node = one();
+        let mut bench = Bench::new(&node);
+        let file = bench.file();
+        let mine = format!("{TWO}- [ ] 1.3 cut the power\n");
+        at_first_swap(&mut bench, move || {
+            let beside = file.with_file_name("4913");
+            fs::write(&beside, &mine).unwrap();
+            fs::rename(&beside, &file).unwrap();
+        });
+        create(&node, PATH, TWO);
+        bench.write(TWO);
+        let running = bench.start();
+        running.synced().await;
+        set(&node, TWO_TICKED);
+        bench.holds(THREE_TICKED).await;
+        cluster_holds(&node, THREE_TICKED).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn bytes_that_cannot_be_merged_are_swapped_back() {
+    run(async {
+        let node = one();
+        let mut bench = Bench::new(&node);
+        let file = bench.file();
+        at_first_swap(&mut bench, move || fs::write(&file, b"\xff\xfe not text").unwrap());
+        create(&node, PATH, TWO);
+        bench.write(TWO);
+        let running = bench.start();
+        running.synced().await;
+        set(&node, TWO_TICKED);
+        running.says(PATH, "not UTF-8").await;
+        assert_eq!(fs::read(bench.file()).unwrap(), b"\xff\xfe not text");
+        bench.write(TWO_TICKED);
+        running.synced().await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_file_that_appears_while_we_make_it_is_not_overwritten() {
+    run(async {
+        let node = one();
+        let mut bench = Bench::new(&node);
+        let file = bench.file();
+        at_first_swap(&mut bench, move || fs::write(&file, THREE).unwrap());
+        let running = bench.start();
+        until(|| "the checkout is bound".to_owned(), || running.handle.status().is_ready).await;
+        create(&node, PATH, TWO_TICKED);
+        bench.holds(THREE_TICKED).await;
+        cluster_holds(&node, THREE_TICKED).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_writer_that_holds_the_replaced_inode_is_heard() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        let mut held = OpenOptions::new().read(true).write(true).open(bench.file()).unwrap();
+        set(&node, TWO_TICKED);
+        bench.holds(TWO_TICKED).await;
+        running.synced().await;
+        held.seek(SeekFrom::End(0)).unwrap();
+        held.write_all(b"- [ ] 1.3 cut the power\n").unwrap();
+        drop(held);
+        bench.holds(THREE_TICKED).await;
+        cluster_holds(&node, THREE_TICKED).await;
+        until(|| "replaced files are dropped in the end".to_owned(), || {
+            running.handle.status().files.iter().all(|file| file.kept.is_empty())
+        })
+        .await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_replaced_inode_that_was_written_while_we_were_down_is_heard() {
+    run(async {
+        let node = one();
+        let (mut bench, running) = agreed(&node).await;
+        running.stop().await;
+        bench.timing.keep = Duration::from_secs(600);
+        let running = bench.start();
+        running.synced().await;
+        let mut held = OpenOptions::new().append(true).open(bench.file()).unwrap();
+        set(&node, TWO_TICKED);
+        bench.holds(TWO_TICKED).await;
+        running.synced().await;
+        running.stop().await;
+        held.write_all(b"- [ ] 1.3 cut the power\n").unwrap();
+        drop(held);
+        let running = bench.start();
+        bench.holds(THREE_TICKED).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_temporary_of_an_interrupted_swap_is_merged() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        running.stop().await;
+        // As if the machine had stopped between the swap and putting the swapped-out save away.
+        let hash = FilePath::parse(PATH).unwrap().hash();
+        let temporary = bench.file().with_file_name(format!(".zyflow-{hash}-0"));
+        fs::write(&temporary, THREE).unwrap();
+        let running = bench.start();
+        bench.holds(THREE).await;
+        cluster_holds(&node, THREE).await;
+        assert!(!temporary.exists());
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_read_only_file_is_left_alone_until_it_is_not() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        fs::set_permissions(bench.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
+        set(&node, THREE);
+        running.says(PATH, "read-only").await;
+        assert_eq!(bench.read(), TWO);
+        fs::set_permissions(bench.file(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        bench.holds(THREE).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_damaged_record_parks_its_file() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        running.stop().await;
+        let record = bench.state().join("files").join(FilePath::parse(PATH).unwrap().hash());
+        fs::write(&record, b"torn").unwrap();
+        bench.write(TWO_TICKED);
+        let running = bench.start();
+        running.says(PATH, "--take").await;
+        assert_eq!((bench.read().as_str(), cluster_text(&node).as_str()), (TWO_TICKED, TWO));
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_reader_never_sees_a_gap_or_a_half() {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        let file = bench.file();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let is_done = CancellationToken::new();
+        let reader = {
+            let (seen, is_done) = (seen.clone(), is_done.clone());
+            std::thread::spawn(move || {
+                while !is_done.is_cancelled() {
+                    let text = fs::read_to_string(&file).unwrap_or_else(|error| format!("gap: {error}"));
+                    let mut seen = seen.lock().unwrap();
+                    if seen.last() != Some(&text) {
+                        seen.push(text);
+                    }
+                }
+            })
+        };
+        for text in [THREE, TWO_TICKED, THREE_TICKED, TWO] {
+            set(&node, text);
+            bench.holds(text).await;
+        }
+        is_done.cancel();
+        reader.join().unwrap();
+        for text in seen.lock().unwrap().iter() {
+            assert!([TWO, THREE, TWO_TICKED, THREE_TICKED].contains(&text.as_str()), "{text:?}");
+        }
+        running.stop().await;
+    });
+}

@@ -1,0 +1,185 @@
+//! The grammar of the command line.
+
+use super::{admin, bench, change, checkout, dev, project, spec, task, verify};
+use crate::read::Consistency;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+use zyflow_machine::id::Revision;
+
+/// Keeps the tasks.md of every checkout, on every machine, in agreement.
+#[derive(Debug, Parser)]
+#[command(name = "zyflow", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict or stale, 5 unavailable, 6 denied.")]
+pub struct Cli {
+    /// What every command knows.
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every command knows.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Profile of the cluster [default: zyflow/client.toml in the user's configuration folder].
+    #[arg(long, global = true, value_name = "FILE", env = "ZYFLOW_PROFILE")]
+    pub profile: Option<PathBuf>,
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Read the state as it was at this revision.
+    #[arg(long, global = true, value_name = "REV")]
+    pub at: Option<u64>,
+    /// How fresh reads must be: local, linearizable, lease, at-least=REV.
+    #[arg(long, global = true, value_name = "HOW", default_value = "linearizable", value_parser = consistency)]
+    pub consistency: Consistency,
+    /// How long a command may wait for the cluster, as 500ms, 10s or 2m.
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Don't ask before something is deleted.
+    #[arg(long, global = true)]
+    pub yes: bool,
+    /// Ask this node: the N-th endpoint of the profile, from 1.
+    #[arg(long, global = true, value_name = "N")]
+    pub node: Option<usize>,
+    /// In whose name changes are made [default: the user's name].
+    #[arg(long, global = true, value_name = "NAME", env = "ZYFLOW_AUTHOR")]
+    pub author: Option<String>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One document.
+    Json,
+    /// One document a line for each thing.
+    Jsonl,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a local cluster with demo checkouts, until Ctrl-C.
+    Dev(dev::DevArgs),
+    /// Show every node of the profile.
+    Status,
+    /// Look for what is wrong with profile, certificates and nodes.
+    Doctor,
+    /// Run the cluster.
+    #[command(subcommand)]
+    Cluster(admin::ClusterCommand),
+    /// Bind folders on a node's machine to projects.
+    #[command(subcommand)]
+    Checkout(checkout::CheckoutCommand),
+    /// Projects: named sets of changes.
+    #[command(subcommand)]
+    Project(project::ProjectCommand),
+    /// Changes: one tasks.md each.
+    #[command(subcommand)]
+    Change(change::ChangeCommand),
+    /// Tasks. TASK is REVISION.ORDINAL, or CHANGE#1.2 by its own number.
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// The text of changes, and of files.
+    #[command(subcommand)]
+    Spec(spec::SpecCommand),
+    /// Compare the digests of all nodes at one revision.
+    Verify(verify::VerifyArgs),
+    /// Measure durable operations per second.
+    Bench(bench::BenchArgs),
+}
+
+/// `500ms`, `10s`, `2m`; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[digits.len()..];
+    let wrong = || format!("`{text}` is no time: write it as 500ms, 10s or 2m");
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let millis = match unit {
+        "ms" => Some(number),
+        "s" | "" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        _ => None,
+    };
+    millis.filter(|millis| *millis > 0).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn consistency(text: &str) -> Result<Consistency, String> {
+    let at_least = || text.strip_prefix("at-least")?.strip_prefix(['=', ':', ' '])?.parse().ok();
+    match text {
+        "local" => Ok(Consistency::Local),
+        "linearizable" => Ok(Consistency::Linearizable),
+        "lease" => Ok(Consistency::Lease),
+        _ => at_least()
+            .map(|revision| Consistency::AtLeast(Revision(revision)))
+            .ok_or_else(|| format!("`{text}` is no consistency: write local, linearizable, lease or at-least=REV")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units_and_are_never_zero() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("3"), Ok(Duration::from_secs(3)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "s", "0s", "-1s", "1h", "1.5s", "99999999999999999999s", "18446744073709551615m"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn consistencies() {
+        assert_eq!(consistency("local"), Ok(Consistency::Local));
+        assert_eq!(consistency("at-least=7"), Ok(Consistency::AtLeast(Revision(7))));
+        for bad in ["", "at-least", "at-least=x", "strong"] {
+            assert!(consistency(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn commands_of_the_contract_parse() {
+        for line in [
+            "zyflow dev --nodes 3 --dir d",
+            "zyflow status -o json",
+            "zyflow cluster status",
+            "zyflow cluster init --member 1=127.0.0.1:7101",
+            "zyflow cluster transfer 2",
+            "zyflow checkout add . --project demo --take merge",
+            "zyflow checkout list",
+            "zyflow checkout rescan .",
+            "zyflow project show demo",
+            "zyflow change show tasks.md --at 12",
+            "zyflow task list --project demo --status in-progress -o jsonl",
+            "zyflow task show 12.3",
+            "zyflow task add tasks.md Write-it --after tasks.md#1.1",
+            "zyflow task set tasks.md#1.2 12.4 --status done --note hello --expected 9",
+            "zyflow task move 12.3 --after 12.1",
+            "zyflow task remove 12.3",
+            "zyflow task history 12.3",
+            "zyflow spec show tasks.md --at 12",
+            "zyflow spec check a.md b -o jsonl",
+            "zyflow spec merge a b c",
+            "zyflow verify",
+            "zyflow bench --clients 64 --seconds 10 --size 256 --batch 4 --read local -o json",
+        ] {
+            if let Err(error) = Cli::try_parse_from(line.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in ["zyflow", "zyflow task set 1.2 --status sleeping", "zyflow spec merge a b", "zyflow task move 1.2"] {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

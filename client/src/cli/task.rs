@@ -1,0 +1,198 @@
+//! `zyflow task`: looking at tasks and setting their fields. Changes of the text are in `task_edit`.
+
+use super::context::Context;
+use super::report::{Failure, Output, Report};
+use super::resolve;
+use super::task_edit::{self, AddArgs, MoveArgs};
+use super::task_view::{self, PriorityArg, StatusArg};
+use crate::code::Code;
+use crate::read::TaskFilter;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use zyflow_machine::command::{Body, TaskField};
+use zyflow_machine::id::Revision;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TaskCommand {
+    /// List tasks.
+    List(ListArgs),
+    /// Show a task.
+    Show(TaskArgs),
+    /// Add a task to a change.
+    Add(AddArgs),
+    /// Set fields of tasks.
+    Set(SetArgs),
+    /// Put a task elsewhere in its change.
+    Move(MoveArgs),
+    /// Take a task out of its change.
+    Remove(TaskArgs),
+    /// Show all versions of a task.
+    History(TaskArgs),
+}
+
+/// Which task.
+#[derive(Debug, Clone, Args)]
+pub(super) struct TaskArgs {
+    /// REVISION.ORDINAL, or CHANGE#1.2.
+    pub(super) task: String,
+    /// The project, where the path of the change alone means several.
+    #[arg(long, value_name = "NAME")]
+    pub(super) project: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only of this project.
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+    /// Only of this change.
+    #[arg(long, value_name = "CHANGE")]
+    change: Option<String>,
+    /// Only with this status.
+    #[arg(long, value_enum)]
+    status: Option<StatusArg>,
+    /// Only assigned to them.
+    #[arg(long, value_name = "NAME")]
+    assignee: Option<String>,
+    /// Only with this in their text.
+    #[arg(long)]
+    text: Option<String>,
+    /// Most tasks to show; 0 = as many as the server gives.
+    #[arg(long, default_value_t = 0)]
+    limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetArgs {
+    /// REVISION.ORDINAL, or CHANGE#1.2; all of them get the same values.
+    #[arg(required = true, value_name = "TASK")]
+    tasks: Vec<String>,
+    /// The project, where the path of a change alone means several.
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+    #[command(flatten)]
+    fields: FieldArgs,
+    /// Only if the task hasn't changed after this revision.
+    #[arg(long, value_name = "REV")]
+    expected: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct FieldArgs {
+    /// Where the work stands.
+    #[arg(long, value_enum)]
+    status: Option<StatusArg>,
+    /// Free text that the file doesn't show.
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// Who works on it; empty = nobody.
+    #[arg(long, value_name = "NAME")]
+    assignee: Option<String>,
+    /// How urgent it is.
+    #[arg(long, value_enum)]
+    priority: Option<PriorityArg>,
+    /// When it is due, YYYY-MM-DD; empty = never.
+    #[arg(long, value_name = "DATE")]
+    due: Option<String>,
+    /// A label; may be repeated, and together they replace all labels. Empty = none.
+    #[arg(long = "label", value_name = "WORD")]
+    labels: Option<Vec<String>>,
+    /// A task that must be done before; may be repeated, and together they replace all. Empty = none.
+    #[arg(long = "blocked-by", value_name = "TASK")]
+    blocked_by: Option<Vec<String>>,
+}
+
+pub(super) async fn run(context: &Context, command: TaskCommand) -> Result<Report, Failure> {
+    match command {
+        TaskCommand::List(args) => list(context, args).await,
+        TaskCommand::Show(args) => {
+            let client = context.client()?;
+            let id = resolve::task(&client, context.read(), args.project.as_deref(), &args.task).await?;
+            let found = client.task(context.read(), id).await?;
+            Ok(Output::One { item: task_view::task(&found.value), revision: Some(found.revision) }.into())
+        }
+        TaskCommand::Add(args) => task_edit::add(context, args).await,
+        TaskCommand::Set(args) => set(context, args).await,
+        TaskCommand::Move(args) => task_edit::move_task(context, args).await,
+        TaskCommand::Remove(args) => task_edit::remove(context, args).await,
+        TaskCommand::History(args) => {
+            let client = context.client()?;
+            let id = resolve::task(&client, context.read(), args.project.as_deref(), &args.task).await?;
+            let found = client.history(context.read(), id).await?;
+            let items = found.value.iter().map(task_view::version).collect();
+            let columns = &["event", "time", "author", "what", "detail"];
+            Ok(Output::List { columns, items, revision: Some(found.revision) }.into())
+        }
+    }
+}
+
+async fn list(context: &Context, args: ListArgs) -> Result<Report, Failure> {
+    let client = context.client()?;
+    let project = match &args.project {
+        Some(name) => Some(resolve::project(&client, context.read(), name).await?.value.id),
+        None => None,
+    };
+    let change = match &args.change {
+        Some(change) => Some(resolve::change(&client, context.read(), args.project.as_deref(), change).await?.id),
+        None => None,
+    };
+    let filter = TaskFilter {
+        project,
+        change,
+        status: args.status.map(Into::into),
+        assignee: args.assignee,
+        text: args.text,
+        limit: args.limit,
+    };
+    let found = client.tasks(context.read(), filter).await?;
+    let items: Vec<_> = found.value.tasks.iter().map(task_view::task).collect();
+    let more = format!("there are more than these {} tasks: narrow the filter, or raise --limit", items.len());
+    let failure = (found.value.is_truncated && args.limit == 0).then(|| Failure::new(Code::Limit, more));
+    let columns = &["id", "number", "status", "assignee", "priority", "change", "title"];
+    Ok(Report { output: Output::List { columns, items, revision: Some(found.revision) }, failure })
+}
+
+async fn set(context: &Context, args: SetArgs) -> Result<Report, Failure> {
+    let client = context.client()?;
+    let project = args.project.as_deref();
+    let mut blockers = Vec::new();
+    for text in args.fields.blocked_by.iter().flatten().filter(|text| !text.is_empty()) {
+        blockers.push(context.task_id(&client, project, text).await?);
+    }
+    let mut fields = plain_fields(&args.fields);
+    if args.fields.blocked_by.is_some() {
+        fields.push(TaskField::BlockedBy(blockers.into_iter().collect()));
+    }
+    // All names are resolved before the first task is set: a typing error changes nothing.
+    let mut tasks = Vec::new();
+    for text in &args.tasks {
+        tasks.push((text, context.task_id(&client, project, text).await?));
+    }
+    let expected = args.expected.map(Revision);
+    let (mut items, mut newest) = (Vec::new(), Revision(0));
+    for (text, task) in tasks {
+        let body = Body::SetTask { task, expected, fields: fields.clone() };
+        let (revision, _) = context.propose(&client, body, &format!("task {text}")).await?;
+        newest = newest.max(revision);
+        items.push(json!({ "id": task.to_string(), "task": text, "revision": revision.0 }));
+    }
+    Ok(Output::List { columns: &["id", "task", "revision"], items, revision: Some(newest) }.into())
+}
+
+/// The fields that need no look at the cluster.
+fn plain_fields(args: &FieldArgs) -> Vec<TaskField> {
+    let unless_empty = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let labels = |labels: &Vec<String>| labels.iter().filter_map(unless_empty).collect();
+    [
+        args.status.map(|status| TaskField::Status(status.into())),
+        args.assignee.as_ref().map(|name| TaskField::Assignee(unless_empty(name))),
+        args.priority.map(|priority| TaskField::Priority(priority.into())),
+        args.due.as_ref().map(|due| TaskField::Due(unless_empty(due))),
+        args.labels.as_ref().map(|all| TaskField::Labels(labels(all))),
+        args.note.clone().map(TaskField::Note),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

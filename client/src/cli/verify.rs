@@ -1,0 +1,126 @@
+//! `zyflow verify`: do all nodes hold the same state?
+//!
+//! Each node is asked for its digest at one revision. A node answers for its newest revision where it doesn't keep older
+//! digests, so while others write, the revisions may differ: then the newest of them is asked for again.
+
+use super::context::Context;
+use super::report::{Failure, Output, Report};
+use crate::client::Client;
+use crate::code::Code;
+use crate::error::ClientError;
+use crate::read::{Consistency, Read};
+use clap::Args;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use zyflow_api::v1;
+use zyflow_api::v1::admin_client::AdminClient;
+
+/// Pause before the digests are asked for again: writes that are under way get applied everywhere.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Also compute each digest again from the node's SQLite alone.
+    #[arg(long)]
+    recompute: bool,
+}
+
+pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<Report, Failure> {
+    let client = context.client()?;
+    let end = Instant::now() + context.within();
+    let left = || end.saturating_duration_since(Instant::now());
+    let read = Read { consistency: Consistency::Linearizable, at: None, within: context.within() };
+    let mut revision = client.revision(read).await?.0;
+    loop {
+        let answers = ask_all(&client, revision, args.recompute, left()).await;
+        let revisions: BTreeSet<u64> = answers.iter().flatten().map(|answer| answer.revision).collect();
+        if revisions.len() <= 1 {
+            return Ok(judge(&client, &answers));
+        }
+        if left() <= RETRY_PAUSE {
+            let message = "the nodes never stood at one revision while they were asked: verify again when less is \
+                           written, or with a longer --timeout";
+            return Err(Failure::new(Code::Timeout, message));
+        }
+        revision = revisions.last().copied().unwrap_or(revision);
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn ask_all(
+    client: &Client,
+    revision: u64,
+    recompute: bool,
+    within: Duration,
+) -> Vec<Result<v1::VerifyResponse, ClientError>> {
+    let ask = async |node| {
+        let request = v1::VerifyRequest { revision: Some(revision), recompute };
+        let call = |mut admin: AdminClient<_>| async move { admin.verify(request).await };
+        client.admin(node, within, call).await
+    };
+    futures::future::join_all((0..client.endpoints().len()).map(ask)).await
+}
+
+fn judge(client: &Client, answers: &[Result<v1::VerifyResponse, ClientError>]) -> Report {
+    let mut items = Vec::new();
+    let digest_of_most = most_common(answers.iter().flatten().map(|answer| answer.digest.as_slice()));
+    let (mut differing, mut unreachable) = (Vec::new(), None);
+    for (endpoint, answer) in client.endpoints().zip(answers) {
+        match answer {
+            Ok(answer) => {
+                let stored = answer.stored.as_ref().map(|stored| stored.matches);
+                let is_same = Some(answer.digest.as_slice()) == digest_of_most && stored != Some(false);
+                if !is_same {
+                    differing.push(format!("node {} ({endpoint})", answer.node_id));
+                }
+                items.push(json!({
+                    "node": answer.node_id, "endpoint": endpoint, "revision": answer.revision,
+                    "digest": hex(&answer.digest), "same": is_same, "stored_same": stored, "error": null,
+                }));
+            }
+            Err(error) => {
+                items.push(json!({
+                    "node": null, "endpoint": endpoint, "revision": null,
+                    "digest": null, "same": null, "stored_same": null, "error": error.to_string(),
+                }));
+                unreachable = Some(Failure::new(error.code(), format!("{endpoint} could not be compared: {error}")));
+            }
+        }
+    }
+    let failure = (!differing.is_empty()).then(|| {
+        let message = format!(
+            "{} differs from the others at the same revision: stop it, move its tables folder away and start it again, \
+             so that it is rebuilt from the log",
+            differing.join(", ")
+        );
+        Failure::new(Code::Differs, message)
+    });
+    let columns = &["node", "endpoint", "revision", "same", "stored_same", "digest", "error"];
+    Report { output: Output::List { columns, items, revision: None }, failure: failure.or(unreachable) }
+}
+
+/// The value that most nodes have; the smallest of several.
+fn most_common<'a>(digests: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+    let mut counts = std::collections::BTreeMap::<_, usize>::new();
+    digests.for_each(|digest| *counts.entry(digest).or_default() += 1);
+    counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(digest, _)| digest)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_majority_decides_which_node_differs() {
+        let most = |digests: &[&'static [u8]]| most_common(digests.iter().copied());
+        assert_eq!(most(&[b"a", b"b", b"b"]), Some(b"b".as_slice()));
+        assert_eq!(most(&[b"b", b"a"]), Some(b"a".as_slice()));
+        assert_eq!(most(&[]), None);
+    }
+}

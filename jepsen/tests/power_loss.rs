@@ -1,0 +1,287 @@
+//! Power cuts under the log: a child process writes to a log on an ext4 file system in a loop device, the power of that
+//! file system is cut, and after a new mount nothing that was acknowledged may be missing, and no start may be refused.
+//!
+//! Half of the cuts fall exactly between the write and the sync of a batch, with random pages of it written back, so
+//! that the tail of the WAL is torn and out of order. Needs root; says so and does nothing without.
+//! `ZYFLOW_POWER_CUTS` sets the number of cuts.
+#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, WaitOptions, waitpid};
+use tempfile::TempDir;
+use zyflow_storage::log::{
+    LogStore, PLANTED,
+    drill::{self, Model, Op, Random, Script},
+    failpoint,
+};
+use zyflow_storage::types::EntryPayload;
+
+const DIR: &str = "ZYFLOW_DRILL_DIR";
+const SCRIPT: &str = "ZYFLOW_DRILL_SCRIPT";
+const CUTS: &str = "ZYFLOW_POWER_CUTS";
+/// Enough for every kind of cut to occur, few enough for every test run.
+const CUTS_DEFAULT: u64 = 10;
+/// More than any child gets to before its power is cut.
+const OPERATIONS: u64 = 1_000_000;
+/// The size of the file system; it is a sparse file.
+const IMAGE_BYTES: u64 = 256 << 20;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Not a test of its own: what the child process runs. Without its environment there is nothing to do. It ends with an
+/// error when its disk is gone.
+#[tokio::test]
+async fn the_child() {
+    let (Ok(dir), Ok(script)) = (std::env::var(DIR), std::env::var(SCRIPT)) else { return };
+    drill::work(&drill::config(dir), &Script::decode(&script).unwrap(), OPERATIONS).await.unwrap();
+}
+
+/// An ext4 file system of its own.
+struct Disk {
+    folder: TempDir,
+}
+
+impl Disk {
+    /// `None`, with a notice, where loop devices can't be mounted.
+    fn new() -> Option<Self> {
+        let missing = if !rustix::process::geteuid().is_root() {
+            "it needs root"
+        } else if !Path::new("/dev/loop-control").exists() {
+            "there are no loop devices"
+        } else {
+            let folder = tempfile::tempdir().unwrap();
+            let disk = Self { folder };
+            std::fs::create_dir(disk.mount_point()).unwrap();
+            let image = std::fs::File::create(disk.image()).unwrap();
+            image.set_len(IMAGE_BYTES).unwrap();
+            if command("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), &disk.image()]) && disk.mount() {
+                return Some(disk);
+            }
+            "an ext4 image can't be made or mounted"
+        };
+        // Straight to the terminal: the notice must not be swallowed with the output of passed tests.
+        writeln!(std::io::stderr(), "SKIPPED: the power loss test did not run, {missing}").unwrap();
+        None
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.folder.path().join("mount")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.mount_point().join("log")
+    }
+
+    /// What the child wrote to its standard error.
+    fn errors(&self) -> PathBuf {
+        self.folder.path().join("errors")
+    }
+
+    fn mount(&self) -> bool {
+        command("mount", &["-o".as_ref(), "loop".as_ref(), &self.image(), &self.mount_point()])
+    }
+
+    /// Cuts the power, with random parts of the log's files written back.
+    fn cut(&self, seed: u64) {
+        let mut files = Vec::new();
+        for folder in [self.log(), self.log().join("rocks")] {
+            files.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let status = Command::new(env!("CARGO_BIN_EXE_powercut"))
+            .arg(self.mount_point())
+            .arg(seed.to_string())
+            .args(files.iter().filter(|path| path.is_file()))
+            .status();
+        assert!(status.unwrap().success(), "the power could not be cut");
+    }
+
+    /// Mounts the file system again, as after a start of the machine.
+    fn remount(&self) {
+        let deadline = Instant::now() + DEADLINE;
+        while !command("umount", &[&self.mount_point()]) {
+            assert!(Instant::now() < deadline, "the file system stays busy");
+        }
+        assert!(self.mount());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        command("umount", &["-l".as_ref(), &self.mount_point()]);
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            let kept = self.folder.path().display();
+            writeln!(std::io::stderr(), "the file system is kept for a look: {kept}").unwrap();
+        }
+    }
+}
+
+fn command(name: &str, arguments: &[&Path]) -> bool {
+    let status = Command::new(name).args(arguments).stderr(Stdio::null()).stdout(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A child at work, and the lines that it prints.
+struct Worker {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Worker {
+    fn start(disk: &Disk, script: &Script, environment: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_child", "--nocapture"])
+            .env(DIR, disk.log())
+            .env(SCRIPT, script.encode())
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(disk.errors()).unwrap())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for so many lines, and returns them.
+    fn acknowledges(&self, count: u64) -> String {
+        let line = |_| self.lines.recv_timeout(DEADLINE).expect("the child works") + "\n";
+        (0..count).map(line).collect()
+    }
+
+    /// Waits until the child stops at its failpoint.
+    fn stops(&self, disk: &Disk) {
+        let pid = Pid::from_child(&self.child);
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        let errors = || std::fs::read_to_string(disk.errors()).unwrap();
+        assert!(status.stopped(), "the child ended before its failpoint: {status:?}: {}", errors());
+    }
+
+    /// Kills the child and returns how much it had acknowledged, given the lines already read.
+    fn ends(mut self, mut output: String) -> u64 {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        for line in self.lines.iter() {
+            output += &line;
+            output.push('\n');
+        }
+        drill::acknowledged(&output).expect("the child opened the log")
+    }
+}
+
+/// Opens the log after a cut and says how many operations survived; in words, if too few, or if the start is refused.
+async fn survived(disk: &Disk, script: &Script, acknowledged: u64) -> Result<u64, String> {
+    let opened = LogStore::open(&drill::config(disk.log()));
+    let mut store = opened.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    let found = Model::read(&mut store).await.map_err(|error| error.to_string())?;
+    script.survived(acknowledged, &found)
+}
+
+/// The bytes of the WAL files as the cut left them.
+fn wal(disk: &Disk) -> Vec<u8> {
+    let files = std::fs::read_dir(disk.log().join("rocks")).unwrap().map(|entry| entry.unwrap().path());
+    let wals = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    wals.flat_map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+/// Whether the WAL holds pieces of operations that did not survive: the tail was torn, not just missing.
+fn was_torn(wal: &[u8], script: &Script, survivors: u64) -> bool {
+    let mut operations = script.operations();
+    for _ in 0..survivors {
+        operations.step();
+    }
+    let mut words = BTreeSet::new();
+    for _ in 0..2 * drill::WINDOW {
+        if let Op::Append(entries) = operations.step() {
+            for entry in entries {
+                if let EntryPayload::Normal(payload) = entry.payload {
+                    words.extend(payload.0.chunks_exact(8).map(<[u8]>::to_vec));
+                }
+            }
+        }
+    }
+    wal.windows(8).any(|window| words.contains(window))
+}
+
+/// Lets a child work, cuts the power, and says how much was acknowledged.
+fn work_and_cut(disk: &Disk, script: &Script, random: &mut Random, planted: &[(&str, &str)]) -> u64 {
+    let (worker, output) = if random.below(2) == 0 {
+        let armed = format!("{}:{}:stop", failpoint::AFTER_WRITE_BEFORE_SYNC, 1 + random.below(400));
+        let environment: Vec<_> = planted.iter().copied().chain([(failpoint::VARIABLE, armed.as_str())]).collect();
+        let worker = Worker::start(disk, script, &environment);
+        worker.stops(disk);
+        (worker, String::new())
+    } else {
+        let worker = Worker::start(disk, script, planted);
+        let output = worker.acknowledges(1 + random.below(600));
+        (worker, output)
+    };
+    disk.cut(random.next());
+    let acknowledged = worker.ends(output);
+    disk.remount();
+    acknowledged
+}
+
+#[tokio::test]
+async fn no_power_cut_loses_what_was_acknowledged_or_prevents_a_start() {
+    let Some(disk) = Disk::new() else { return };
+    let cuts = std::env::var(CUTS).map_or(CUTS_DEFAULT, |cuts| cuts.parse().unwrap());
+    LogStore::init(&drill::config(disk.log())).unwrap();
+    let mut random = Random(std::env::var("ZYFLOW_SEED").map_or(1, |seed| seed.parse().unwrap()));
+    let mut script = Script::new(random.next());
+    let (mut acknowledged, mut more, mut torn) = (0, 0, 0);
+    for cut in 1..=cuts {
+        let known = work_and_cut(&disk, &script, &mut random, &[]);
+        let wal = wal(&disk);
+        let mut survivors = survived(&disk, &script, known).await.unwrap_or_else(|error| panic!("cut {cut} of script {}, {known} acknowledged: {error}", script.encode()));
+        torn += u64::from(was_torn(&wal, &script, survivors));
+        if random.below(4) == 0 {
+            // What one start has found, the next one finds too, whatever happens in between.
+            let store = LogStore::open(&drill::config(disk.log())).unwrap();
+            disk.cut(random.next());
+            drop(store);
+            disk.remount();
+            survivors = survived(&disk, &script, survivors).await.unwrap_or_else(|error| panic!("second cut {cut}: {error}"));
+        }
+        (acknowledged, more) = (acknowledged + known, more + survivors - known);
+        script.crashed(survivors, random.next());
+    }
+    let summary = format!("{acknowledged} operations acknowledged, {more} more survived, {torn} torn tails");
+    writeln!(std::io::stderr(), "{cuts} power cuts: {summary}").unwrap();
+    assert!(torn > 0 || cuts < CUTS_DEFAULT, "no cut tore a tail: this test has lost its teeth");
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_sync_is_caught() {
+    let Some(disk) = Disk::new() else { return };
+    LogStore::init(&drill::config(disk.log())).unwrap();
+    let mut random = Random(3);
+    let mut script = Script::new(random.next());
+    for _ in 0..CUTS_DEFAULT {
+        let known = work_and_cut(&disk, &script, &mut random, &[(PLANTED, "log-nosync")]);
+        match survived(&disk, &script, known).await {
+            Ok(survivors) => script.crashed(survivors, random.next()),
+            Err(_) => return,
+        }
+    }
+    panic!("{CUTS_DEFAULT} power cuts did not show that nothing was ever synced");
+}

@@ -1,0 +1,370 @@
+//! One node, from its configuration to its end.
+//!
+//! ```text
+//!   thread "main":  consensus, peer port, API port        one thread on purpose: batches stay large
+//!   thread "files": checkouts, HTTP port                  may wait for files
+//!   their own:      log writer, SQLite writer             blocking IO
+//! ```
+//! Start: folder, keys, certificates, log, tables, consensus, ports, checkouts; whatever can be refused is refused before the
+//! first port opens. Stop, in the opposite order: checkouts first, so that no edit is half-way; the log last. A fatal error of
+//! log, tables or consensus ends the process with status 1: nothing is acknowledged any more.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tracing::{error, info, warn};
+use zyflow_checkout::{SealError, StateSeal};
+use zyflow_crypto::{
+    Acceptor, Connector, KeyRing, Lineage, LocalKey, Role, TlsFiles, TlsMaterial, load_key_file,
+};
+use zyflow_raft::{Consensus, ConsensusConfig};
+use zyflow_storage::layout::{Layout, LayoutError};
+use zyflow_storage::log::{Identity, LogConfig, LogHandle, LogStore};
+use zyflow_storage::tables::{Tables, TablesConfig};
+
+use crate::checkouts::{Checkouts, Setup, error_chain};
+use crate::cluster::NodeCluster;
+use crate::config::Config;
+use crate::http::{self, Probe};
+use crate::metrics::{Metrics, Readings};
+use crate::services::admin::{About, AdminService};
+use crate::services::propose::ProposeService;
+use crate::services::query::QueryService;
+use crate::services::watch::WatchService;
+use crate::stream::ApiStream;
+
+/// API handshakes and connections waiting to be served.
+const ACCEPTED_WAITING_MAX: usize = 256;
+
+/// HTTP/2 windows of the API port: a pipelined stream of large edits never waits for a window.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Why a node can't start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The runtime.
+    #[error("a runtime can't be made")]
+    Runtime(#[source] io::Error),
+    /// The lineage in the configuration.
+    #[error("node.lineage `{0}` is not a UUID; it must be the same on every node of the cluster")]
+    Lineage(String),
+    /// A part refused to start.
+    #[error("{what}")]
+    Part {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A port.
+    #[error("can't listen on {address} ({key}); is another process using it?")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The key in the configuration.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate is another node's.
+    #[error("the certificate {path} is for {found}, not for {expected}: make one for this node with certificates.sh")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What the configuration says.
+        expected: String,
+    },
+    /// A part failed while it ran.
+    #[error("the node had to stop: {0}; nothing that was acknowledged is lost, start it again after the cause is mended")]
+    Fatal(String),
+}
+
+fn part<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> RunError {
+    move |source| RunError::Part { what, source: Box::new(source) }
+}
+
+/// Runs the node until it is told to stop by SIGTERM or SIGINT, or has to.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run(config: Config) -> Result<(), RunError> {
+    let files = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("files")
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let main = Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let result = main.block_on(serve(config, files.handle().clone()));
+    stop_runtime(files);
+    result
+}
+
+fn stop_runtime(runtime: Runtime) {
+    // Whatever still waits on files has been told to stop; a hung network mount must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+}
+
+struct Storage {
+    layout: Layout,
+    log: LogStore,
+    tables: Tables,
+    local: Arc<LocalKey>,
+    ring: Arc<KeyRing>,
+    lineage: Lineage,
+}
+
+/// Opens everything below the data folder, making it at the first start.
+fn open_storage(config: &Config) -> Result<Storage, RunError> {
+    let lineage: Lineage =
+        config.node.lineage.parse().map_err(|_| RunError::Lineage(config.node.lineage.clone()))?;
+    let key = load_key_file(&config.node.key_file, &config.node.data).map_err(part("the data key can't be used"))?;
+    let ring = Arc::new(KeyRing::new(key));
+    let layout = match Layout::open(&config.node.data) {
+        Err(LayoutError::Missing { .. }) => Layout::create(&config.node.data, lineage, config.node.id),
+        opened => opened,
+    };
+    let layout = layout.map_err(part("the data folder can't be used"))?;
+    layout.expect(lineage, config.node.id).map_err(part("the data folder can't be used"))?;
+    let local = LocalKey::create_or_load(&layout.node_key_file(), &ring).map_err(part("the node's key can't be used"))?;
+    let local = Arc::new(local);
+    let identity = Identity { lineage: lineage.0, node: config.node.id };
+    let log_config = LogConfig { free_bytes_min: config.limits.disk_free_min.0, ..LogConfig::new(layout.log_dir(), identity) };
+    // A node that has tables and no log has lost its log, and with it its vote: that is for people to decide.
+    if !layout.log_dir().exists() && !layout.tables_dir().exists() {
+        LogStore::init(&log_config).map_err(part("the log can't be made"))?;
+    }
+    let log = LogStore::open(&log_config).map_err(part("the log can't be opened"))?;
+    let tables_config = TablesConfig::new(layout.tables_dir(), lineage);
+    let tables = Tables::open(tables_config, Arc::clone(&local), log.durable_watermark());
+    let tables = tables.map_err(part("the tables can't be opened"))?;
+    Ok(Storage { layout, log, tables, local, ring, lineage })
+}
+
+fn load_tls(config: &Config) -> Result<TlsMaterial, RunError> {
+    let files = TlsFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+    let material = TlsMaterial::load(&files, Some(&config.node.cluster)).map_err(part("the certificates can't be used"))?;
+    let found = material.identity();
+    if !found.role.is_node() || found.node_id != config.node.id {
+        let expected = format!("node {} of {}", config.node.id, config.node.cluster);
+        return Err(RunError::Certificate { path: files.cert, found: found.to_string(), expected });
+    }
+    Ok(material)
+}
+
+async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address: address.to_string(), key, source })
+}
+
+async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
+    let started = Instant::now();
+    let material = load_tls(&config)?;
+    let storage = open_storage(&config)?;
+    let (peer, api, web) = (
+        listen(config.peer.listen, "peer.listen").await?,
+        listen(config.api.listen, "api.listen").await?,
+        listen(config.http.listen, "http.listen").await?,
+    );
+    let metrics = Metrics::install().map_err(part("metrics"))?;
+    let acceptor = Acceptor::new(material.clone());
+    let connector = Connector::new(material);
+    let mut consensus_config = ConsensusConfig::new(
+        config.node.id,
+        config.node.cluster.clone(),
+        storage.lineage,
+        config.peer.advertise.clone(),
+        storage.layout.snapshots_dir(),
+    );
+    consensus_config.disk_free_bytes_min = config.limits.disk_free_min.0;
+    consensus_config.backlog_ops_max = config.limits.backlog_ops_max;
+    let log = storage.log.handle();
+    let Storage { layout, log: store, tables, local, ring, lineage } = storage;
+    let consensus =
+        Consensus::start(consensus_config, store, tables.clone(), ring, peer, acceptor.clone(), connector)
+            .await
+            .map_err(part("consensus can't start"))?;
+    let setup = Setup {
+        folder: layout.checkouts_dir(),
+        node_id: config.node.id,
+        lineage: lineage.to_string(),
+        rescan: config.limits.rescan_interval.0,
+        seal: Arc::new(LocalSeal(local)),
+        runtime: files.clone(),
+        connect: Box::new({
+            let (consensus, tables) = (consensus.clone(), tables.clone());
+            move || NodeCluster::new(consensus.clone(), tables.clone())
+        }),
+    };
+    let checkouts = Arc::new(Checkouts::start(setup).await.map_err(part("the checkouts can't be started"))?);
+    let (stop, stopped) = watch::channel(false);
+    let probe = NodeProbe { consensus: consensus.clone(), tables: tables.clone(), log, checkouts: Arc::clone(&checkouts), metrics };
+    let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
+    let about = About { config: config.clone(), lineage, started, runtime: files };
+    let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
+    let api = tokio::spawn(serve_api(api, acceptor, consensus.clone(), tables.clone(), admin, stopped));
+    info!(node = config.node.id, api = %config.api.listen, peer = %config.peer.listen, "node started");
+
+    let ended = until_told(&consensus).await;
+
+    checkouts.shutdown().await;
+    stop.send_replace(true);
+    if let Err(error) = web.await {
+        warn!(%error, "the http port ended badly");
+    }
+    consensus.shutdown().await;
+    api.abort();
+    if let Err(error) = tables.shutdown() {
+        warn!(error = %error_chain(&error), "the tables didn't close cleanly; they are checked at the next start");
+    }
+    drop(layout);
+    info!(node = config.node.id, "node stopped");
+    ended
+}
+
+/// Until a signal, or until the node has failed.
+async fn until_told(consensus: &Consensus) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
+    let mut fatal = consensus.fatal();
+    tokio::select! {
+        _ = terminate.recv() => { info!("told to stop"); Ok(()) }
+        _ = interrupt.recv() => { info!("told to stop"); Ok(()) }
+        failed = fatal.wait_for(Option::is_some) => {
+            let reason = failed.ok().and_then(|reason| reason.as_ref().map(ToString::to_string));
+            let reason = reason.unwrap_or_else(|| "consensus ended".to_owned());
+            error!(reason, "the node has failed");
+            Err(RunError::Fatal(reason))
+        }
+    }
+}
+
+/// Seals what checkouts remember of texts with the node's own key.
+struct LocalSeal(Arc<LocalKey>);
+
+impl StateSeal for LocalSeal {
+    fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+        self.0.seal(context, plaintext).map_err(|error| SealError(Box::new(error)))
+    }
+
+    fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        self.0.open(context, sealed).map_err(|error| SealError(Box::new(error)))
+    }
+}
+
+struct NodeProbe {
+    consensus: Consensus,
+    tables: Tables,
+    log: LogHandle,
+    checkouts: Arc<Checkouts>,
+    metrics: Metrics,
+}
+
+impl Probe for NodeProbe {
+    fn metrics(&self) -> String {
+        let status = self.consensus.status();
+        let (checkouts, files_unsynced) = self.checkouts.count();
+        self.metrics.render(&Readings {
+            term: status.term,
+            is_leader: status.role == zyflow_raft::Role::Leader,
+            has_leader: status.leader.is_some(),
+            last_log_index: status.last_log_index,
+            committed: status.committed,
+            applied: status.applied,
+            durable: status.durable,
+            flushed: self.tables.flushed().borrow().0,
+            backlog_ops: self.tables.backlog_ops(),
+            disk_free_bytes: self.log.free_space(),
+            checkouts,
+            files_unsynced,
+        })
+    }
+
+    fn unready(&self) -> Option<String> {
+        let status = self.consensus.status();
+        match (&status.fatal, status.leader) {
+            (Some(reason), _) => Some(format!("failed: {reason}")),
+            (None, None) => Some("no leader is known".to_owned()),
+            (None, Some(_)) => None,
+        }
+    }
+}
+
+/// Accepts API connections: any certificate of this cluster but an agent's without a project is let in; what it may do is
+/// decided per call.
+async fn accept_api(listener: TcpListener, acceptor: Acceptor, tx: mpsc::Sender<io::Result<ApiStream>>) {
+    loop {
+        let connection = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = tx.closed() => return,
+        };
+        let (connection, address) = match connection {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "a connection can't be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (acceptor, tx) = (acceptor.clone(), tx.clone());
+        tokio::spawn(async move {
+            match acceptor.accept(connection).await {
+                Ok(accepted) if accepted.peer.role == Role::Agent => {
+                    warn!(peer = %accepted.peer, "agents aren't served by this release");
+                }
+                // A closed channel means that the server is stopping.
+                Ok(accepted) => drop(tx.send(Ok(ApiStream::new(accepted.stream, accepted.peer))).await),
+                Err(error) => warn!(%address, error = %error_chain(&error), "a client was refused"),
+            }
+        });
+    }
+}
+
+async fn serve_api(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    consensus: Consensus,
+    tables: Tables,
+    admin: AdminService,
+    mut stopped: watch::Receiver<bool>,
+) {
+    use zyflow_api::MESSAGE_BYTES_MAX;
+    use zyflow_api::v1::{admin_server, propose_server, query_server, watch_server};
+    let (tx, rx) = mpsc::channel(ACCEPTED_WAITING_MAX);
+    tokio::spawn(accept_api(listener, acceptor, tx));
+    let propose = propose_server::ProposeServer::new(ProposeService::new(consensus.clone()));
+    let query = query_server::QueryServer::new(QueryService::new(consensus, tables.clone()));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<propose_server::ProposeServer<ProposeService>>().await;
+    health.set_serving::<query_server::QueryServer<QueryService>>().await;
+    let served = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(4_096)
+        .add_service(propose.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(query.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(watch_server::WatchServer::new(WatchService::new(tables)))
+        .add_service(admin_server::AdminServer::new(admin))
+        .add_service(health_service)
+        .serve_with_incoming_shutdown(ReceiverStream::new(rx).boxed(), async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        })
+        .await;
+    if let Err(error) = served {
+        error!(error = %error_chain(&error), "the API port ended badly");
+    }
+}

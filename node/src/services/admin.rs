@@ -1,0 +1,397 @@
+//! The Admin service: what this node knows, membership, and the checkouts of this machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle as Runtime;
+use tonic::{Request, Response, Status};
+use zyflow_api::ApiError;
+use zyflow_api::v1::admin_server::Admin;
+use zyflow_api::v1::{self, ErrorCode, NodeRole};
+use zyflow_checkout::{CheckoutStatus, FileState, Handle, Take};
+use zyflow_crypto::Lineage;
+use zyflow_machine::id::Revision;
+use zyflow_raft::{Consensus, Consistency, NodeInfo, Role};
+use zyflow_storage::tables::Tables;
+
+use crate::checkouts::{Binding, Checkouts, CheckoutsError, Policy};
+use crate::config::Config;
+use crate::services::{membership_error, read_error, tables_error};
+
+/// How long membership changes and waits for a revision may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a digest is recomputed until SQLite is at the newest revision.
+const RECOMPUTE_TRIES: usize = 10;
+
+/// What doesn't change while the node runs.
+pub struct About {
+    /// Its configuration.
+    pub config: Config,
+    /// The cluster's history.
+    pub lineage: Lineage,
+    /// When it started.
+    pub started: Instant,
+    /// Where blocking work may wait.
+    pub runtime: Runtime,
+}
+
+/// The service.
+pub struct AdminService {
+    about: About,
+    consensus: Consensus,
+    tables: Tables,
+    checkouts: Arc<Checkouts>,
+}
+
+impl AdminService {
+    /// Answers for this node.
+    #[must_use]
+    pub fn new(about: About, consensus: Consensus, tables: Tables, checkouts: Arc<Checkouts>) -> Self {
+        Self { about, consensus, tables, checkouts }
+    }
+
+    fn api_address(&self, node: u64) -> String {
+        if node == self.about.config.node.id { self.about.config.api.advertise.clone() } else { String::new() }
+    }
+
+    fn leader(&self) -> Option<v1::LeaderHint> {
+        self.consensus.status().leader.map(|node_id| v1::LeaderHint { node_id, api_address: self.api_address(node_id) })
+    }
+
+    fn members(&self) -> Vec<v1::Member> {
+        let status = self.consensus.status();
+        let member = |(id, address): (&u64, &String), voter| v1::Member {
+            node_id: *id,
+            peer_address: address.clone(),
+            api_address: self.api_address(*id),
+            voter,
+        };
+        let voters = status.voters.iter().map(|entry| member(entry, true));
+        let mut members: Vec<_> = voters.chain(status.learners.iter().map(|entry| member(entry, false))).collect();
+        members.sort_by_key(|member| member.node_id);
+        members
+    }
+
+    fn checkout_error(error: &CheckoutsError) -> Status {
+        let code = match error {
+            CheckoutsError::NotAFolder { .. } => ErrorCode::Invalid,
+            CheckoutsError::Bound { .. } => ErrorCode::Exists,
+            CheckoutsError::NoProject(_) | CheckoutsError::NotBound(_) => ErrorCode::NotFound,
+            CheckoutsError::TooMany
+            | CheckoutsError::List { .. }
+            | CheckoutsError::Damaged { .. }
+            | CheckoutsError::Engine { .. } => ErrorCode::Precondition,
+        };
+        ApiError::new(code, error.to_string()).into()
+    }
+
+    /// The digest of what SQLite holds against the one kept for the same revision. Under load SQLite is always a moment behind, so it is
+    /// tried a few times.
+    async fn recompute(&self) -> Result<v1::StoredDigest, Status> {
+        let tables = self.tables.clone();
+        let compared = self.about.runtime.spawn_blocking(move || {
+            for _ in 0..RECOMPUTE_TRIES {
+                tables.flush()?;
+                let (at, computed) = tables.recompute_digest()?;
+                let (kept_at, kept) = tables.digest()?;
+                if at == kept_at {
+                    return Ok(Some((at, computed, computed == kept)));
+                }
+            }
+            Ok(None)
+        });
+        let compared = compared.await.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
+        let Some((revision, digest, matches)) = compared.map_err(|error| tables_error(&error))? else {
+            let busy = "the state changes faster than it can be read: verify again when there is less to do";
+            return Err(ApiError::new(ErrorCode::Precondition, busy).into());
+        };
+        Ok(v1::StoredDigest { revision: revision.0, digest: digest.to_bytes().to_vec(), matches })
+    }
+
+    async fn handle(&self, path: &str) -> Result<Handle, Status> {
+        self.checkouts.handle(Path::new(path)).await.map_err(|error| Self::checkout_error(&error))
+    }
+}
+
+fn role(role: Role) -> NodeRole {
+    match role {
+        Role::Leader => NodeRole::Leader,
+        Role::Follower => NodeRole::Follower,
+        Role::Candidate => NodeRole::Candidate,
+        Role::Learner => NodeRole::Learner,
+        Role::Stopped => NodeRole::Stopped,
+    }
+}
+
+fn size(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+fn checkout(binding: &Binding, status: &CheckoutStatus) -> v1::Checkout {
+    let count = |is: fn(&FileState) -> bool| {
+        u32::try_from(status.files.iter().filter(|file| is(&file.state)).count()).unwrap_or(u32::MAX)
+    };
+    v1::Checkout {
+        path: binding.root.display().to_string(),
+        project: binding.project.clone(),
+        policy: match binding.policy {
+            Policy::Off => v1::WritePolicy::Off,
+            Policy::Clean => v1::WritePolicy::Clean,
+            Policy::Always => v1::WritePolicy::Always,
+        }
+        .into(),
+        paused: status.paused.clone().or_else(|| (!status.is_ready).then(|| "it is being looked at for the first time".to_owned())),
+        synced: count(|state| matches!(state, FileState::Synced)),
+        unsynced: count(|state| !matches!(state, FileState::Synced | FileState::Parked(_))),
+        parked: count(|state| matches!(state, FileState::Parked(_))),
+        conflicts: count(|state| matches!(state, FileState::NeedsTake)),
+    }
+}
+
+fn file(file: &zyflow_checkout::FileStatus) -> v1::CheckoutFile {
+    let (state, reason) = match &file.state {
+        FileState::Unknown => (v1::FileState::Unsynced, "it hasn't been looked at yet".to_owned()),
+        FileState::Synced => (v1::FileState::Synced, String::new()),
+        FileState::Syncing => (v1::FileState::Unsynced, "under way".to_owned()),
+        FileState::Unsynced(reason) => (v1::FileState::Unsynced, reason.clone()),
+        FileState::Parked(reason) => (v1::FileState::Parked, reason.clone()),
+        FileState::NeedsTake => (
+            v1::FileState::Conflict,
+            "it differs from the cluster's and was never agreed on: remove the checkout and add it again with --take cluster, local or merge".to_owned(),
+        ),
+        FileState::DeletionPending => (v1::FileState::Unsynced, "it is gone; the deletion spreads in a while".to_owned()),
+        FileState::DeletionHeld => {
+            (v1::FileState::Paused, "it is gone together with many others; bring them back, or confirm with a rescan".to_owned())
+        }
+    };
+    v1::CheckoutFile {
+        path: file.path.clone(),
+        state: state.into(),
+        reason,
+        revision: file.revision.map_or(0, |revision| revision.0),
+    }
+}
+
+fn deadline() -> tokio::time::Instant {
+    tokio::time::Instant::now() + ADMIN_TIMEOUT
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn node_status(&self, _: Request<v1::NodeStatusRequest>) -> Result<Response<v1::NodeStatusResponse>, Status> {
+        let status = self.consensus.status();
+        let config = &self.about.config;
+        Ok(Response::new(v1::NodeStatusResponse {
+            node_id: status.node_id,
+            cluster: config.node.cluster.clone(),
+            lineage: self.about.lineage.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role: role(status.role).into(),
+            leader: self.leader(),
+            term: status.term,
+            last_log_index: status.last_log_index,
+            committed: status.committed,
+            applied: status.applied,
+            durable: status.durable,
+            flushed: self.tables.flushed().borrow().0,
+            backlog_ops: size(self.tables.backlog_ops()),
+            millis_since_quorum_ack: status.millis_since_quorum_ack,
+            fatal: status.fatal,
+            members: self.members(),
+            api_address: config.api.advertise.clone(),
+            data: config.node.data.display().to_string(),
+            uptime_ms: u64::try_from(self.about.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }))
+    }
+
+    async fn cluster_status(
+        &self,
+        _: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+        let status = self.consensus.status();
+        let members = self.members().into_iter().map(|member| v1::MemberStatus {
+            leader: status.leader == Some(member.node_id),
+            matched: status.matched.get(&member.node_id).copied(),
+            member: Some(member),
+        });
+        Ok(Response::new(v1::ClusterStatusResponse {
+            cluster: self.about.config.node.cluster.clone(),
+            lineage: self.about.lineage.to_string(),
+            term: status.term,
+            leader: self.leader(),
+            members: members.collect(),
+        }))
+    }
+
+    async fn initialize(
+        &self,
+        request: Request<v1::InitializeRequest>,
+    ) -> Result<Response<v1::InitializeResponse>, Status> {
+        let config = &self.about.config;
+        let asked = request.into_inner().members;
+        let members: BTreeMap<u64, NodeInfo> = if asked.is_empty() {
+            BTreeMap::from([(config.node.id, NodeInfo { address: config.peer.advertise.clone() })])
+        } else {
+            asked.into_iter().map(|member| (member.node_id, NodeInfo { address: member.peer_address })).collect()
+        };
+        if members.iter().any(|(id, info)| *id == 0 || info.address.is_empty()) {
+            let error = ApiError::new(ErrorCode::Invalid, "every member needs an id from 1 up and a peer address");
+            return Err(error.into());
+        }
+        self.consensus.initialize(members).await.map_err(|error| membership_error(&error))?;
+        Ok(Response::new(v1::InitializeResponse {}))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let moved = self.consensus.transfer_leader(request.into_inner().to, deadline()).await;
+        moved.map_err(|error| membership_error(&error))?;
+        Ok(Response::new(v1::TransferLeaderResponse {}))
+    }
+
+    async fn add_learner(
+        &self,
+        request: Request<v1::AddLearnerRequest>,
+    ) -> Result<Response<v1::AddLearnerResponse>, Status> {
+        let member = request.into_inner().member;
+        let member = member.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "say which node: its id and peer address"))?;
+        let added = self.consensus.add_learner(member.node_id, member.peer_address, deadline()).await;
+        added.map_err(|error| membership_error(&error))?;
+        Ok(Response::new(v1::AddLearnerResponse { revision: self.consensus.status().committed }))
+    }
+
+    async fn change_membership(
+        &self,
+        request: Request<v1::ChangeMembershipRequest>,
+    ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
+        let request = request.into_inner();
+        let wanted: BTreeSet<u64> = request.voters.into_iter().collect();
+        let voters: BTreeSet<u64> = self.consensus.status().voters.into_keys().collect();
+        let (joining, leaving): (BTreeSet<u64>, BTreeSet<u64>) =
+            (&wanted - &voters, &voters - &wanted);
+        if wanted.is_empty() {
+            return Err(ApiError::new(ErrorCode::Invalid, "a cluster needs at least one voter").into());
+        }
+        if !joining.is_empty() {
+            self.consensus.promote(joining, deadline()).await.map_err(|error| membership_error(&error))?;
+        }
+        if !leaving.is_empty() {
+            self.consensus.demote(leaving.clone(), deadline()).await.map_err(|error| membership_error(&error))?;
+            if !request.keep_learners {
+                self.consensus.remove(leaving, deadline()).await.map_err(|error| membership_error(&error))?;
+            }
+        }
+        Ok(Response::new(v1::ChangeMembershipResponse { revision: self.consensus.status().committed }))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyResponse>, Status> {
+        let request = request.into_inner();
+        if let Some(revision) = request.revision {
+            let barrier = self.consensus.read_barrier(Consistency::AtLeast(Revision(revision)), deadline()).await;
+            barrier.map_err(|error| read_error(&error))?;
+        }
+        let stored = if request.recompute { Some(self.recompute().await?) } else { None };
+        let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
+        Ok(Response::new(v1::VerifyResponse {
+            node_id: self.about.config.node.id,
+            revision: revision.0,
+            digest: digest.to_bytes().to_vec(),
+            stored,
+        }))
+    }
+
+    async fn checkout_add(
+        &self,
+        request: Request<v1::CheckoutAddRequest>,
+    ) -> Result<Response<v1::CheckoutAddResponse>, Status> {
+        let request = request.into_inner();
+        let take = match request.take() {
+            v1::Take::Unspecified => None,
+            v1::Take::Cluster => Some(Take::Cluster),
+            v1::Take::Local => Some(Take::Local),
+            v1::Take::Merge => Some(Take::Merge),
+        };
+        let policy = match request.policy() {
+            v1::WritePolicy::Unspecified | v1::WritePolicy::Clean => Policy::Clean,
+            v1::WritePolicy::Off => Policy::Off,
+            v1::WritePolicy::Always => Policy::Always,
+        };
+        // What the caller just made must be known here: its project above all.
+        let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline()).await;
+        barrier.map_err(|error| read_error(&error))?;
+        let path = Path::new(&request.path);
+        let added = self.checkouts.add(path, &request.project, policy, take).await;
+        added.map_err(|error| Self::checkout_error(&error))?;
+        let all = self.checkouts.all().await;
+        let root = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let added = all.iter().find(|(binding, _)| binding.root == root);
+        let checkout = added.map(|(binding, handle)| checkout(binding, &handle.status()));
+        Ok(Response::new(v1::CheckoutAddResponse { checkout }))
+    }
+
+    async fn checkout_list(
+        &self,
+        _: Request<v1::CheckoutListRequest>,
+    ) -> Result<Response<v1::CheckoutListResponse>, Status> {
+        let all = self.checkouts.all().await;
+        let checkouts = all.iter().map(|(binding, handle)| checkout(binding, &handle.status())).collect();
+        Ok(Response::new(v1::CheckoutListResponse { checkouts }))
+    }
+
+    async fn checkout_status(
+        &self,
+        request: Request<v1::CheckoutStatusRequest>,
+    ) -> Result<Response<v1::CheckoutStatusResponse>, Status> {
+        let wanted = request.into_inner().path;
+        if let Some(path) = &wanted {
+            self.handle(path).await?;
+        }
+        let root = wanted.map(|path| std::fs::canonicalize(&path).unwrap_or_else(|_| path.into()));
+        let all = self.checkouts.all().await;
+        let items = all.iter().filter(|(binding, _)| root.as_ref().is_none_or(|root| binding.root == *root));
+        let items = items.map(|(binding, handle)| {
+            let status = handle.status();
+            let files = status.files.iter().map(file).collect();
+            v1::checkout_status_response::Item { checkout: Some(checkout(binding, &status)), files }
+        });
+        Ok(Response::new(v1::CheckoutStatusResponse { checkouts: items.collect() }))
+    }
+
+    async fn checkout_pause(
+        &self,
+        request: Request<v1::CheckoutPauseRequest>,
+    ) -> Result<Response<v1::CheckoutPauseResponse>, Status> {
+        self.handle(&request.into_inner().path).await?.pause();
+        Ok(Response::new(v1::CheckoutPauseResponse {}))
+    }
+
+    async fn checkout_resume(
+        &self,
+        request: Request<v1::CheckoutResumeRequest>,
+    ) -> Result<Response<v1::CheckoutResumeResponse>, Status> {
+        self.handle(&request.into_inner().path).await?.resume();
+        Ok(Response::new(v1::CheckoutResumeResponse {}))
+    }
+
+    async fn checkout_rescan(
+        &self,
+        request: Request<v1::CheckoutRescanRequest>,
+    ) -> Result<Response<v1::CheckoutRescanResponse>, Status> {
+        self.handle(&request.into_inner().path).await?.rescan();
+        Ok(Response::new(v1::CheckoutRescanResponse {}))
+    }
+
+    async fn checkout_remove(
+        &self,
+        request: Request<v1::CheckoutRemoveRequest>,
+    ) -> Result<Response<v1::CheckoutRemoveResponse>, Status> {
+        let removed = self.checkouts.remove(Path::new(&request.into_inner().path)).await;
+        removed.map_err(|error| Self::checkout_error(&error))?;
+        Ok(Response::new(v1::CheckoutRemoveResponse {}))
+    }
+}

@@ -1,0 +1,28 @@
+//! Clusters of real nodes in one process: real log, real tables, real TLS on loopback. Nothing sleeps; everything waits for
+//! a condition, with a deadline.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::large_futures,
+    reason = "a failing test should panic, and its numbers are small"
+)]
+
+#[path = "cluster/support/mod.rs"]
+mod support;
+
+#[path = "cluster/failover.rs"]
+mod failover;
+#[path = "cluster/gate.rs"]
+mod gate;
+#[path = "cluster/network.rs"]
+mod network;
+#[path = "cluster/obstacles.rs"]
+mod obstacles;
+#[path = "cluster/propose.rs"]
+mod propose;
+#[path = "cluster/read.rs"]
+mod read;
+#[path = "cluster/snapshot.rs"]
+mod snapshot;

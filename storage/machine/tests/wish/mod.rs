@@ -1,0 +1,288 @@
+//! Random commands. A wish names records by number; it becomes a command once it is known which records there are.
+
+use crate::harness::{Node, command};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use std::collections::BTreeSet;
+use zyflow_machine::command::{Anchor, BlockOp, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::id::{EventId, RecordId, RequestId, Revision, SessionId};
+use zyflow_machine::record::{ConflictClass, Kind, Priority, Status};
+use zyflow_machine::view::View;
+
+/// What a command may refer to: the state before its batch.
+pub struct Ids {
+    projects: Vec<RecordId>,
+    /// Each with its blocks, deleted ones included.
+    changes: Vec<(RecordId, Vec<RecordId>)>,
+    sessions: Vec<SessionId>,
+    revision: Revision,
+}
+
+impl Ids {
+    pub fn of(node: &Node) -> Self {
+        let of_kind = |wanted: Kind| node.view.records().filter(move |(_, record)| record.kind() == wanted);
+        let blocks = |change| {
+            let mut all = Vec::new();
+            let mut after: Option<Vec<u8>> = None;
+            while let Some((order, id)) = node.view.next(Kind::Block, change, after.as_deref()).unwrap() {
+                all.push(id);
+                after = Some(order);
+            }
+            all
+        };
+        Self {
+            projects: of_kind(Kind::Project).map(|(id, _)| id).collect(),
+            changes: of_kind(Kind::Change).map(|(id, _)| (id, blocks(id))).collect(),
+            sessions: node.machine.sessions().map(|(id, _)| id).collect(),
+            revision: node.machine.revision(),
+        }
+    }
+
+    /// One in thirty-two is a record that there never is.
+    fn pick(known: &[RecordId], index: Index) -> RecordId {
+        let nowhere = RecordId(EventId::new(Revision(1 << 40), 7).unwrap());
+        if known.is_empty() || index.index(32) == 0 { nowhere } else { known[index.index(known.len())] }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Wish {
+    request: Option<(Index, u64)>,
+    body: BodyWish,
+}
+
+#[derive(Clone, Debug)]
+enum BodyWish {
+    OpenSession,
+    CloseSession,
+    CreateProject(String),
+    CreateChange(Index, String, Vec<NewBlock>),
+    DeleteChange(Index, u64),
+    Edit { change: Index, age: u64, is_strict: bool, ops: Vec<OpWish>, conflicts: Vec<Index> },
+    SetTask { change: Index, block: Index, age: Option<u64>, fields: Vec<FieldWish> },
+}
+
+#[derive(Clone, Debug)]
+enum OpWish {
+    Insert(AnchorWish, NewBlock),
+    SetText(Index, NewBlock),
+    SetMark(Index, String, Option<Status>),
+    Move(Index, AnchorWish),
+    Delete(Index),
+}
+
+#[derive(Clone, Debug)]
+enum AnchorWish {
+    Start,
+    After(Index),
+    AfterNew(u32),
+}
+
+#[derive(Clone, Debug)]
+enum FieldWish {
+    Plain(TaskField),
+    BlockedBy(Vec<Index>),
+}
+
+impl Wish {
+    /// The command, for the state that has these records.
+    pub fn resolve(self, ids: &Ids) -> Command {
+        let request = self.request.map(|(session, seq)| {
+            let none = SessionId(EventId::new(Revision(1 << 40), 9).unwrap());
+            let known = (!ids.sessions.is_empty()).then(|| ids.sessions[session.index(ids.sessions.len())]);
+            RequestId { session: known.unwrap_or(none), seq }
+        });
+        Command { request, ..command(self.body.resolve(ids)) }
+    }
+}
+
+impl BodyWish {
+    fn resolve(self, ids: &Ids) -> Body {
+        let base = |age: u64| Revision(ids.revision.0.saturating_sub(age));
+        let changes: Vec<RecordId> = ids.changes.iter().map(|(id, _)| *id).collect();
+        let all: Vec<RecordId> = ids.changes.iter().flat_map(|(_, blocks)| blocks.clone()).collect();
+        let of = |change| ids.changes.iter().find(|(id, _)| *id == change).map_or(&[][..], |(_, blocks)| blocks);
+        match self {
+            Self::OpenSession => Body::OpenSession,
+            Self::CloseSession => Body::CloseSession,
+            Self::CreateProject(name) => Body::CreateProject { name, files: vec!["*.md".to_owned()] },
+            Self::CreateChange(project, path, blocks) => {
+                Body::CreateChange { project: Ids::pick(&ids.projects, project), path, blocks }
+            }
+            Self::DeleteChange(change, age) => {
+                Body::DeleteChange { change: Ids::pick(&changes, change), base: base(age) }
+            }
+            Self::Edit { change, age, is_strict, ops, conflicts } => {
+                let change = Ids::pick(&changes, change);
+                let blocks = of(change);
+                Body::Edit {
+                    change,
+                    base: base(age),
+                    mode: if is_strict { EditMode::Strict } else { EditMode::Merge },
+                    ops: ops.into_iter().map(|op| op.resolve(blocks)).collect(),
+                    conflicts: conflicts.into_iter().map(|block| conflict(Ids::pick(blocks, block))).collect(),
+                }
+            }
+            Self::SetTask { change, block, age, fields } => Body::SetTask {
+                task: Ids::pick(of(Ids::pick(&changes, change)), block),
+                expected: age.map(base),
+                fields: fields.into_iter().map(|field| field.resolve(&all)).collect(),
+            },
+        }
+    }
+}
+
+fn conflict(block: RecordId) -> NewConflict {
+    NewConflict {
+        block: Some(block),
+        class: ConflictClass::Data,
+        field: "text".to_owned(),
+        base: None,
+        spec: Some("mine".to_owned()),
+        runtime: Some("theirs".to_owned()),
+    }
+}
+
+impl OpWish {
+    fn resolve(self, blocks: &[RecordId]) -> BlockOp {
+        let anchor = |anchor: AnchorWish| match anchor {
+            AnchorWish::Start => Anchor::Start,
+            AnchorWish::After(block) => Anchor::After(Ids::pick(blocks, block)),
+            AnchorWish::AfterNew(number) => Anchor::AfterNew(number),
+        };
+        match self {
+            Self::Insert(after, block) => BlockOp::Insert { after: anchor(after), block },
+            Self::SetText(block, NewBlock { kind, lead, text, .. }) => {
+                BlockOp::SetText { block: Ids::pick(blocks, block), kind, lead, text }
+            }
+            Self::SetMark(block, mark, status) => BlockOp::SetMark { block: Ids::pick(blocks, block), mark, status },
+            Self::Move(block, after) => BlockOp::Move { block: Ids::pick(blocks, block), after: anchor(after) },
+            Self::Delete(block) => BlockOp::Delete { block: Ids::pick(blocks, block) },
+        }
+    }
+}
+
+impl FieldWish {
+    fn resolve(self, all: &[RecordId]) -> TaskField {
+        match self {
+            Self::Plain(field) => field,
+            Self::BlockedBy(tasks) => {
+                TaskField::BlockedBy(tasks.into_iter().map(|task| Ids::pick(all, task)).collect::<BTreeSet<_>>())
+            }
+        }
+    }
+}
+
+fn new_block() -> impl Strategy<Value = NewBlock> {
+    let task = (mark(), "[a-d]{1,2}").prop_map(|(mark, text)| NewBlock {
+        kind: 2,
+        lead: "- [".to_owned(),
+        mark,
+        text: format!("] {text}\n"),
+    });
+    let prose = (prop::sample::select(vec![1_u8, 3, 4, 99]), "[a-d]{0,2}").prop_map(|(kind, text)| NewBlock {
+        kind,
+        lead: String::new(),
+        mark: String::new(),
+        text: text + "\n",
+    });
+    prop_oneof![6 => task, 3 => prose, 1 => any::<(u8, String, String, String)>().prop_map(|(kind, lead, mark, text)| NewBlock {
+        kind,
+        lead,
+        mark,
+        text,
+    })]
+}
+
+fn mark() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["x", "X", " ", "-", "", "v"]).prop_map(str::to_owned)
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    prop::sample::select(vec![
+        Status::Todo,
+        Status::InProgress,
+        Status::Review,
+        Status::Blocked,
+        Status::Done,
+        Status::Cancelled,
+        Status::Archived,
+    ])
+}
+
+fn anchor() -> impl Strategy<Value = AnchorWish> {
+    prop_oneof![
+        1 => Just(AnchorWish::Start),
+        4 => any::<Index>().prop_map(AnchorWish::After),
+        2 => (0_u32..3).prop_map(AnchorWish::AfterNew),
+    ]
+}
+
+fn op() -> impl Strategy<Value = OpWish> {
+    prop_oneof![
+        (anchor(), new_block()).prop_map(|(anchor, block)| OpWish::Insert(anchor, block)),
+        (any::<Index>(), new_block()).prop_map(|(block, new)| OpWish::SetText(block, new)),
+        (any::<Index>(), mark(), prop::option::of(status()))
+            .prop_map(|(block, mark, status)| OpWish::SetMark(block, mark, status)),
+        (any::<Index>(), anchor()).prop_map(|(block, anchor)| OpWish::Move(block, anchor)),
+        any::<Index>().prop_map(OpWish::Delete),
+    ]
+}
+
+fn field() -> impl Strategy<Value = FieldWish> {
+    let plain = prop_oneof![
+        3 => status().prop_map(TaskField::Status),
+        1 => prop::option::of("[ab]").prop_map(TaskField::Assignee),
+        1 => prop::option::of(Just(Priority::High)).prop_map(TaskField::Priority),
+        1 => prop::option::of("2026-1[0-4]-[0-3]0").prop_map(TaskField::Due),
+        1 => prop::collection::btree_set("[ab]", 0..3).prop_map(TaskField::Labels),
+        1 => "[ab]{0,2}".prop_map(TaskField::Note),
+    ];
+    prop_oneof![
+        6 => plain.prop_map(FieldWish::Plain),
+        2 => prop::collection::vec(any::<Index>(), 0..3).prop_map(FieldWish::BlockedBy),
+    ]
+}
+
+fn age() -> impl Strategy<Value = u64> {
+    prop_oneof![5 => Just(0), 4 => 1_u64..4, 1 => 4_u64..40]
+}
+
+fn body() -> impl Strategy<Value = BodyWish> {
+    let path =
+        prop::sample::select(vec!["a/tasks.md", "b/tasks.md", "A/tasks.md", "c.md", "../d.md"]).prop_map(str::to_owned);
+    let blocks = prop::collection::vec(new_block(), 0..6);
+    let edit = (
+        any::<Index>(),
+        age(),
+        prop::bool::weighted(0.1),
+        prop::collection::vec(op(), 0..5),
+        prop::collection::vec(any::<Index>(), 0..2),
+    );
+    let set =
+        (any::<Index>(), any::<Index>(), prop::option::weighted(0.3, age()), prop::collection::vec(field(), 0..4));
+    prop_oneof![
+        2 => Just(BodyWish::OpenSession),
+        1 => Just(BodyWish::CloseSession),
+        2 => "[pq]".prop_map(BodyWish::CreateProject),
+        5 => (any::<Index>(), path, blocks).prop_map(|(project, path, blocks)| BodyWish::CreateChange(project, path, blocks)),
+        1 => (any::<Index>(), age()).prop_map(|(change, age)| BodyWish::DeleteChange(change, age)),
+        16 => edit.prop_map(|(change, age, is_strict, ops, conflicts)| BodyWish::Edit { change, age, is_strict, ops, conflicts }),
+        8 => set.prop_map(|(change, block, age, fields)| BodyWish::SetTask { change, block, age, fields }),
+    ]
+}
+
+/// One command, half of them requests of a session.
+pub fn wish() -> impl Strategy<Value = Wish> {
+    let request = prop::option::of((any::<Index>(), prop_oneof![20 => 0_u64..20, 1 => 200_u64..600]));
+    (request, body()).prop_map(|(request, body)| Wish { request, body })
+}
+
+/// Entries of a few commands each, after a project has been made.
+pub fn batches() -> impl Strategy<Value = Vec<Vec<Wish>>> {
+    let first = Wish { request: None, body: BodyWish::CreateProject("p".to_owned()) };
+    prop::collection::vec(prop::collection::vec(wish(), 1..6), 1..20).prop_map(move |mut rest| {
+        rest.insert(0, vec![first.clone()]);
+        rest
+    })
+}

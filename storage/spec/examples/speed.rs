@@ -1,0 +1,64 @@
+//! Measures parse and print, and the diff and merge of one edit in a large file: `cargo run --release --example speed -p zyflow-spec`.
+
+#![expect(
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "a measurement reads the clock and reports; the library doesn't"
+)]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use zyflow_spec::{Document, Known, diff, merge3, parse};
+
+const ROUNDS: u32 = 20;
+
+fn main() {
+    let lines = |section: usize| {
+        let task =
+            |task| format!("- [ ] {section}.{task} Write part {task} of the durable log for section {section}\n");
+        let tasks: Vec<String> = (1..9).map(task).collect();
+        format!("## {section}. Section {section}\n\n{}\n", tasks.concat())
+    };
+    let text: String = (1..910).map(lines).collect::<Vec<_>>().concat();
+    let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    println!("{} lines, {bytes} bytes", text.lines().count());
+    let parsing = best(|| drop(black_box(parse(black_box(&text)).print())));
+    println!("parse + print: {:.0} MB/s", f64::from(bytes) / 1e6 / parsing.as_secs_f64());
+    let base: Vec<Known<usize>> = known(parse(&text));
+    let ticked = parse(&text.replacen("- [ ] 455.4", "- [x] 455.4", 1));
+    report("diff of one tick", || drop(black_box(diff(&base, &ticked))));
+    let both = parse(&text.replacen("- [ ] 3.4 Write", "- [x] 3.4 Read", 1).replacen(
+        "- [ ] 900.4 Write",
+        "- [ ] 900.4 Read",
+        1,
+    ));
+    report("diff of two edits far apart", || drop(black_box(diff(&base, &both))));
+    let other = known(parse(&text.replacen("- [ ] 700.4", "- [x] 700.4", 1)));
+    report("merge of one tick", || drop(black_box(merge3(&base, &ticked, &other))));
+    report("merge of two edits far apart", || drop(black_box(merge3(&base, &both, &other))));
+    let rewritten = parse(&text.replace("Write part", "Compose piece").replace("durable", "lasting"));
+    report("diff of a rewrite of every line", || drop(black_box(diff(&base, &rewritten))));
+    for unit in ["#\n", "\n", "a\n", "- [ ] a b c d\n"] {
+        let (one, two) = (unit.repeat((1 << 20) / unit.len()), unit.to_uppercase().repeat((1 << 20) / unit.len()));
+        let base = known(parse(&one));
+        report(&format!("diff of 1 MiB of {unit:?} against another"), || drop(black_box(diff(&base, &parse(&two)))));
+    }
+}
+
+fn known(document: Document) -> Vec<Known<usize>> {
+    document.blocks.into_iter().enumerate().map(|(id, block)| Known { id, block }).collect()
+}
+
+fn best(run: impl Fn()) -> Duration {
+    let time = || {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..ROUNDS).map(|_| time()).min().unwrap_or_default()
+}
+
+fn report(what: &str, run: impl Fn()) {
+    println!("{what}: {:.3} ms", best(run).as_secs_f64() * 1e3);
+}

@@ -1,0 +1,241 @@
+//! The folder of a node's snapshots.
+//!
+//! A name says what a snapshot covers, so that they sort; what is under a final name is complete. Files that are being
+//! written carry another ending, and are deleted at the next start.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fs_err as fs;
+use zyflow_crypto::{KeyRing, Lineage};
+use zyflow_machine::Digest;
+
+use super::SnapshotError;
+use super::format::{self, Header, Item, Reader};
+use crate::layout::sync_folder;
+use crate::tables::{Position, SnapshotSource};
+
+const ENDING: &str = ".snapshot";
+const TEMPORARY_ENDING: &str = ".tmp";
+
+/// What a snapshot covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// The newest entry that it covers.
+    pub position: Position,
+    /// The membership at that entry, and the entry that brought it.
+    pub membership: Option<(Position, Vec<u8>)>,
+    /// The file.
+    pub file: PathBuf,
+    /// How long the file is.
+    pub bytes: u64,
+    /// The digest of the state.
+    pub digest: Digest,
+    /// A name that no other snapshot has.
+    pub id: String,
+}
+
+/// The folder; clones share it.
+#[derive(Clone, Debug)]
+pub struct SnapshotStore {
+    dir: Arc<Path>,
+    kept: usize,
+}
+
+impl SnapshotStore {
+    /// Opens the folder, makes it if it isn't there, and deletes what was not finished. The newest `kept` snapshots stay, at
+    /// least one.
+    ///
+    /// # Errors
+    /// The file system fails.
+    pub fn open(dir: &Path, kept: usize) -> Result<Self, SnapshotError> {
+        fs::create_dir_all(dir).map_err(SnapshotError::file("create", dir))?;
+        for path in files(dir, TEMPORARY_ENDING)? {
+            fs::remove_file(&path).map_err(SnapshotError::file("remove", &path))?;
+        }
+        Ok(Self { dir: dir.into(), kept: kept.max(1) })
+    }
+
+    /// The files, newest first.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn list(&self) -> Result<Vec<PathBuf>, SnapshotError> {
+        let mut found = files(&self.dir, ENDING)?;
+        found.sort_unstable();
+        found.reverse();
+        Ok(found)
+    }
+
+    /// The newest snapshot, by its header.
+    ///
+    /// # Errors
+    /// It can't be read or opened.
+    pub fn newest(&self, ring: &KeyRing, lineage: &Lineage) -> Result<Option<SnapshotMeta>, SnapshotError> {
+        self.list()?.first().map(|path| meta(path, ring, lineage)).transpose()
+    }
+
+    /// Reads a snapshot to its last byte.
+    ///
+    /// # Errors
+    /// Any byte of it is wrong, missing or too many.
+    pub fn verify(&self, file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<SnapshotMeta, SnapshotError> {
+        let (header, id) = verify(file, ring, lineage)?;
+        meta_of(file, &header, id)
+    }
+
+    /// Begins a snapshot that another node sends.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub fn receive(&self) -> Result<IncomingSnapshot, SnapshotError> {
+        let path = self.temporary(format::mint_id()?);
+        let file = fs::File::create(&path).map_err(SnapshotError::file("create", &path))?;
+        Ok(IncomingSnapshot { store: self.clone(), path, file })
+    }
+
+    /// Writes a snapshot, and deletes those that are too many then.
+    pub(super) fn add(
+        &self,
+        source: &SnapshotSource,
+        ring: &KeyRing,
+        lineage: &Lineage,
+    ) -> Result<SnapshotMeta, SnapshotError> {
+        let id = format::mint_id()?;
+        let temporary = Temporary(self.temporary(id));
+        format::write(&temporary.0, id, source, ring, lineage)?;
+        self.adopt(&temporary.0, source.state.position, id).and_then(|path| meta(&path, ring, lineage))
+    }
+
+    /// Gives a complete and synced file its final name.
+    fn adopt(&self, temporary: &Path, position: Position, id: [u8; 16]) -> Result<PathBuf, SnapshotError> {
+        let path = self.dir.join(format!("{}{ENDING}", name_of(position, id)));
+        fs::rename(temporary, &path).map_err(SnapshotError::file("rename", temporary))?;
+        sync_folder(&self.dir).map_err(SnapshotError::file("sync", &self.dir))?;
+        for surplus in self.list()?.iter().skip(self.kept) {
+            fs::remove_file(surplus).map_err(SnapshotError::file("remove", surplus))?;
+        }
+        Ok(path)
+    }
+
+    fn temporary(&self, id: [u8; 16]) -> PathBuf {
+        self.dir.join(format!("{}{TEMPORARY_ENDING}", hex(&id)))
+    }
+}
+
+/// A snapshot that is being received. Nothing of it stays if it is dropped.
+#[derive(Debug)]
+pub struct IncomingSnapshot {
+    store: SnapshotStore,
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl IncomingSnapshot {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// They can't be written.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.file.write_all(bytes).map_err(SnapshotError::file("write", &self.path))
+    }
+
+    /// Verifies the file to its last byte, and keeps it among the others.
+    ///
+    /// # Errors
+    /// Any byte of it is wrong, missing or too many; then nothing of it stays.
+    pub fn finish(self, ring: &KeyRing, lineage: &Lineage) -> Result<SnapshotMeta, SnapshotError> {
+        self.file.sync_all().map_err(SnapshotError::file("sync", &self.path))?;
+        let (header, id) = verify(&self.path, ring, lineage)?;
+        let path = self.store.adopt(&self.path, header.state.position, id)?;
+        meta_of(&path, &header, id)
+    }
+}
+
+impl Drop for IncomingSnapshot {
+    fn drop(&mut self) {
+        remove_if_there(&self.path);
+    }
+}
+
+/// A file that goes when this does, unless it has another name by then.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        remove_if_there(&self.0);
+    }
+}
+
+fn remove_if_there(path: &Path) {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        // It is deleted at the next start.
+        Err(error) => tracing::warn!(%error, "a temporary snapshot can't be removed"),
+    }
+}
+
+/// What a snapshot covers, by its header alone.
+pub(super) fn meta(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<SnapshotMeta, SnapshotError> {
+    let mut reader = Reader::open(file, ring, lineage)?;
+    let header = reader.header()?;
+    meta_of(file, &header, reader.id)
+}
+
+fn verify(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<(Header, [u8; 16]), SnapshotError> {
+    let mut reader = Reader::open(file, ring, lineage)?;
+    let header = reader.header()?;
+    let mut last = None;
+    while let Some(item) = reader.next()? {
+        match item {
+            Item::Version(given) => {
+                if last >= Some(given.version) {
+                    return Err(SnapshotError::damaged(file, "its versions are out of order"));
+                }
+                last = Some(given.version);
+                given.body.row(given.version, given.id, given.previous)?;
+            }
+            Item::Session(id, bytes) => {
+                zyflow_machine::session::digest_of_saved(id, &bytes)
+                    .map_err(|error| SnapshotError::damaged(file, error.to_string()))?;
+            }
+        }
+    }
+    Ok((header, reader.id))
+}
+
+fn meta_of(file: &Path, header: &Header, id: [u8; 16]) -> Result<SnapshotMeta, SnapshotError> {
+    let bytes = fs::metadata(file).map_err(SnapshotError::file("stat", file))?.len();
+    Ok(SnapshotMeta {
+        position: header.state.position,
+        membership: header.state.membership.clone(),
+        file: file.to_owned(),
+        bytes,
+        digest: Digest::from_bytes(header.digest),
+        id: name_of(header.state.position, id),
+    })
+}
+
+/// Sorts by index, then term.
+fn name_of(position: Position, id: [u8; 16]) -> String {
+    format!("{:020}-{:020}-{}-{}", position.index, position.term, position.leader, hex(&id))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("invariant: a nibble is below 16");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>, SnapshotError> {
+    let failed = || SnapshotError::file("read", dir);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed())? {
+        let path = entry.map_err(failed())?.path();
+        if path.to_str().is_some_and(|path| path.ends_with(ending)) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}

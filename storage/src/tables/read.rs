@@ -1,0 +1,125 @@
+//! The questions that are put to SQLite. Each is one statement, so each sees one committed state.
+//!
+//! The newest version of a record is at its head; an older one is found by walking the chain of previous versions back.
+//! Bodies are opened by the caller, after the statement is done with.
+
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+use zyflow_machine::id::{EventId, ORDINALS_MAX, RecordId, Revision};
+use zyflow_machine::record::Kind;
+
+use super::error::TablesError;
+use super::schema::{from_sql, to_sql};
+
+/// A version as it is stored.
+pub(crate) struct SealedVersion {
+    pub(crate) version: EventId,
+    pub(crate) previous: Option<EventId>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A row of the head table.
+pub(crate) struct Head {
+    pub(crate) id: RecordId,
+    pub(crate) version: EventId,
+    pub(crate) is_live: bool,
+    /// As [`super::codec::Codec::place`] made it.
+    pub(crate) place: Vec<u8>,
+}
+
+const NEWEST: &str = "\
+    SELECT v.version, v.previous, v.body FROM head h JOIN versions v ON v.version = h.version WHERE h.id = ?1";
+
+const AT: &str = "\
+    WITH RECURSIVE chain (version, previous) AS ( \
+        SELECT v.version, v.previous FROM head h JOIN versions v ON v.version = h.version WHERE h.id = ?1 \
+        UNION ALL \
+        SELECT v.version, v.previous FROM chain c JOIN versions v ON v.version = c.previous WHERE c.version > ?2 \
+    ) \
+    SELECT v.version, v.previous, v.body FROM chain c JOIN versions v ON v.version = c.version WHERE c.version <= ?2";
+
+const CHAIN: &str = "\
+    WITH RECURSIVE chain (version, previous, body) AS ( \
+        SELECT v.version, v.previous, v.body FROM head h JOIN versions v ON v.version = h.version WHERE h.id = ?1 \
+        UNION ALL \
+        SELECT v.version, v.previous, v.body FROM chain c JOIN versions v ON v.version = c.previous \
+    ) \
+    SELECT version, previous, body FROM chain WHERE version <= ?2";
+
+const FAMILY: &str = "SELECT id, version, live, ord FROM head WHERE kind = ?1 AND parent = ?2";
+
+const PLACED: &str = "SELECT id FROM head WHERE kind = ?1 AND parent = ?2 AND ord = ?3 ORDER BY id";
+
+/// The newest version of a record.
+pub(crate) fn newest(connection: &Connection, id: RecordId) -> Result<Option<SealedVersion>, TablesError> {
+    connection
+        .prepare_cached(NEWEST)
+        .and_then(|mut statement| statement.query_row([to_sql(id.to_u64())], raw_version).optional())
+        .map_err(TablesError::sqlite("read a record"))?
+        .map(SealedVersion::from_raw)
+        .transpose()
+}
+
+/// The newest version of a record at or before a revision.
+pub(crate) fn at(connection: &Connection, id: RecordId, at: Revision) -> Result<Option<SealedVersion>, TablesError> {
+    connection
+        .prepare_cached(AT)
+        .and_then(|mut statement| statement.query_row((to_sql(id.to_u64()), last_of(at)), raw_version).optional())
+        .map_err(TablesError::sqlite("read a past version"))?
+        .map(SealedVersion::from_raw)
+        .transpose()
+}
+
+/// All versions of a record up to a revision, newest first.
+pub(crate) fn chain(connection: &Connection, id: RecordId, at: Revision) -> Result<Vec<SealedVersion>, TablesError> {
+    let failed = || TablesError::sqlite("read the history of a record");
+    let mut statement = connection.prepare_cached(CHAIN).map_err(failed())?;
+    let rows = statement.query_map((to_sql(id.to_u64()), last_of(at)), raw_version).map_err(failed())?;
+    rows.map(|row| SealedVersion::from_raw(row.map_err(failed())?)).collect()
+}
+
+/// The heads of all records of a kind and parent, deleted ones included.
+pub(crate) fn family(connection: &Connection, kind: Kind, parent: RecordId) -> Result<Vec<Head>, TablesError> {
+    let failed = || TablesError::sqlite("read siblings");
+    let mut statement = connection.prepare_cached(FAMILY).map_err(failed())?;
+    let raw = |row: &SqlRow<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+    let rows = statement.query_map((kind.code(), to_sql(parent.to_u64())), raw).map_err(failed())?;
+    rows.map(|row| {
+        let (id, version, is_live, place) = row.map_err(failed())?;
+        let (id, version) = (RecordId::from_u64(from_sql(id)?), EventId::from_u64(from_sql(version)?));
+        Ok(Head { id, version, is_live, place })
+    })
+    .collect()
+}
+
+/// The records whose newest version has that place, deleted ones included, oldest first.
+pub(crate) fn placed(
+    connection: &Connection,
+    kind: Kind,
+    parent: RecordId,
+    place: &[u8],
+) -> Result<Vec<RecordId>, TablesError> {
+    let failed = || TablesError::sqlite("find a record by its name");
+    let mut statement = connection.prepare_cached(PLACED).map_err(failed())?;
+    let rows = statement
+        .query_map((kind.code(), to_sql(parent.to_u64()), place), |row| row.get::<_, i64>(0))
+        .map_err(failed())?;
+    rows.map(|id| Ok(RecordId::from_u64(from_sql(id.map_err(failed())?)?))).collect()
+}
+
+type RawVersion = (i64, Option<i64>, Vec<u8>);
+
+pub(crate) fn raw_version(row: &SqlRow<'_>) -> rusqlite::Result<RawVersion> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+impl SealedVersion {
+    pub(crate) fn from_raw((version, previous, body): RawVersion) -> Result<Self, TablesError> {
+        let event = |stored| from_sql(stored).map(EventId::from_u64);
+        Ok(Self { version: event(version)?, previous: previous.map(event).transpose()?, body })
+    }
+}
+
+/// The largest version that a revision can hold.
+fn last_of(revision: Revision) -> i64 {
+    EventId::new(revision, ORDINALS_MAX - 1).map_or(i64::MAX, |last| to_sql(last.to_u64()))
+}

@@ -1,0 +1,266 @@
+//! Random commands, flushes, crashes and readers of the past: the tables always answer as the machine's own model does.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use zyflow_machine::command::{Anchor, BlockOp, Body, EditMode, NewConflict};
+use zyflow_machine::id::{RecordId, RequestId, SessionId};
+use zyflow_machine::outcome::Outcome;
+use zyflow_machine::record::{ConflictClass, Kind, Status};
+
+use super::harness::{Model, Node, batch, command, edit, note, task_block};
+use crate::tables::{EntryPayload, TablesError};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Blank,
+    Membership(u8),
+    OpenSession,
+    /// Of one entry, some in a session.
+    Commands(Vec<(Option<u64>, Ask)>),
+    /// Everything written that is durable.
+    Flush,
+    /// The log becomes durable up to so many entries before its end.
+    Durable(u8),
+    /// Killed, opened, replayed.
+    Crash,
+    /// Compares one past revision.
+    LookBack(Index),
+}
+
+#[derive(Clone, Debug)]
+enum Ask {
+    Project(u8),
+    Change(Index, u8, u8),
+    DeleteChange(Index),
+    Insert(Index, Index, u8),
+    Move(Index, Index),
+    Text(Index, u8),
+    Mark(Index),
+    Delete(Index),
+    Note(Index, u8),
+    Conflict(Index),
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let index = any::<Index>;
+    prop_oneof![
+        1 => (0..3_u8).prop_map(Ask::Project),
+        1 => (index(), 0..3_u8, 0..4_u8).prop_map(|(project, path, blocks)| Ask::Change(project, path, blocks)),
+        1 => index().prop_map(Ask::DeleteChange),
+        4 => (index(), index(), any::<u8>()).prop_map(|(change, after, text)| Ask::Insert(change, after, text)),
+        3 => (index(), index()).prop_map(|(block, after)| Ask::Move(block, after)),
+        2 => (index(), any::<u8>()).prop_map(|(block, text)| Ask::Text(block, text)),
+        2 => index().prop_map(Ask::Mark),
+        2 => index().prop_map(Ask::Delete),
+        3 => (index(), any::<u8>()).prop_map(|(block, text)| Ask::Note(block, text)),
+        1 => index().prop_map(Ask::Conflict),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => Just(Step::Blank),
+        1 => any::<u8>().prop_map(Step::Membership),
+        1 => Just(Step::OpenSession),
+        16 => prop::collection::vec((prop::option::weighted(0.3, 1..6_u64), ask()), 1..5).prop_map(Step::Commands),
+        4 => Just(Step::Flush),
+        2 => (0..4_u8).prop_map(Step::Durable),
+        1 => Just(Step::Crash),
+        4 => any::<Index>().prop_map(Step::LookBack),
+    ]
+}
+
+fn pick(ids: &[RecordId], index: Index) -> RecordId {
+    // An id that nothing has is asked for too, while there is nothing else.
+    if ids.is_empty() { RecordId::from_u64(u64::from(u32::MAX)) } else { ids[index.index(ids.len())] }
+}
+
+fn body(model: &Model, ask: &Ask) -> Body {
+    let (changes, blocks) = (model.of_kind(Kind::Change), model.of_kind(Kind::Block));
+    let base = model.digest().0;
+    let of_block = |block: RecordId| {
+        let stored = model.map.history(block).last();
+        stored.map_or(block, |stored| stored.parent)
+    };
+    let one = |block: RecordId, op: BlockOp| edit(of_block(block), base, vec![op]);
+    match ask {
+        Ask::Project(name) => Body::CreateProject { name: format!("project {name}"), files: Vec::new() },
+        Ask::Change(project, path, count) => Body::CreateChange {
+            project: pick(&model.of_kind(Kind::Project), *project),
+            path: format!("{path}/tasks.md"),
+            blocks: (0..*count).map(|at| task_block(&at.to_string())).collect(),
+        },
+        Ask::DeleteChange(change) => Body::DeleteChange { change: pick(&changes, *change), base },
+        Ask::Insert(change, after, text) => {
+            let after = pick(&blocks, *after);
+            let is_sibling = model.map.history(after).last().is_some();
+            let (change, after) = if is_sibling && text % 3 > 0 {
+                (of_block(after), Anchor::After(after))
+            } else {
+                (pick(&changes, *change), Anchor::Start)
+            };
+            edit(change, base, vec![BlockOp::Insert { after, block: task_block(&format!("text {text}")) }])
+        }
+        Ask::Move(block, after) => {
+            let (block, after) = (pick(&blocks, *block), pick(&blocks, *after));
+            let after = if of_block(after) == of_block(block) { Anchor::After(after) } else { Anchor::Start };
+            one(block, BlockOp::Move { block, after })
+        }
+        Ask::Text(block, text) => {
+            let block = pick(&blocks, *block);
+            let text = format!("] {text}\n");
+            one(block, BlockOp::SetText { block, kind: 2, lead: "- [".to_owned(), text })
+        }
+        Ask::Mark(block) => {
+            let block = pick(&blocks, *block);
+            one(block, BlockOp::SetMark { block, mark: "x".to_owned(), status: Some(Status::Done) })
+        }
+        Ask::Delete(block) => {
+            let block = pick(&blocks, *block);
+            one(block, BlockOp::Delete { block })
+        }
+        Ask::Note(block, text) => note(pick(&blocks, *block), &format!("note {text}")),
+        Ask::Conflict(change) => Body::Edit {
+            change: pick(&changes, *change),
+            base,
+            mode: EditMode::Merge,
+            ops: Vec::new(),
+            conflicts: vec![NewConflict {
+                block: None,
+                class: ConflictClass::Data,
+                field: "text".to_owned(),
+                base: None,
+                spec: Some("mine".to_owned()),
+                runtime: Some("yours".to_owned()),
+            }],
+        },
+    }
+}
+
+struct Run {
+    node: Node,
+    model: Model,
+    session: Option<SessionId>,
+    membership: Option<Vec<u8>>,
+}
+
+impl Run {
+    fn new(is_eager: bool, is_small: bool) -> Self {
+        let node = Node::new(|config| {
+            if is_eager {
+                config.flush_interval = std::time::Duration::ZERO;
+            }
+            if is_small {
+                config.flush_ops_max = 4;
+                config.cache_bytes_max = 4096;
+            }
+        });
+        Self { node, model: Model::default(), session: None, membership: None }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TablesError> {
+        match step {
+            Step::Blank => self.apply(EntryPayload::Blank)?,
+            Step::Membership(seed) => {
+                self.membership = Some(vec![*seed; 3]);
+                self.apply(EntryPayload::Membership(vec![*seed; 3]))?;
+            }
+            Step::OpenSession => self.apply(batch(vec![command(None, Body::OpenSession)]))?,
+            Step::Commands(asks) => {
+                let commands = asks.iter().map(|(seq, ask)| {
+                    let request = seq.zip(self.session).map(|(seq, session)| RequestId { session, seq });
+                    command(request, body(&self.model, ask))
+                });
+                self.apply(batch(commands.collect()))?;
+            }
+            Step::Flush => {
+                let flushed = self.node.tables().flush()?;
+                assert!(Some(flushed.0) <= *self.node.durable.borrow() || flushed.0 == 0);
+            }
+            Step::Durable(back) => {
+                let end = self.node.log.last().map_or(0, |last| last.position.index);
+                let durable = end.saturating_sub(u64::from(*back));
+                self.node.durable.send_modify(|known| {
+                    // It never goes back.
+                    let before = known.filter(|known| *known < u64::MAX).unwrap_or_default();
+                    *known = Some(durable.max(before));
+                });
+            }
+            Step::Crash => {
+                self.node.reopen()?;
+                self.check_newest();
+            }
+            Step::LookBack(index) => {
+                if let Some((revision, map)) = self.model.past.get(index.index(self.model.past.len().max(1))) {
+                    let view = self.node.tables().view(Some(*revision))?;
+                    self.model.assert_same(*revision, map, &view);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, payload: EntryPayload) -> Result<(), TablesError> {
+        let outcomes = self.node.apply(payload)?;
+        assert_eq!(outcomes, self.model.apply(self.node.log.last().unwrap()));
+        let is_open_session = |entry: &EntryPayload| match entry {
+            EntryPayload::Batch(batch) => matches!(batch.commands[..], [ref one] if one.body == Body::OpenSession),
+            EntryPayload::Blank | EntryPayload::Membership(_) => false,
+        };
+        if is_open_session(&self.node.log.last().unwrap().payload)
+            && let [Outcome::Accepted { created, .. }] = &outcomes[..]
+        {
+            self.session = Some(SessionId(created[0].0));
+        }
+        assert_eq!(self.node.tables().digest()?, self.model.digest());
+        Ok(())
+    }
+
+    fn check_newest(&self) {
+        let revision = self.model.digest().0;
+        assert_eq!(self.node.tables().digest().unwrap(), self.model.digest());
+        self.model.assert_same(revision, &self.model.map, &self.node.view());
+        let (_, membership) = self.node.tables().applied_state().unwrap();
+        assert_eq!(membership.map(|(_, bytes)| bytes), self.membership);
+    }
+
+    fn finish(mut self) {
+        self.check_newest();
+        for (revision, map) in &self.model.past {
+            let view = self.node.tables().view(Some(*revision)).unwrap();
+            self.model.assert_same(*revision, map, &view);
+        }
+        self.node.durable.send_replace(Some(u64::MAX));
+        assert_eq!(self.node.assert_digests_equal(), self.model.digest());
+        self.node.tables().shutdown().unwrap();
+        assert_eq!(self.node.reopen().unwrap(), 0, "all of it was written");
+        assert_eq!(self.node.assert_digests_equal(), self.model.digest());
+        for (revision, map) in &self.model.past {
+            let view = self.node.tables().view(Some(*revision)).unwrap();
+            self.model.assert_same(*revision, map, &view);
+        }
+        // And from nothing but the log.
+        self.node.kill();
+        std::fs::remove_file(self.node.database()).unwrap();
+        assert_eq!(self.node.reopen().unwrap(), self.node.log.len());
+        assert_eq!(self.node.assert_digests_equal(), self.model.digest());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_answer_as_the_model_does(
+        is_eager in any::<bool>(),
+        is_small in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut run = Run::new(is_eager, is_small);
+        run.node.durable.send_replace(Some(0));
+        for step in &steps {
+            run.step(step).unwrap();
+        }
+        run.finish();
+    }
+}
