@@ -12,8 +12,10 @@ mod bench;
 mod change;
 mod checkout;
 mod context;
+mod demo;
 mod dev;
 mod project;
+mod quorum;
 mod render;
 mod report;
 mod resolve;
@@ -74,17 +76,25 @@ fn told(failure: &Failure) -> ExitCode {
 
 async fn run(cli: Cli) -> Result<Report, Failure> {
     let context = Context::new(cli.global);
-    match cli.command {
-        Command::Dev(args) => dev::run(&context, args).await,
-        Command::Status => admin::status(&context).await,
-        Command::Doctor => admin::doctor(&context).await,
-        Command::Cluster(command) => admin::cluster(&context, command).await,
-        Command::Checkout(command) => checkout::run(&context, command).await,
-        Command::Project(command) => project::run(&context, command).await,
-        Command::Change(command) => change::run(&context, command).await,
-        Command::Task(command) => task::run(&context, command).await,
-        Command::Spec(command) => spec::run(&context, command).await,
-        Command::Verify(args) => verify::run(&context, args).await,
-        Command::Bench(args) => bench::run(&context, args).await,
+    match command(&context, cli.command).await {
+        Ok(report) => Ok(report),
+        Err(failure) => Err(quorum::explained(&context, failure).await),
+    }
+}
+
+async fn command(context: &Context, command: Command) -> Result<Report, Failure> {
+    match command {
+        Command::Dev(args) => dev::run(context, args).await,
+        Command::Demo(args) => demo::run(context, args).await,
+        Command::Status => admin::status(context).await,
+        Command::Doctor => admin::doctor(context).await,
+        Command::Cluster(command) => admin::cluster(context, command).await,
+        Command::Checkout(command) => checkout::run(context, command).await,
+        Command::Project(command) => project::run(context, command).await,
+        Command::Change(command) => change::run(context, command).await,
+        Command::Task(command) => task::run(context, command).await,
+        Command::Spec(command) => spec::run(context, command).await,
+        Command::Verify(args) => verify::run(context, args).await,
+        Command::Bench(args) => bench::run(context, args).await,
     }
 }

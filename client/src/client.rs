@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 use zyflow_api::convert::Call;
 use zyflow_api::v1::admin_client::AdminClient;
 use zyflow_api::v1::propose_response::Result as Decided;
@@ -97,6 +97,7 @@ impl Client {
     }
 
     /// The endpoints, in the order of the profile.
+    #[must_use]
     pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &str> {
         self.shared.nodes.iter().map(|node| node.address.as_str())
     }
@@ -115,14 +116,12 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn query(
-        &self,
-        request: v1::QueryRequest,
-        within: Duration,
-    ) -> Result<v1::QueryResponse, ClientError> {
-        let attempt = |node: usize, _wait: Duration| {
-            let (request, channel) = (request.clone(), self.channel(node, 0));
-            async move { QueryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).query(request).await }
+    pub async fn query(&self, request: v1::QueryRequest, within: Duration) -> Result<v1::QueryResponse, ClientError> {
+        let attempt = |node: usize, wait: Duration| {
+            let mut call = Request::new(request.clone());
+            call.set_timeout(wait);
+            let channel = self.channel(node, 0);
+            async move { QueryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).query(call).await }
         };
         let unary = |node, wait| {
             let asking = attempt(node, wait);
@@ -158,7 +157,8 @@ impl Client {
         let mut statuses = asking.join_all().await;
         statuses.sort_by_key(|(node, _)| *node);
         let statuses: Vec<_> = statuses.into_iter().map(|(_, status)| status).collect();
-        let leader = statuses.iter().flatten().filter(|status| status.leader.is_some()).max_by_key(|status| status.term);
+        let leader =
+            statuses.iter().flatten().filter(|status| status.leader.is_some()).max_by_key(|status| status.term);
         if let Some(hint) = leader.and_then(|status| status.leader.as_ref()) {
             self.follow(hint);
         }
@@ -242,7 +242,7 @@ impl Client {
                         return Err(error);
                     }
                     self.turn_from(node, &error);
-                    last = Some(error);
+                    last = Some(telling(last, error));
                 }
                 Err(_elapsed) => {
                     may_apply = true;
@@ -276,20 +276,19 @@ impl Client {
         let node = &self.shared.nodes[node];
         let connection = &node.connections[slot % node.connections.len()];
         let mut current = locked(&connection.pipeline);
-        match current.as_ref().filter(|pipeline| !pipeline.has_ended()) {
-            Some(pipeline) => Arc::clone(pipeline),
-            None => {
-                let opened = Arc::new(Pipeline::open(&node.address, connection.channel.clone()));
-                *current = Some(Arc::clone(&opened));
-                opened
-            }
+        if let Some(open) = current.as_ref().filter(|pipeline| !pipeline.has_ended()) {
+            return Arc::clone(open);
         }
+        let opened = Arc::new(Pipeline::open(&node.address, connection.channel.clone()));
+        *current = Some(Arc::clone(&opened));
+        opened
     }
 
     /// After an error of `node`: to the leader that it named, else to the next endpoint.
     fn turn_from(&self, node: usize, error: &ClientError) {
         let hint = if let ClientError::Service { error, .. } = error { error.leader.as_ref() } else { None };
-        let is_followed = hint.is_some_and(|hint| self.follow(hint) && self.shared.preferred.load(Ordering::Relaxed) != node);
+        let is_followed =
+            hint.is_some_and(|hint| self.follow(hint) && self.shared.preferred.load(Ordering::Relaxed) != node);
         if !is_followed {
             self.rotate(node);
         }
@@ -318,6 +317,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Of two failed tries the one that says more: what a node said, over that another isn't there.
+fn telling(before: Option<ClientError>, now: ClientError) -> ClientError {
+    match before {
+        Some(said @ ClientError::Service { .. }) if matches!(now, ClientError::Unreachable { .. }) => said,
+        Some(_) | None => now,
+    }
+}
+
 /// Whether trying again, maybe elsewhere, can help.
 fn may_pass(error: &ClientError) -> bool {
     if let ClientError::Service { error, .. } = error {
@@ -328,8 +335,7 @@ fn may_pass(error: &ClientError) -> bool {
 }
 
 /// Errors of a service after which a proposal may have been applied, or may yet be.
-const IN_DOUBT: [ErrorCode; 4] =
-    [ErrorCode::NoQuorum, ErrorCode::Deadline, ErrorCode::Stopping, ErrorCode::NodeFailed];
+const IN_DOUBT: [ErrorCode; 4] = [ErrorCode::NoQuorum, ErrorCode::Deadline, ErrorCode::Stopping, ErrorCode::NodeFailed];
 
 /// Whether a proposal that met this error may have been applied, or may yet be.
 fn leaves_doubt(error: &ClientError) -> bool {

@@ -32,7 +32,7 @@ use zyflow_api::v1;
 pub const NODES_MAX: u64 = 9;
 
 /// How long the nodes may take until all answer and have a leader. Replaying a long log takes seconds.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 
 /// How long one node may take to shut down by itself.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
@@ -171,11 +171,16 @@ impl DevCluster {
         loop {
             self.check_running()?;
             let statuses = self.client.node_statuses(START_DEADLINE / 10).await;
-            let waiting = self.nodes.iter().zip(&statuses).find(|(node, status)| node.pid().is_some() && status.is_err());
+            let waiting =
+                self.nodes.iter().zip(&statuses).find(|(node, status)| node.pid().is_some() && status.is_err());
             match waiting {
                 None => return Ok(()),
                 Some((node, Err(error))) if Instant::now() >= end => {
-                    return Err(DevError::Silent { id: node.id(), log: node.log().to_owned(), last: error.to_string() });
+                    return Err(DevError::Silent {
+                        id: node.id(),
+                        log: node.log().to_owned(),
+                        last: error.to_string(),
+                    });
                 }
                 Some(_) => sleep(POLL_INTERVAL).await,
             }
@@ -183,7 +188,11 @@ impl DevCluster {
     }
 
     fn check_running(&mut self) -> Result<(), DevError> {
-        match self.nodes.iter_mut().find_map(|node| node.ended().map(|status| (node.id(), node.log().to_owned(), status))) {
+        match self
+            .nodes
+            .iter_mut()
+            .find_map(|node| node.ended().map(|status| (node.id(), node.log().to_owned(), status)))
+        {
             Some((id, log, status)) => Err(DevError::Ended { id, status, said: node::last_lines(&log), log }),
             None => Ok(()),
         }

@@ -31,11 +31,11 @@ pub enum ClientError {
         count: usize,
     },
     /// A node can't be reached, or the connection broke.
-    #[error("cannot reach {address}: {reason}")]
+    #[error("{reason}")]
     Unreachable {
         /// Which.
         address: String,
-        /// The whole chain of what went wrong.
+        /// The whole chain of what went wrong, with the address.
         reason: String,
     },
     /// A service answered with an error.
@@ -47,7 +47,7 @@ pub enum ClientError {
         error: ApiError,
     },
     /// Time is up.
-    #[error("no answer within {waited:?}{}; check `zyflow status`, or wait longer with --timeout", because(.last))]
+    #[error("no answer within {waited:?}{}; check `zyflow status`, or wait longer with --timeout", because(.last.as_deref()))]
     Deadline {
         /// How long we waited.
         waited: Duration,
@@ -57,7 +57,9 @@ pub enum ClientError {
         may_apply: bool,
     },
     /// A request was sent and its session is gone: whether it was applied isn't known any more.
-    #[error("the session of the request is gone ({reject}), so whether it was applied isn't known: look before you repeat it")]
+    #[error(
+        "the session of the request is gone ({reject}), so whether it was applied isn't known: look before you repeat it"
+    )]
     FateUnknown {
         /// What the machine said.
         reject: Reject,
@@ -72,8 +74,8 @@ pub enum ClientError {
     },
 }
 
-fn because(last: &Option<Box<ClientError>>) -> String {
-    last.as_ref().map_or_else(String::new, |last| format!(" (last: {last})"))
+fn because(last: Option<&ClientError>) -> String {
+    last.map_or_else(String::new, |last| format!(" (last: {last})"))
 }
 
 impl ClientError {

@@ -103,7 +103,9 @@ impl Profile {
     fn check(&self) -> Result<(), String> {
         if self.endpoints.is_empty() || self.endpoints.len() > ENDPOINTS_MAX {
             let found = self.endpoints.len();
-            return Err(format!("`endpoints` has {found} addresses: write 1 to {ENDPOINTS_MAX} of them as \"HOST:PORT\""));
+            return Err(format!(
+                "`endpoints` has {found} addresses: write 1 to {ENDPOINTS_MAX} of them as \"HOST:PORT\""
+            ));
         }
         for address in &self.endpoints {
             let is_address = address.rsplit_once(':').is_some_and(|(host, port)| {
@@ -138,7 +140,7 @@ key = "client.key"
         (dir, loaded)
     }
 
-    fn check(text: &str, expected: Expect) {
+    fn check(text: &str, expected: &Expect) {
         let (dir, loaded) = load(text);
         expected.assert_eq(&loaded.unwrap_err().to_string().replace(&dir.path().display().to_string(), "DIR"));
     }
@@ -154,11 +156,21 @@ key = "client.key"
 
     #[test]
     fn what_is_wrong_is_said_with_the_file() {
-        check("cluster = ", expect!["the profile DIR/client.toml is malformed: string values must be quoted, expected literal string"]);
-        check(&format!("colour = 1\n{GOOD}"), expect!["the profile DIR/client.toml is malformed: unknown field `colour`, expected one of `cluster`, `endpoints`, `ca`, `cert`, `key`"]);
+        check(
+            "cluster = ",
+            &expect!["the profile DIR/client.toml is malformed: string values must be quoted, expected literal string"],
+        );
+        check(
+            &format!("colour = 1\n{GOOD}"),
+            &expect![
+                "the profile DIR/client.toml is malformed: unknown field `colour`, expected one of `cluster`, `endpoints`, `ca`, `cert`, `key`"
+            ],
+        );
         check(
             &GOOD.replace("[\"127.0.0.1:7201\", \"[::1]:7202\"]", "[]"),
-            expect![[r#"the profile DIR/client.toml: `endpoints` has 0 addresses: write 1 to 64 of them as "HOST:PORT""#]],
+            &expect![[
+                r#"the profile DIR/client.toml: `endpoints` has 0 addresses: write 1 to 64 of them as "HOST:PORT""#
+            ]],
         );
         for bad in ["127.0.0.1", "https://a:1", ":7201", "a:0", "a:99999", "a b:1"] {
             let (_dir, loaded) = load(&GOOD.replace("[::1]:7202", bad));

@@ -206,7 +206,11 @@ impl Client {
     ) -> Result<Answer<Vec<Row<Conflict>>>, ClientError> {
         let query = ask::Conflicts { project: None, change: change.map(RecordId::to_u64), resolved };
         self.read(read, Query::Conflicts(query), |answer| {
-            if let Got::Conflicts(list) = answer { Some(list.conflicts.into_iter().map(conflict).collect()) } else { None }
+            if let Got::Conflicts(list) = answer {
+                Some(list.conflicts.into_iter().map(conflict).collect())
+            } else {
+                None
+            }
         })
         .await
     }

@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::error::ClientError;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use zyflow_machine::command::{Author, Body, Command};
 use zyflow_machine::id::{RequestId, SessionId};
@@ -53,7 +53,7 @@ impl Session {
     /// See [`ClientError`]; with [`ClientError::Deadline`] the command may still be applied.
     pub async fn propose(&self, body: Body, within: Duration) -> Result<Outcome, ClientError> {
         let end = Instant::now() + within;
-        let _permit = self.outstanding.acquire().await.expect("invariant: this semaphore is never closed");
+        let _turn = self.turn().await;
         let mut command = Command { request: None, author: self.author(), body };
         let mut may_reopen = true;
         loop {
@@ -69,7 +69,9 @@ impl Session {
                     }
                     may_reopen = false;
                 }
-                decided => return Ok(decided),
+                decided @ (Outcome::Accepted { .. } | Outcome::Stale { .. } | Outcome::Rejected(_)) => {
+                    return Ok(decided);
+                }
             }
         }
     }
@@ -85,6 +87,10 @@ impl Session {
             self.client.decide(&command, self.slot, within).await?;
         }
         Ok(())
+    }
+
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.outstanding.acquire().await.expect("invariant: this semaphore is never closed")
     }
 
     fn author(&self) -> Author {

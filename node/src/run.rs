@@ -10,7 +10,7 @@
 //! log, tables or consensus ends the process with status 1: nothing is acknowledged any more.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -145,7 +145,7 @@ fn open_storage(config: &Config) -> Result<Storage, RunError> {
     let identity = Identity { lineage: lineage.0, node: config.node.id };
     let log_config = LogConfig { free_bytes_min: config.limits.disk_free_min.0, ..LogConfig::new(layout.log_dir(), identity) };
     // A node that has tables and no log has lost its log, and with it its vote: that is for people to decide.
-    if !layout.log_dir().exists() && !layout.tables_dir().exists() {
+    if is_empty(&layout.log_dir())? && is_empty(&layout.tables_dir())? {
         LogStore::init(&log_config).map_err(part("the log can't be made"))?;
     }
     let log = LogStore::open(&log_config).map_err(part("the log can't be opened"))?;
@@ -153,6 +153,15 @@ fn open_storage(config: &Config) -> Result<Storage, RunError> {
     let tables = Tables::open(tables_config, Arc::clone(&local), log.durable_watermark());
     let tables = tables.map_err(part("the tables can't be opened"))?;
     Ok(Storage { layout, log, tables, local, ring, lineage })
+}
+
+/// Whether a folder has nothing in it, or isn't there.
+fn is_empty(folder: &Path) -> Result<bool, RunError> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(part("the data folder can't be read")(error)),
+    }
 }
 
 fn load_tls(config: &Config) -> Result<TlsMaterial, RunError> {

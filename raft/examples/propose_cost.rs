@@ -8,9 +8,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     clippy::as_conversions,
     clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
     clippy::cast_possible_truncation,
     reason = "a measurement that fails should panic"
 )]
@@ -31,14 +31,13 @@ use zyflow_crypto::{Acceptor, Connector, Role as CertRole};
 use zyflow_machine::command::{Body, NewBlock, TaskField};
 use zyflow_machine::id::RecordId;
 use zyflow_machine::outcome::Outcome;
+use zyflow_machine::record::KIND_TASK;
 use zyflow_raft::{Consensus, ConsensusConfig, NodeId, NodeInfo, Role};
 
 use support::certs::Authority;
 use support::{CLUSTER, command, lineage, project, ring, soon, storage};
 
 const TASKS: usize = 10_000;
-/// How a task's line begins, as the spec crate would cut it.
-const TASK_KIND: u8 = 1;
 
 struct Options {
     seconds: f64,
@@ -78,10 +77,9 @@ fn start(authority: &Authority, id: NodeId, writes: usize) -> (Consensus, String
             let mut config = ConsensusConfig::new(id, CLUSTER.to_owned(), lineage(), address.clone(), snapshots);
             config.disk_free_bytes_min = 0;
             config.writes_in_flight = writes;
-            let (stored, log, tables) = storage::open(dir.path(), id).await;
+            let (stored, log, tables) = storage::open_with(dir.path(), id, |log, _tables| log.warm = true).await;
             let (acceptor, connector) = (Acceptor::new(material.clone()), Connector::new(material));
-            let consensus =
-                Consensus::start(config, log, tables, ring(), listener, acceptor, connector).await.unwrap();
+            let consensus = Consensus::start(config, log, tables, ring(), listener, acceptor, connector).await.unwrap();
             tx.send((consensus, address)).unwrap();
             std::future::pending::<()>().await;
             drop((stored, dir));
@@ -95,7 +93,7 @@ async fn make_tasks(consensus: &Consensus) -> Vec<RecordId> {
     let outcome = consensus.propose(project("cost"), soon()).await.unwrap();
     let Outcome::Accepted { created, .. } = outcome else { panic!("{outcome:?}") };
     let block = |at: usize| NewBlock {
-        kind: TASK_KIND,
+        kind: KIND_TASK,
         lead: "- [".to_owned(),
         mark: " ".to_owned(),
         text: format!("] task {at}\n"),
@@ -111,7 +109,12 @@ async fn make_tasks(consensus: &Consensus) -> Vec<RecordId> {
 }
 
 /// Closed loops of `clients` proposers; gives operations a second and their times in microseconds.
-async fn measure(consensus: &Consensus, tasks: &Arc<[RecordId]>, clients: usize, options: &Options) -> (f64, Histogram<u64>) {
+async fn measure(
+    consensus: &Consensus,
+    tasks: &Arc<[RecordId]>,
+    clients: usize,
+    options: &Options,
+) -> (f64, Histogram<u64>) {
     let next = Arc::new(AtomicU64::new(1));
     let began = Instant::now();
     let end = began + Duration::from_secs_f64(options.seconds);
@@ -124,7 +127,8 @@ async fn measure(consensus: &Consensus, tasks: &Arc<[RecordId]>, clients: usize,
             while Instant::now() < end {
                 // A multiplier that is coprime to the number of tasks visits them all, in no order.
                 let at = next.fetch_add(1, Ordering::Relaxed).wrapping_mul(7919) as usize % tasks.len();
-                let set = Body::SetTask { task: tasks[at], expected: None, fields: vec![TaskField::Note(note.clone())] };
+                let set =
+                    Body::SetTask { task: tasks[at], expected: None, fields: vec![TaskField::Note(note.clone())] };
                 let since = Instant::now();
                 let outcome = consensus.propose(command(set), since + Duration::from_secs(20)).await.unwrap();
                 assert!(matches!(outcome, Outcome::Accepted { .. }), "{outcome:?}");

@@ -24,11 +24,11 @@ use tracing::{error, info, warn};
 use zyflow_crypto::{KeyRing, Lineage, OpenError, Purpose};
 use zyflow_machine::format::{self, FormatError};
 use zyflow_storage::codec::{self, CodecError};
-use zyflow_storage::log::{LogHandle, LogStore};
 use zyflow_storage::snapshot::{SnapshotError, SnapshotStore};
 use zyflow_storage::tables::{self, Position, Tables, TablesError};
 use zyflow_storage::types::{Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
+use crate::log::{Log, LogWatch};
 use crate::metrics::Counters;
 
 /// Entries applied before other tasks get their turn: at some 100 µs for a full one, a few milliseconds.
@@ -90,7 +90,7 @@ pub(crate) enum ApplyError {
 pub(crate) struct Applier {
     pub(crate) tables: Tables,
     pub(crate) snapshots: SnapshotStore,
-    pub(crate) log: LogHandle,
+    pub(crate) log: Arc<dyn LogWatch>,
     pub(crate) disk_free_bytes_min: u64,
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) lineage: Lineage,
@@ -137,7 +137,7 @@ impl Applier {
     ///
     /// # Errors
     /// Why it doesn't fit, for people.
-    pub(crate) async fn check_log(&self, log: &LogStore) -> Result<(), String> {
+    pub(crate) async fn check_log(&self, log: &impl Log) -> Result<(), String> {
         let (applied, _membership) = self.state().map_err(|error| crate::fatal::chain(&error))?;
         let this = self.clone();
         let snapshot = on_a_thread("looking for the newest snapshot", move || this.current()).await;

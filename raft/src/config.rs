@@ -27,7 +27,7 @@ pub const APPEND_ENTRIES_MAX: u64 = 64;
 /// tenths of a second of SQLite's work.
 pub const BACKLOG_OPS_MAX: usize = 16_384;
 /// How long a snapshot may take to travel and be installed.
-pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Everything that a node brings with it into its cluster.
 #[derive(Clone)]

@@ -23,6 +23,7 @@ use crate::applier::Applier;
 use crate::config::ConsensusConfig;
 use crate::error::{Fate, ProposeError, ReadError, StartError};
 use crate::fatal::chain;
+use crate::log::Log;
 use crate::metrics::{Counters, Counts};
 use crate::net::{Net, TlsNet};
 use crate::network::client::Links;
@@ -89,13 +90,13 @@ impl Consensus {
         Self::start_over(config, log, tables, ring, net).await
     }
 
-    /// The same over any network: the seam for simulation.
+    /// The same over any network and any log: the seams for simulation.
     ///
     /// # Errors
     /// As [`Consensus::start`].
-    pub async fn start_over(
+    pub async fn start_over<L: Log>(
         config: ConsensusConfig,
-        log: LogStore,
+        log: L,
         tables: Tables,
         ring: Arc<KeyRing>,
         net: Arc<dyn Net>,
@@ -105,11 +106,11 @@ impl Consensus {
         let (fatal, _) = watch::channel(None);
         let snapshots = SnapshotStore::open(&config.snapshots, SNAPSHOTS_KEPT)
             .map_err(|error| StartError::Recovery(chain(&error)))?;
-        let handle = log.handle();
+        let handle = log.watch();
         let applier = Applier {
             tables: tables.clone(),
             snapshots: snapshots.clone(),
-            log: handle.clone(),
+            log: Arc::clone(&handle),
             disk_free_bytes_min: config.disk_free_bytes_min,
             ring: Arc::clone(&ring),
             lineage: config.lineage,

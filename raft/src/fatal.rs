@@ -47,3 +47,45 @@ pub(crate) async fn follow<E: Error>(
         set(&fatal, || format!("the {name} failed: {}", chain(error.as_ref())));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the disk burns")]
+    struct Cause;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Failure {
+        #[error("writing the log")]
+        Silent(#[source] Cause),
+        #[error("writing the log: {0}")]
+        Telling(#[source] Cause),
+    }
+
+    #[test]
+    fn a_chain_tells_each_cause_once() {
+        assert_eq!(chain(&Failure::Silent(Cause)), "writing the log: the disk burns");
+        assert_eq!(chain(&Failure::Telling(Cause)), "writing the log: the disk burns");
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_stays() {
+        let (part, failed) = watch::channel(None);
+        let (fatal, reason) = watch::channel(None);
+        part.send_replace(Some(Arc::new(Failure::Silent(Cause))));
+        follow(failed, "log", fatal.clone()).await;
+        set(&fatal, || "a consequence".to_owned());
+        assert_eq!(reason.borrow().as_deref(), Some("the log failed: writing the log: the disk burns"));
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_well_is_no_failure() {
+        let (part, failed) = watch::channel(None::<Arc<Failure>>);
+        let (fatal, reason) = watch::channel(None);
+        drop(part);
+        follow(failed, "log", fatal).await;
+        assert_eq!(*reason.borrow(), None);
+    }
+}

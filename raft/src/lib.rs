@@ -35,6 +35,7 @@ mod config;
 mod consensus;
 mod error;
 mod fatal;
+pub mod log;
 mod membership;
 mod metrics;
 pub mod net;

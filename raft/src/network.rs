@@ -22,9 +22,7 @@ pub(crate) mod wire;
 /// The protocol as generated from `proto/raft.proto`.
 #[expect(
     unused_qualifications,
-    clippy::all,
     clippy::pedantic,
-    clippy::wildcard_enum_match_arm,
     clippy::as_conversions,
     reason = "generated; the .proto file is documented"
 )]

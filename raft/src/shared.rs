@@ -8,7 +8,6 @@ use openraft::{Instant as _, Raft, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zyflow_crypto::KeyRing;
-use zyflow_storage::log::LogHandle;
 use zyflow_storage::snapshot::SnapshotStore;
 use zyflow_storage::tables::Tables;
 use zyflow_storage::types::{NodeId, TypeConfig};
@@ -16,6 +15,7 @@ use zyflow_storage::types::{NodeId, TypeConfig};
 use crate::applier::Applier;
 use crate::config::ConsensusConfig;
 use crate::error::{Fate, ProposeError, Reach, ReadError};
+use crate::log::LogWatch;
 use crate::metrics::Counters;
 use crate::network::peers::Peers;
 
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) tables: Tables,
     pub(crate) snapshots: SnapshotStore,
     pub(crate) ring: Arc<KeyRing>,
-    pub(crate) log: LogHandle,
+    pub(crate) log: Arc<dyn LogWatch>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) fatal: watch::Sender<Option<Arc<str>>>,

@@ -5,7 +5,7 @@
 //! work, wall time that of the caller who waits for it.
 //!
 //! ```text
-//! cargo run --release -p zyflow-storage --example tables_cost -- [operations] [folder]
+//! cargo run --release -p zyflow-storage --example tables_cost -- [operations] [folder] [words in the variant's name]
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -84,13 +84,14 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let operations: usize = arguments.next().map_or(Ok(100_000), |text| text.parse()).context("operations")?;
     let root = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let wanted = arguments.next().unwrap_or_default();
     println!("{operations} operations of {NOTE_BYTES} bytes; microseconds an operation");
     println!(
-        "{:>7}  {:<40} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "tasks", "variant", "apply", "apply cpu", "write", "write cpu", "MB on disk"
+        "{:>7}  {:<40} {:>9} {:>9} {:>9} {:>9} {:>11} {:>10}",
+        "tasks", "variant", "apply", "apply cpu", "write", "write cpu", "longest ms", "MB on disk"
     );
     for tasks in [10_000, 100_000] {
-        for variant in &VARIANTS {
+        for variant in VARIANTS.iter().filter(|variant| variant.name.contains(&wanted)) {
             let dir = tempfile::Builder::new().prefix("tables-cost").tempdir_in(&root)?;
             measure(dir.path(), tasks, operations, variant)?;
         }
@@ -122,7 +123,7 @@ fn measure(dir: &Path, tasks: usize, operations: usize, variant: &Variant) -> an
     bench.tables.checkpoint()?;
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let [mut apply, mut apply_cpu, mut write, mut write_cpu] = [Duration::ZERO; 4];
-    let mut done = 0;
+    let (mut done, mut longest) = (0, Duration::ZERO);
     while done < operations {
         let batches = bench.batches(&ids, variant.ops_per_flush, &mut random)?;
         let (wall, cpu) = (Instant::now(), cpu_time("self")?);
@@ -133,6 +134,7 @@ fn measure(dir: &Path, tasks: usize, operations: usize, variant: &Variant) -> an
         apply_cpu += cpu_time("self")?.saturating_sub(cpu);
         let (wall, cpu) = (Instant::now(), cpu_time("tables-writer")?);
         bench.tables.flush()?;
+        longest = longest.max(wall.elapsed());
         write += wall.elapsed();
         write_cpu += cpu_time("tables-writer")?.saturating_sub(cpu);
         done += variant.ops_per_flush;
@@ -140,12 +142,13 @@ fn measure(dir: &Path, tasks: usize, operations: usize, variant: &Variant) -> an
     let count = u32::try_from(done)?;
     let micros = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(count);
     println!(
-        "{tasks:>7}  {:<40} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9}",
+        "{tasks:>7}  {:<40} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>11} {:>10}",
         variant.name,
         micros(apply),
         micros(apply_cpu),
         micros(write),
         micros(write_cpu),
+        longest.as_millis(),
         disk_bytes(&dir.join("tables"))? >> 20,
     );
     bench.tables.shutdown()?;

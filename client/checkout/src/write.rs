@@ -103,7 +103,10 @@ impl Keep {
     /// When none is, or none can be made: swapped-out files couldn't be kept then.
     pub fn open(root: &Root, folders: &[PathBuf]) -> io::Result<Self> {
         let device = root.path().metadata()?.dev();
-        let mut last = io::Error::new(io::ErrorKind::CrossesDevices, "no folder on the checkout's file system to keep replaced files in");
+        let mut last = io::Error::new(
+            io::ErrorKind::CrossesDevices,
+            "no folder on the checkout's file system to keep replaced files in",
+        );
         for path in folders {
             match fs_err::create_dir_all(path).and_then(|()| path.metadata()) {
                 Ok(metadata) if metadata.dev() == device => {
@@ -159,6 +162,38 @@ impl Keep {
         }
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "too many replaced files are kept"))
     }
+}
+
+impl Keep {
+    /// Notes in the name of a kept file that its content, of this digest, is accounted for; a restart then knows it too. Gives the
+    /// new name.
+    ///
+    /// # Errors
+    /// Whatever the file system says; the file has its old name then.
+    pub fn account(&self, name: &str, path: &FilePath, digest: &[u8; 32]) -> io::Result<String> {
+        for nth in 0..NAMES_MAX {
+            let accounted = format!("{}-{nth}-{}", path.hash(), short(digest));
+            match rename_new(&self.folder, name, &self.folder, &accounted) {
+                Ok(()) => return Ok(accounted),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, "too many replaced files are kept"))
+    }
+
+    /// Whether the name of a kept file says that content of this digest is accounted for.
+    #[must_use]
+    pub fn is_accounted(name: &str, digest: &[u8; 32]) -> bool {
+        name.splitn(3, '-').nth(2).is_some_and(|noted| noted == short(digest))
+    }
+}
+
+/// Enough of a digest to know a text again among those of one file.
+fn short(digest: &[u8; 32]) -> String {
+    let mut hex = blake3::Hash::from_bytes(*digest).to_hex().to_string();
+    hex.truncate(16);
+    hex
 }
 
 /// Renames to a name that must be free.
@@ -242,7 +277,13 @@ impl Writer<'_> {
 
     /// What came out can't be merged (not UTF-8, too large, conflict markers): it goes back, and what *then* comes out is ours
     /// unless somebody saved yet again.
-    fn swap_back(&self, path: &FilePath, folder: &Folder, temporary: &str, bytes: &[u8]) -> Result<Written, WriteError> {
+    fn swap_back(
+        &self,
+        path: &FilePath,
+        folder: &Folder,
+        temporary: &str,
+        bytes: &[u8],
+    ) -> Result<Written, WriteError> {
         renameat_with(folder, temporary, folder, path.split().1, RenameFlags::EXCHANGE)
             .map_err(failed("swap the file back"))?;
         match read(folder, temporary) {

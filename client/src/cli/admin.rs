@@ -1,6 +1,7 @@
 //! `zyflow status`, `zyflow doctor`, `zyflow cluster`.
 
 use super::context::Context;
+use super::quorum::availability;
 use super::report::{Failure, Output, Report};
 use crate::client::Client;
 use crate::code::Code;
@@ -47,24 +48,6 @@ pub(super) async fn status(context: &Context) -> Result<Report, Failure> {
     let columns =
         &["node", "endpoint", "role", "leader", "term", "committed", "applied", "durable", "flushed", "error"];
     Ok(Report { output: Output::List { columns, items, revision: None }, failure })
-}
-
-/// Whether writes can be expected to work, as far as the nodes themselves say.
-fn availability(statuses: &[Result<v1::NodeStatusResponse, ClientError>]) -> Option<Failure> {
-    let answering: Vec<_> = statuses.iter().flatten().collect();
-    if answering.is_empty() {
-        let first = statuses.iter().find_map(|status| status.as_ref().err());
-        return first.map(|error| Failure::new(error.code(), format!("no node answers; the first: {error}")));
-    }
-    if answering.iter().all(|status| status.members.is_empty()) {
-        let message = "the nodes are no cluster yet: `zyflow cluster init --member 1=HOST:PORT ...`";
-        return Some(Failure::new(Code::NoQuorum, message));
-    }
-    let has_leader = answering.iter().any(|status| status.leader.is_some());
-    (!has_leader).then(|| {
-        let message = "no node knows a leader: start more of them, until a majority of the voters runs and can reach each other";
-        Failure::new(Code::NoQuorum, message)
-    })
 }
 
 fn node(endpoint: &str, status: &Result<v1::NodeStatusResponse, ClientError>) -> Value {
@@ -139,7 +122,10 @@ async fn leader(context: &Context, client: &Client) -> Result<usize, Failure> {
     };
     statuses.iter().position(is_leader).ok_or_else(|| {
         availability(&statuses).unwrap_or_else(|| {
-            Failure::new(Code::NotLeader, "the leader is no endpoint of the profile: add it there, or use another profile")
+            Failure::new(
+                Code::NotLeader,
+                "the leader is no endpoint of the profile: add it there, or use another profile",
+            )
         })
     })
 }
@@ -186,10 +172,12 @@ pub(super) async fn doctor(context: &Context) -> Result<Report, Failure> {
         _ => Err("the nodes are of several clusters or histories: correct the profile".to_owned()),
     };
     items.push(finding("one history", one_history));
-    let writes = availability(&statuses).map_or_else(|| Ok("there is a leader".to_owned()), |failure| Err(failure.message));
+    let writes =
+        availability(&statuses).map_or_else(|| Ok("there is a leader".to_owned()), |failure| Err(failure.message));
     items.push(finding("writes", writes));
     let bad = items.iter().filter(|item| item["ok"] == false).count();
-    let failure = (bad > 0).then(|| Failure::new(Code::Precondition, format!("{bad} findings need attention: see above")));
+    let failure =
+        (bad > 0).then(|| Failure::new(Code::Precondition, format!("{bad} findings need attention: see above")));
     Ok(Report { output: Output::List { columns: &["ok", "what", "finding"], items, revision: None }, failure })
 }
 
@@ -216,24 +204,6 @@ fn examine(status: &Result<v1::NodeStatusResponse, ClientError>) -> Result<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn answered(members: usize, has_leader: bool) -> Result<v1::NodeStatusResponse, ClientError> {
-        Ok(v1::NodeStatusResponse {
-            members: vec![v1::Member::default(); members],
-            leader: has_leader.then(v1::LeaderHint::default),
-            ..Default::default()
-        })
-    }
-
-    #[test]
-    fn a_cluster_is_available_once_a_node_knows_a_leader() {
-        let silent = || Err(ClientError::Unreachable { address: "a:1".to_owned(), reason: "refused".to_owned() });
-        let code = |statuses: &[_]| availability(statuses).map(|failure| failure.code);
-        assert_eq!(code(&[answered(3, true), silent(), silent()]), None);
-        assert_eq!(code(&[answered(3, false), answered(3, false)]), Some(Code::NoQuorum));
-        assert_eq!(code(&[answered(0, false)]), Some(Code::NoQuorum));
-        assert_eq!(code(&[silent()]), Some(Code::Connect));
-    }
 
     #[test]
     fn members_are_id_and_address() {

@@ -1,6 +1,6 @@
 //! The grammar of the command line.
 
-use super::{admin, bench, change, checkout, dev, project, spec, task, verify};
+use super::{admin, bench, change, checkout, demo, dev, project, spec, task, verify};
 use crate::read::Consistency;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -10,7 +10,9 @@ use zyflow_machine::id::Revision;
 /// Keeps the tasks.md of every checkout, on every machine, in agreement.
 #[derive(Debug, Parser)]
 #[command(name = "zyflow", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict or stale, 5 unavailable, 6 denied.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict or stale, 5 unavailable, 6 denied."
+)]
 pub struct Cli {
     /// What every command knows.
     #[command(flatten)]
@@ -63,6 +65,8 @@ pub enum Format {
 pub(super) enum Command {
     /// Run a local cluster with demo checkouts, until Ctrl-C.
     Dev(dev::DevArgs),
+    /// Run the same cluster, or lead it through a script with --once.
+    Demo(demo::DemoArgs),
     /// Show every node of the profile.
     Status,
     /// Look for what is wrong with profile, certificates and nodes.
@@ -133,7 +137,7 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("3"), Ok(Duration::from_secs(3)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         for bad in ["", "s", "0s", "-1s", "1h", "1.5s", "99999999999999999999s", "18446744073709551615m"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
@@ -178,7 +182,8 @@ mod tests {
                 panic!("{line}: {error}");
             }
         }
-        for line in ["zyflow", "zyflow task set 1.2 --status sleeping", "zyflow spec merge a b", "zyflow task move 1.2"] {
+        for line in ["zyflow", "zyflow task set 1.2 --status sleeping", "zyflow spec merge a b", "zyflow task move 1.2"]
+        {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }
     }

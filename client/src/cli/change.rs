@@ -37,9 +37,10 @@ pub(super) async fn run(context: &Context, command: ChangeCommand) -> Result<Rep
         ChangeCommand::List { project } => {
             let client = context.client()?;
             let found = resolve::changes(&client, context.read(), project.as_deref()).await?;
-            let items = found.value.iter().map(|change| {
-                json!({ "id": change.id.to_string(), "path": change.path, "project": change.project })
-            });
+            let items = found
+                .value
+                .iter()
+                .map(|change| json!({ "id": change.id.to_string(), "path": change.path, "project": change.project }));
             let (items, revision) = (items.collect(), Some(found.revision));
             Ok(Output::List { columns: &["id", "project", "path"], items, revision }.into())
         }

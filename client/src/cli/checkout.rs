@@ -208,7 +208,8 @@ async fn owner(context: &Context, client: &Client, path: &PathBuf) -> Result<(us
         Ok(())
     });
     let failure = failure.await?;
-    let unknown = || Failure::new(Code::NotFound, format!("{path} is bound on no node: `zyflow checkout list` shows all"));
+    let unknown =
+        || Failure::new(Code::NotFound, format!("{path} is bound on no node: `zyflow checkout list` shows all"));
     owner.map(|node| (node, path.clone())).ok_or_else(|| failure.unwrap_or_else(unknown))
 }
 
@@ -218,7 +219,9 @@ fn absolute(path: &PathBuf) -> Result<String, Failure> {
     let failed = |error| Failure::new(Code::File, format!("cannot find {}: {error}; check the path", path.display()));
     let absolute = absolute.map_err(failed)?;
     let text = absolute.to_str().map(ToOwned::to_owned);
-    text.ok_or_else(|| Failure::new(Code::Invalid, format!("{} isn't UTF-8: choose another folder", absolute.display())))
+    text.ok_or_else(|| {
+        Failure::new(Code::Invalid, format!("{} isn't UTF-8: choose another folder", absolute.display()))
+    })
 }
 
 fn checkout(node: usize, found: &v1::Checkout) -> Value {

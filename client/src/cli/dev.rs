@@ -19,10 +19,10 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct DevArgs {
     /// How many nodes [default: 3, or as many as the folder has].
     #[arg(long, value_name = "N")]
-    nodes: Option<u64>,
+    pub(super) nodes: Option<u64>,
     /// Where everything is kept; a folder made by an earlier start is started again.
     #[arg(long, value_name = "D", default_value = "zyflow-dev")]
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 pub(super) async fn run(_context: &Context, args: DevArgs) -> Result<Report, Failure> {
@@ -64,7 +64,10 @@ async fn watch(cluster: &mut DevCluster, signals: &mut Signals) -> Result<Option
 }
 
 fn ended(layout: &DevLayout, id: u64, status: ExitStatus) -> String {
-    format!("node {id} ended ({status}); its log is {}, and a new `zyflow dev` starts it again", layout.log(id).display())
+    format!(
+        "node {id} ended ({status}); its log is {}, and a new `zyflow dev` starts it again",
+        layout.log(id).display()
+    )
 }
 
 struct Signals {

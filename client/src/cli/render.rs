@@ -111,51 +111,79 @@ mod tests {
         Output::List { columns: &["id", "status", "labels", "title"], items, revision: Some(Revision(40)) }
     }
 
-    fn check(output: &Output, format: Format, expected: Expect) {
+    fn check(output: &Output, format: Format, expected: &Expect) {
         expected.assert_eq(&String::from_utf8(render(output, format)).unwrap());
     }
 
     #[test]
     fn lists() {
-        check(&list(), Format::Table, expect![[r#"
+        check(
+            &list(),
+            Format::Table,
+            &expect![[r"
             ID    STATUS       LABELS  TITLE
             12.3  todo         a, b    Write it
             7.1   in-progress          two [31m lines
             (2 at revision 40)
-        "#]]);
-        check(&list(), Format::Json, expect![[r#"
+        "]],
+        );
+        check(
+            &list(),
+            Format::Json,
+            &expect![[r#"
             {"items":[{"hidden":1,"id":"12.3","labels":["a","b"],"status":"todo","title":"Write it"},{"due":null,"id":"7.1","labels":[],"status":"in-progress","title":"two\u001b[31m\nlines"}],"revision":40}
-        "#]]);
-        check(&list(), Format::Jsonl, expect![[r#"
+        "#]],
+        );
+        check(
+            &list(),
+            Format::Jsonl,
+            &expect![[r#"
             {"hidden":1,"id":"12.3","labels":["a","b"],"status":"todo","title":"Write it"}
             {"due":null,"id":"7.1","labels":[],"status":"in-progress","title":"two\u001b[31m\nlines"}
-        "#]]);
+        "#]],
+        );
         let bare = Output::List { columns: &["id"], items: vec![], revision: None };
-        check(&bare, Format::Json, expect![[r#"
+        check(
+            &bare,
+            Format::Json,
+            &expect![[r"
             []
-        "#]]);
+        "]],
+        );
     }
 
     #[test]
     fn one_thing() {
         let one = Output::One { item: json!({ "id": "12.3", "note": null }), revision: Some(Revision(7)) };
-        check(&one, Format::Table, expect![[r#"
+        check(
+            &one,
+            Format::Table,
+            &expect![[r"
             id        12.3
             note
             revision  7
-        "#]]);
-        check(&one, Format::Json, expect![[r#"
+        "]],
+        );
+        check(
+            &one,
+            Format::Json,
+            &expect![[r#"
             {"id":"12.3","note":null,"revision":7}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn text_is_printed_as_it_is() {
         let text = Output::Text { text: b"- [ ] a\r\n".to_vec(), value: json!({ "text": "- [ ] a\r\n" }) };
-        check(&text, Format::Table, expect!["- [ ] a\r\n"]);
-        check(&text, Format::Json, expect![[r#"
+        check(&text, Format::Table, &expect!["- [ ] a\r\n"]);
+        check(
+            &text,
+            Format::Json,
+            &expect![[r#"
             {"text":"- [ ] a\r\n"}
-        "#]]);
+        "#]],
+        );
         assert!(render(&Output::Nothing, Format::Json).is_empty());
     }
 

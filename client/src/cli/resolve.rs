@@ -64,17 +64,13 @@ pub(super) async fn change(
 }
 
 /// The task that `text` means: `REVISION.ORDINAL`, or `CHANGE#NUMBER`.
-pub(super) async fn task(
-    client: &Client,
-    read: Read,
-    project: Option<&str>,
-    text: &str,
-) -> Result<RecordId, Failure> {
+pub(super) async fn task(client: &Client, read: Read, project: Option<&str>, text: &str) -> Result<RecordId, Failure> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
     let Some((path, number)) = text.rsplit_once('#') else {
-        let message = format!("`{text}` is no task: write REVISION.ORDINAL as `zyflow task list` shows it, or CHANGE#1.2");
+        let message =
+            format!("`{text}` is no task: write REVISION.ORDINAL as `zyflow task list` shows it, or CHANGE#1.2");
         return Err(Failure::new(Code::Usage, message));
     };
     let change = change(client, read, project, path).await?;
@@ -89,8 +85,7 @@ fn pick(changes: Vec<FoundChange>, text: &str) -> Result<FoundChange, Failure> {
     let ends = |path: &str| path == text || path.strip_suffix(text).is_some_and(|rest| rest.ends_with('/'));
     let is_end = |change: &FoundChange| ends(&change.path) || folder(&change.path).is_some_and(|folder| ends(&folder));
     let exact: Vec<_> = changes.iter().filter(|change| is_exact(change)).cloned().collect();
-    let mut fitting =
-        if exact.is_empty() { changes.into_iter().filter(is_end).collect::<Vec<_>>() } else { exact };
+    let mut fitting = if exact.is_empty() { changes.into_iter().filter(is_end).collect::<Vec<_>>() } else { exact };
     match (fitting.pop(), fitting.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => Err(Failure::new(
@@ -100,7 +95,8 @@ fn pick(changes: Vec<FoundChange>, text: &str) -> Result<FoundChange, Failure> {
         (Some(last), false) => {
             fitting.push(last);
             let all: Vec<_> = fitting.iter().map(|change| format!("{} of {}", change.path, change.project)).collect();
-            let message = format!("`{text}` means several changes ({}): write more of the path, or --project", all.join(", "));
+            let message =
+                format!("`{text}` means several changes ({}): write more of the path, or --project", all.join(", "));
             Err(Failure::new(Code::Ambiguous, message))
         }
     }
@@ -118,7 +114,8 @@ fn numbered(document: &Document, path: &str, number: &str) -> Result<RecordId, F
         )),
         several => {
             let ids: Vec<_> = several.iter().map(ToString::to_string).collect();
-            let message = format!("several tasks of {path} have the number {number}: name one by its id ({})", ids.join(", "));
+            let message =
+                format!("several tasks of {path} have the number {number}: name one by its id ({})", ids.join(", "));
             Err(Failure::new(Code::Ambiguous, message))
         }
     }
@@ -133,7 +130,12 @@ pub(super) fn spec_block(block: &Block) -> zyflow_spec::Block {
 
 impl Context {
     /// The current id of a task.
-    pub(super) async fn task_id(&self, client: &Client, project: Option<&str>, text: &str) -> Result<RecordId, Failure> {
+    pub(super) async fn task_id(
+        &self,
+        client: &Client,
+        project: Option<&str>,
+        text: &str,
+    ) -> Result<RecordId, Failure> {
         task(client, self.read_now(), project, text).await
     }
 }
@@ -143,7 +145,8 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<FoundChange> {
-        let paths = ["tasks.md", "specs/tasks.md", "openspec/changes/add-login/tasks.md", "openspec/changes/login/tasks.md"];
+        let paths =
+            ["tasks.md", "specs/tasks.md", "openspec/changes/add-login/tasks.md", "openspec/changes/login/tasks.md"];
         let found = |(index, path): (u64, &str)| FoundChange {
             id: RecordId::from_u64(index),
             path: path.to_owned(),

@@ -106,8 +106,7 @@ async fn locate(
 ) -> Result<(FoundChange, Answer<Document>, RecordId), Failure> {
     let id = context.task_id(client, args.project.as_deref(), &args.task).await?;
     let task = client.task(context.read_now(), id).await?.value;
-    let change =
-        FoundChange { id: task.block.record.change, path: task.change_path, project: task.project_name };
+    let change = FoundChange { id: task.block.record.change, path: task.change_path, project: task.project_name };
     let document = client.document(context.read_now(), change.id).await?;
     Ok((change, document, id))
 }
@@ -127,7 +126,6 @@ async fn edit(
     base: Revision,
     op: BlockOp,
 ) -> Result<(Revision, Vec<RecordId>), Failure> {
-    let body =
-        Body::Edit { change: change.id, base, mode: EditMode::Merge, ops: vec![op], conflicts: Vec::new() };
+    let body = Body::Edit { change: change.id, base, mode: EditMode::Merge, ops: vec![op], conflicts: Vec::new() };
     context.propose(client, body, &format!("change {}", change.path)).await
 }

@@ -12,6 +12,7 @@ use crate::read::{Consistency, Read};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use zyflow_api::v1;
@@ -109,7 +110,11 @@ fn most_common<'a>(digests: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> 
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

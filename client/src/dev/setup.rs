@@ -121,8 +121,10 @@ fn free_ports(count: usize) -> Result<Vec<u16>, DevError> {
     let offset = u16::try_from(std::process::id() % u32::from(PORT_COUNT)).expect("invariant: the remainder of a u16");
     let candidates = (0..PORT_COUNT).map(|step| PORT_FIRST + (offset + step) % PORT_COUNT);
     // All are held until the last is found, so that none is found twice.
-    let held: Vec<_> =
-        candidates.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|it| (port, it))).take(count).collect();
+    let held: Vec<_> = candidates
+        .filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|it| (port, it)))
+        .take(count)
+        .collect();
     if held.len() < count {
         return Err(DevError::Ports(count));
     }
@@ -262,7 +264,12 @@ pub(super) async fn initialize(cluster: &DevCluster) -> Result<(), DevError> {
     let layout = cluster.layout();
     let member = |id: u64| {
         let ports = layout.ports(id)?;
-        Some(v1::Member { node_id: id, peer_address: loopback(ports.peer), api_address: loopback(ports.api), voter: true })
+        Some(v1::Member {
+            node_id: id,
+            peer_address: loopback(ports.peer),
+            api_address: loopback(ports.api),
+            voter: true,
+        })
     };
     let request = v1::InitializeRequest { members: layout.node_ids().filter_map(member).collect() };
     let call = |mut admin: AdminClient<_>| async move { admin.initialize(request).await };
@@ -281,7 +288,9 @@ pub(super) async fn fill(cluster: &DevCluster) -> Result<(), DevError> {
         let made = session.propose(Body::CreateProject { name: PROJECT.to_owned(), files }, CALL_DEADLINE).await;
         match made.map_err(setting_up("create the project demo"))? {
             Outcome::Accepted { .. } | Outcome::Rejected(Reject::Exists { .. }) => {}
-            other => return Err(DevError::Outcome { what: "create the project demo", outcome: other }),
+            outcome @ (Outcome::Stale { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_)) => {
+                return Err(DevError::Outcome { what: "create the project demo", outcome });
+            }
         }
     }
     for id in cluster.layout().node_ids() {

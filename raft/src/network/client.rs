@@ -168,7 +168,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
             let flow = Arc::new(Flow::default());
             let (ends, peers, sent) = (self.ends(), Arc::clone(&self.peers), Arc::clone(&flow));
             let messages = input.flat_map(move |request| {
-                let messages = wire::append_messages(ends, request, peers.now_ms());
+                let messages = wire::append_messages(ends, &request, peers.now_ms());
                 sent.send(&peers, messages.len());
                 futures::stream::iter(messages)
             });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, Stream, StreamExt};
+use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Server;
@@ -34,8 +35,10 @@ use crate::shared::{Shared, stopped};
 const CALLS_PER_CONNECTION_MAX: u32 = 256;
 /// Answers to forwarded commands in one message.
 const ANSWERS_PER_MESSAGE_MAX: usize = 512;
+/// Bytes of answers after which a message is full.
+const ANSWERS_BYTES_TARGET: usize = 1 << 20;
 /// Longest time that a forwarded command or barrier may ask for.
-const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+const TIMEOUT_MAX: Duration = Duration::from_hours(1);
 
 /// The service of one node. Clones share everything.
 #[derive(Clone)]
@@ -288,14 +291,30 @@ fn one_command(bytes: &[u8]) -> Result<Command, String> {
     Ok(command)
 }
 
-/// Whatever is known goes into one message. Ends when the intake has ended and every command was answered.
+/// Whatever is known goes into one message, as far as it fits. Ends when the intake has ended and every command was answered.
 fn answer_stream(rx: mpsc::UnboundedReceiver<(u64, Answer)>) -> impl Stream<Item = proto::ForwardReply> {
-    futures::stream::unfold(rx, |mut rx| async move {
+    let messages = futures::stream::unfold(rx, |mut rx| async move {
         let mut ready = Vec::new();
         if rx.recv_many(&mut ready, ANSWERS_PER_MESSAGE_MAX).await == 0 {
             return None;
         }
-        let answers = ready.into_iter().map(|(ticket, answer)| answer::message(ticket, answer)).collect();
-        Some((proto::ForwardReply { answers }, rx))
-    })
+        let answers = ready.into_iter().map(|(ticket, answer)| answer::message(ticket, answer));
+        Some((futures::stream::iter(pack(answers)), rx))
+    });
+    messages.flatten()
+}
+
+/// An outcome may list a hundred thousand ids; most are a few bytes.
+fn pack(answers: impl Iterator<Item = proto::ForwardedAnswer>) -> Vec<proto::ForwardReply> {
+    let (mut messages, mut filled) = (vec![proto::ForwardReply::default()], 0);
+    for answer in answers {
+        let bytes = answer.encoded_len();
+        if filled > 0 && filled + bytes > ANSWERS_BYTES_TARGET {
+            messages.push(proto::ForwardReply::default());
+            filled = 0;
+        }
+        filled += bytes;
+        messages.last_mut().expect("invariant: begins with one message and only grows").answers.push(answer);
+    }
+    messages
 }

@@ -92,7 +92,7 @@ pub(crate) struct Ends {
 /// answers each, and openraft takes such partial progress as it comes.
 pub(crate) fn append_messages(
     ends: Ends,
-    request: AppendEntriesRequest<TypeConfig>,
+    request: &AppendEntriesRequest<TypeConfig>,
     clock_ms: u64,
 ) -> Vec<proto::AppendRequest> {
     let vote = vote_bytes(&request.vote);
@@ -129,14 +129,13 @@ pub(crate) fn append_of(message: &proto::AppendRequest) -> Result<AppendEntriesR
         return Err(WireError::TooManyEntries(message.entries.len()));
     }
     let prev_log_id = optional_of(&message.previous)?;
-    let mut expected = prev_log_id.as_ref().map_or(0, |id| id.index + 1);
+    let first = prev_log_id.as_ref().map_or(0, |id| id.index + 1);
     let mut entries: Vec<Entry> = Vec::with_capacity(message.entries.len());
-    for bytes in &message.entries {
+    for (expected, bytes) in (first..).zip(&message.entries) {
         let entry = field("entry", codec::decode_entry(bytes))?;
         if entry.log_id.index != expected {
             return Err(WireError::Gap { expected, found: entry.log_id.index });
         }
-        expected += 1;
         entries.push(entry);
     }
     let leader_commit = optional_of(&message.committed)?;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
 use tracing::debug;
+use zyflow_crypto::PLAINTEXT_BYTES_MAX;
 use zyflow_machine::command::Batch;
 use zyflow_machine::format;
 use zyflow_machine::id::ClusterTime;
@@ -24,6 +25,7 @@ use crate::config::millis;
 use crate::error::ProposeError;
 use crate::network::peers::{Lane, Peers};
 use crate::network::proto;
+use crate::network::wire::len_u64;
 
 /// Commands under way to the leader at once, and the most that a leader takes from one peer.
 pub(crate) const FORWARDED_MAX: usize = 4096;
@@ -153,6 +155,12 @@ impl LinkTask {
             let timeout_ms = millis(remaining.checked_sub(MARGIN).unwrap_or(remaining / 2));
             let batch = Batch { stamped: ClusterTime(0), commands: vec![proposal.command] };
             let command = format::encode_batch(&batch);
+            if command.len() > PLAINTEXT_BYTES_MAX {
+                // No entry would hold it, and a message that is too long would break the stream for all.
+                let (bytes, limit) = (len_u64(command.len()), len_u64(PLAINTEXT_BYTES_MAX));
+                proposal.ticket.answer(Answer::Error(ProposeError::TooLarge { bytes, limit }));
+                continue;
+            }
             let Batch { mut commands, .. } = batch;
             if filled > 0 && filled + command.len() > MESSAGE_BYTES_TARGET {
                 messages.push(empty());

@@ -94,9 +94,11 @@ impl Proposer {
         while let Ok(proposal) = self.rx.try_recv() {
             self.waiting.push_back(proposal);
         }
+        let failed = self.shared.fatal.borrow().as_ref().map(ToString::to_string);
         for proposal in self.waiting {
             let fate = fate_of(&proposal);
-            proposal.ticket.answer(Answer::Error(ProposeError::Stopping(fate)));
+            let error = failed.clone().map_or(ProposeError::Stopping(fate), ProposeError::Fatal);
+            proposal.ticket.answer(Answer::Error(error));
         }
     }
 
@@ -124,19 +126,17 @@ impl Proposer {
             () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => Event::Woke,
             () = stopped(&mut self.stop) => Event::Stop,
         };
-        match event {
-            Event::Arrived(_) => {
-                // Whoever was woken with the one that came first gets into the same entry.
-                tokio::task::yield_now().await;
-                while arrived.len() < free
-                    && let Ok(proposal) = self.rx.try_recv()
-                {
-                    arrived.push(proposal);
-                }
-                Event::Arrived(arrived)
+        if matches!(event, Event::Arrived(_)) {
+            // Whoever was woken with the one that came first gets into the same entry.
+            tokio::task::yield_now().await;
+            while arrived.len() < free
+                && let Ok(proposal) = self.rx.try_recv()
+            {
+                arrived.push(proposal);
             }
-            other => other,
+            return Event::Arrived(arrived);
         }
+        event
     }
 
     /// What comes back goes to the front: it is older than what waits.
@@ -250,7 +250,7 @@ impl Proposer {
             let payloads: Vec<_> = batches.iter().map(|batch| batch.payload.clone()).collect();
             match self.shared.raft.client_write_many(payloads).await {
                 Ok(results) => self.writes.push(Box::pin(settle(results, batches))),
-                Err(fatal) => fail(batches, &fatal),
+                Err(fatal) => fail(batches, &fatal, Fate::Nothing),
             }
         }
     }
@@ -306,18 +306,19 @@ async fn settle(
                     back.push(proposal);
                 }
             }
-            Some(Err(fatal)) => fail(std::iter::once(batch).chain(batches.by_ref()), &fatal),
-            None => fail(std::iter::once(batch).chain(batches.by_ref()), &Fatal::Stopped),
+            // openraft is gone: what it had may be in the log or not.
+            Some(Err(fatal)) => fail(std::iter::once(batch).chain(batches.by_ref()), &fatal, Fate::Unknown),
+            None => fail(std::iter::once(batch).chain(batches.by_ref()), &Fatal::Stopped, Fate::Unknown),
         }
     }
     back
 }
 
-/// openraft is gone: what it had may be in the log or not.
-fn fail(batches: impl IntoIterator<Item = SealedBatch>, fatal: &Fatal<TypeConfig>) {
+/// Answers everyone when openraft has stopped.
+fn fail(batches: impl IntoIterator<Item = SealedBatch>, fatal: &Fatal<TypeConfig>, fate: Fate) {
     for ticket in batches.into_iter().flat_map(|batch| batch.tickets) {
         let error = match fatal {
-            Fatal::Stopped => ProposeError::Stopping(Fate::Unknown),
+            Fatal::Stopped => ProposeError::Stopping(fate),
             Fatal::StorageError(_) | Fatal::Panicked => {
                 error!(%fatal, "consensus stopped while an entry was under way");
                 ProposeError::Fatal(fatal.to_string())

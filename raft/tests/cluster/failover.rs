@@ -153,9 +153,12 @@ async fn a_leader_that_stops_hands_over_first() {
     let term = cluster.node(leader).status().term;
     let (one, _other) = cluster.followers().await;
     let consensus = cluster.nodes.get_mut(&leader).unwrap().consensus.take().unwrap();
+    let began = Instant::now();
     consensus.shutdown().await;
     let next = cluster.leader().await;
     assert_ne!(next, leader);
+    // Nobody had to miss it first.
+    assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
     let status = cluster.node(next).status();
     assert_eq!(status.term, term + 1, "one election, asked for");
     cluster.accept(one, project("after")).await;

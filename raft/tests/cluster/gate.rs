@@ -16,7 +16,7 @@ use super::support::certs::Authority;
 use super::support::{CLUSTER, Cluster, lineage, project, ring, until};
 
 /// The protocol again, from outside.
-#[expect(clippy::all, clippy::pedantic, unused_qualifications, clippy::as_conversions, reason = "generated")]
+#[expect(clippy::pedantic, unused_qualifications, clippy::as_conversions, reason = "generated")]
 mod proto {
     tonic::include_proto!("zyflow.raft.v1");
 }
@@ -71,7 +71,7 @@ impl Caller {
             Err(status) => Err(status),
         };
         vec![
-            ("Append", code(self.append(append(from, 1, &elected, Vec::new())).await)),
+            ("Append", code(self.append(append(from, 1, &elected, &[])).await)),
             ("Vote", code(self.client.vote(candidate.clone()).await)),
             ("PreVote", code(self.client.pre_vote(candidate).await)),
             ("Snapshot", code(self.client.snapshot(futures::stream::iter([head])).await)),
@@ -102,7 +102,7 @@ fn some(id: Option<LogId>) -> bytes::Bytes {
     bytes.into()
 }
 
-fn append(from: u64, to: u64, vote: &bytes::Bytes, entries: Vec<Entry>) -> proto::AppendRequest {
+fn append(from: u64, to: u64, vote: &bytes::Bytes, entries: &[Entry]) -> proto::AppendRequest {
     let encoded = entries.iter().map(|entry| {
         let mut bytes = Vec::new();
         codec::encode_entry(entry, &mut bytes);
@@ -159,7 +159,7 @@ async fn a_voter_speaks_for_itself_only() {
     assert!(status.message().contains("node 3's"), "{status}");
     let status = two.vote(2, 9, Vote::new(7, 2)).await.unwrap_err();
     assert!(status.message().contains("this is node 1"), "{status}");
-    let unelected = append(2, 1, &vote_bytes(&Vote::new(7, 2)), Vec::new());
+    let unelected = append(2, 1, &vote_bytes(&Vote::new(7, 2)), &[]);
     assert_eq!(two.append(unelected).await.unwrap_err().code(), Code::PermissionDenied);
     assert_eq!(cluster.node(1).status().term, 0, "none of it reached consensus");
     // Its own words are heard.
@@ -177,7 +177,7 @@ async fn feed(cluster: &Cluster, sealed: Vec<u8>) {
     ];
     let mut leader = Caller::new(&cluster.authority, CLUSTER, Role::Voter, 2, &address);
     // It may stop before it can answer.
-    drop(leader.append(append(2, 1, &vote_bytes(&Vote::new_committed(7, 2)), entries)).await);
+    drop(leader.append(append(2, 1, &vote_bytes(&Vote::new_committed(7, 2)), &entries)).await);
 }
 
 async fn reason_of_death(cluster: &Cluster) -> String {

@@ -36,7 +36,7 @@ async fn a_large_entry_travels() {
     let Outcome::Accepted { created, .. } = outcome else { panic!("{outcome:?}") };
     let project: RecordId = created[0];
     let block = |at: usize| NewBlock {
-        kind: 2,
+        kind: 0,
         lead: String::new(),
         mark: String::new(),
         text: format!("{at} {}\n", "x".repeat(100_000)),

@@ -21,6 +21,26 @@ async fn a_full_disk_refuses_commands_on_every_node_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_makes_commands_wait_and_then_refuses_them() {
+    // Nothing may wait for SQLite, so right after each command the next has to wait.
+    let cluster = Cluster::start_with(|config| config.backlog_ops_max = 0).await;
+    let leader = cluster.leader().await;
+    let mut refused = None;
+    for at in 0..100 {
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let answer = cluster.node(leader).consensus().propose(project(&format!("hasty {at}")), deadline).await;
+        if let Err(error) = answer {
+            refused = Some(error);
+            break;
+        }
+    }
+    let refused = refused.expect("SQLite is slower than this");
+    assert!(matches!(refused, ProposeError::Overloaded { limit: 0, .. }), "{refused:?}");
+    // With patience it goes on.
+    cluster.accept(leader, project("patient")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_clock_is_ahead_stamps_nothing() {
     static AHEAD_MS: AtomicU64 = AtomicU64::new(0);
     struct Ahead;

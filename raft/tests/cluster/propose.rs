@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use zyflow_machine::command::Body;
 use zyflow_machine::outcome::{Outcome, Reject};
 use zyflow_raft::{Fate, MembershipError, ProposeError};
 
-use super::support::{Cluster, accepted, all, numbered, project, soon};
+use super::support::{Cluster, accepted, all, command, numbered, project, soon, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_takes_commands() {
@@ -61,6 +62,47 @@ async fn a_request_that_is_repeated_after_a_change_of_leader_happens_once() {
     let again = cluster.propose(next, request).await.unwrap();
     let Outcome::Duplicate(answer) = again else { panic!("{again:?}") };
     assert_eq!(accepted(&answer), first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_lost_on_the_way_is_repeated_only_with_a_request_id() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let (follower, _other) = cluster.followers().await;
+    let session = cluster.session(follower).await;
+    // Commands get there, answers don't get back in time.
+    cluster.fabric.slow(follower, leader, Duration::from_millis(300));
+    let sealed = cluster.node(leader).consensus().counts().commands_sealed;
+    let consensus = cluster.node(follower).consensus().clone();
+    let proposing = tokio::spawn(async move {
+        tokio::join!(
+            consensus.propose(project("careless"), soon()),
+            consensus.propose(numbered(project("careful"), session, 1), soon()),
+        )
+    });
+    until("both commands in the leader's log", || {
+        (cluster.node(leader).consensus().counts().commands_sealed >= sealed + 2).then_some(())
+    })
+    .await;
+    // What is on its way is lost, too.
+    cluster.fabric.isolate(leader, &[1, 2, 3]);
+    cluster.halt(leader).await;
+    let (careless, careful) = proposing.await.unwrap();
+    assert!(matches!(careless, Err(ProposeError::Lost { .. })), "{careless:?}");
+    let careful = careful.unwrap();
+    assert!(matches!(careful, Outcome::Accepted { .. } | Outcome::Duplicate(_)), "{careful:?}");
+    assert!(cluster.has_project(follower, "careful").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_fits_no_entry_is_refused_wherever_it_is_proposed() {
+    let cluster = Cluster::start().await;
+    let huge = Body::CreateProject { name: "huge".to_owned(), files: vec!["x".repeat(9 << 20)] };
+    for id in [1, 2, 3] {
+        let error = cluster.propose(id, command(huge.clone())).await.unwrap_err();
+        assert!(matches!(error, ProposeError::TooLarge { .. }), "{error:?}");
+        cluster.accept(id, project(&format!("after it on node {id}"))).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -120,7 +120,10 @@ impl Machine {
         self.sessions.sweep(revision);
         self.time = self.time.max(batch.stamped);
         let mut scratch = Scratch::new(view, revision);
-        let mut effects = Effects { outcomes: Vec::with_capacity(batch.commands.len()), rows: Vec::new() };
+        let mut effects = Effects {
+            outcomes: Vec::with_capacity(batch.commands.len()),
+            rows: Vec::with_capacity(batch.commands.len()),
+        };
         for (index, command) in batch.commands.iter().enumerate() {
             let outcome = match check("commands of one entry", index + 1, limits::COMMANDS_PER_BATCH_MAX) {
                 Ok(()) => self.step(&mut scratch, command, &mut effects.rows)?,
@@ -128,7 +131,6 @@ impl Machine {
             };
             effects.outcomes.push(outcome);
         }
-        self.rows = scratch.digest_after(self.rows);
         self.revision = revision;
         self.is_torn = false;
         Ok(effects)
@@ -162,7 +164,9 @@ impl Machine {
         if matches!(outcome, Outcome::Accepted { .. }) {
             let provenance = Provenance { author: command.author.clone(), time: self.time, request: command.request };
             let provenance = Arc::new(provenance);
-            rows.extend(scratch.commit().map(|row| (row, Arc::clone(&provenance))));
+            let (digest, made) = scratch.commit(self.rows);
+            self.rows = digest;
+            rows.extend(made.map(|row| (row, Arc::clone(&provenance))));
         } else {
             scratch.undo();
         }

@@ -35,8 +35,6 @@ pub(crate) struct Scratch<'v, V: View> {
     latest: BTreeMap<RecordId, Arc<Stored>>,
     places: BTreeSet<Address>,
     before: BTreeMap<RecordId, Option<Arc<Stored>>>,
-    /// What the view had of each touched record.
-    origin: BTreeMap<RecordId, Option<Arc<Stored>>>,
 }
 
 impl<'v, V: View> Scratch<'v, V> {
@@ -50,7 +48,6 @@ impl<'v, V: View> Scratch<'v, V> {
             latest: BTreeMap::new(),
             places: BTreeSet::new(),
             before: BTreeMap::new(),
-            origin: BTreeMap::new(),
         }
     }
 
@@ -59,11 +56,26 @@ impl<'v, V: View> Scratch<'v, V> {
         self.revision
     }
 
-    /// Keeps what the command did and begins the next one; returns its rows.
-    pub(crate) fn commit(&mut self) -> impl Iterator<Item = RowChange> {
+    /// Keeps what the command did and begins the next one; returns its rows and the digest of all rows, which was `digest` before.
+    pub(crate) fn commit(&mut self, digest: Digest) -> (Digest, impl Iterator<Item = RowChange>) {
+        let digest = self.digest_after(digest);
         self.ordinal_at_start = self.ordinal;
         self.before.clear();
-        self.rows.drain(..)
+        (digest, self.rows.drain(..))
+    }
+
+    /// Each record that the command touched counts as it is now and not as it was, however often it was touched.
+    fn digest_after(&self, mut digest: Digest) -> Digest {
+        let of = |id, stored: &Stored| stored.record.as_ref().map_or(Digest::ZERO, |record| Digest::of_row(id, record));
+        for (&id, before) in &self.before {
+            if let Some(before) = before {
+                digest = digest.remove(of(id, before));
+            }
+            if let Some(latest) = self.latest.get(&id) {
+                digest = digest.add(of(id, latest));
+            }
+        }
+        digest
     }
 
     /// Undoes the command.
@@ -73,20 +85,6 @@ impl<'v, V: View> Scratch<'v, V> {
         }
         self.rows.clear();
         self.ordinal = self.ordinal_at_start;
-    }
-
-    /// What the rows made so far change in the digest of all rows.
-    pub(crate) fn digest_after(&self, mut digest: Digest) -> Digest {
-        let of = |id, stored: &Stored| stored.record.as_ref().map_or(Digest::ZERO, |record| Digest::of_row(id, record));
-        for (&id, origin) in &self.origin {
-            let latest = self.latest.get(&id);
-            if latest.map(|stored| stored.version) == origin.as_ref().map(|stored| stored.version) {
-                continue;
-            }
-            digest = origin.iter().fold(digest, |digest, stored| digest.remove(of(id, stored)));
-            digest = latest.iter().fold(digest, |digest, stored| digest.add(of(id, stored)));
-        }
-        digest
     }
 
     /// The next position of this entry.
@@ -120,7 +118,6 @@ impl<'v, V: View> Scratch<'v, V> {
         let row = evolve(event, current.map(Arc::as_ref))
             .expect("invariant: decide makes only facts that fit the record it read");
         self.before.entry(id).or_insert_with(|| current.cloned());
-        self.origin.entry(id).or_insert_with(|| current.cloned());
         let stored = Stored {
             version: row.version,
             kind: row.kind,

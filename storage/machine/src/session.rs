@@ -14,7 +14,7 @@ use crate::format::{self, FormatError, SESSION_FORMAT};
 use crate::id::{RequestId, Revision, SessionId};
 use crate::limits::{SESSION_BYTES_MAX, SESSION_IDLE_REVISIONS, SESSION_WINDOW, SESSIONS_MAX};
 use crate::outcome::{Outcome, Reject};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 
 const WHAT: &str = "session";
@@ -161,14 +161,23 @@ struct Session {
     digest: Digest,
 }
 
-/// What is stored of a session.
+/// What is stored of a session; an encoded outcome is borrowed to be written and owned once it is read.
 #[derive(Serialize, Deserialize)]
-struct Saved {
+struct Saved<B> {
     last_used: Revision,
     highest: u64,
     floor: u64,
     chain: [u8; 32],
-    outcomes: Vec<(u64, Vec<u8>)>,
+    outcomes: Vec<(u64, B)>,
+}
+
+/// Bytes that are written at once: as a sequence of numbers they would be the same bytes, many times slower.
+struct Bytes<'b>(&'b [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
 }
 
 impl Session {
@@ -227,14 +236,14 @@ impl Session {
     }
 
     fn save(&self) -> Vec<u8> {
-        let outcomes = self.outcomes.iter().map(|(&seq, bytes)| (seq, bytes.clone())).collect();
+        let outcomes = self.outcomes.iter().map(|(&seq, bytes)| (seq, Bytes(bytes))).collect();
         let saved =
             Saved { last_used: self.last_used, highest: self.highest, floor: self.floor, chain: self.chain, outcomes };
         format::encode(SESSION_FORMAT, &saved)
     }
 
     fn restore(id: SessionId, bytes: &[u8]) -> Result<Self, FormatError> {
-        let saved: Saved = format::decode(WHAT, SESSION_FORMAT, bytes)?;
+        let saved: Saved<Vec<u8>> = format::decode(WHAT, SESSION_FORMAT, bytes)?;
         let is_ascending = saved.outcomes.is_sorted_by(|(low, _), (high, _)| low < high);
         let is_inside = |seq: u64| saved.floor < seq && seq <= saved.highest;
         if !is_ascending || !saved.outcomes.iter().all(|(seq, _)| is_inside(*seq)) {

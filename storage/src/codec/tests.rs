@@ -1,5 +1,4 @@
 //! Laws of the codec: round trip, one encoding per value, no panic on any bytes, and the frozen bytes of format 1.
-#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
 
 use proptest::prelude::*;
 
@@ -10,8 +9,9 @@ fn log_id() -> impl Strategy<Value = LogId> {
 }
 
 fn vote() -> impl Strategy<Value = Vote> {
-    (any::<u64>(), any::<u64>(), any::<bool>())
-        .prop_map(|(term, node, committed)| if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) })
+    (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(term, node, committed)| {
+        if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) }
+    })
 }
 
 fn membership() -> impl Strategy<Value = Membership> {

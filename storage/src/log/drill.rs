@@ -80,6 +80,9 @@ impl Model {
     ///
     /// # Errors
     /// Whatever reading the log reports.
+    ///
+    /// # Panics
+    /// If the log's own idea of its end is not its last entry.
     pub async fn read(store: &mut LogStore) -> std::io::Result<Self> {
         let state = store.get_log_state().await?;
         let mut reader = store.get_log_reader().await;
@@ -242,7 +245,9 @@ impl Operations {
     fn next_vote(&mut self) -> Vote {
         let term = self.model.vote.map_or(0, |vote| vote.leader_id.term);
         match self.model.vote {
-            Some(vote) if !vote.committed && self.random.below(2) == 0 => Vote::new_committed(term, vote.leader_id.voted_for),
+            Some(vote) if !vote.committed && self.random.below(2) == 0 => {
+                Vote::new_committed(term, vote.leader_id.voted_for)
+            }
             _ => Vote::new(term + 1, 1 + self.random.below(3)),
         }
     }
@@ -250,7 +255,9 @@ impl Operations {
     fn entries(&mut self, count: u64) -> Vec<Entry> {
         let term = self.model.vote.map_or(0, |vote| vote.leader_id.term);
         let first = self.model.last().map_or(0, |id| id.index + 1);
-        (first..first + count).map(|index| Entry { log_id: LogId::new_term_index(term, index), payload: self.payload() }).collect()
+        (first..first + count)
+            .map(|index| Entry { log_id: LogId::new_term_index(term, index), payload: self.payload() })
+            .collect()
     }
 
     fn payload(&mut self) -> EntryPayload {
@@ -263,7 +270,7 @@ impl Operations {
             }
             _ => {
                 let words = 1 + self.random.below(90);
-                let bytes: Vec<u8> = (0..words).flat_map(|_| self.random.next().to_le_bytes()).collect();
+                let bytes: Vec<u8> = (0..words).flat_map(|_| self.random.next_u64().to_le_bytes()).collect();
                 EntryPayload::Normal(Payload(Bytes::from(bytes)))
             }
         }
@@ -276,7 +283,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -286,7 +293,7 @@ impl Random {
 
     /// A number below `end`, which is not 0; the tiny bias doesn't matter here.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        self.next_u64() % end
     }
 }
 
@@ -340,9 +347,7 @@ pub async fn work(config: &LogConfig, script: &Script, count: u64) -> Result<(),
     Ok(())
 }
 
-async fn acknowledge_first(
-    pending: &mut VecDeque<Pending>,
-) -> Result<(), DrillError> {
+async fn acknowledge_first(pending: &mut VecDeque<Pending>) -> Result<(), DrillError> {
     let Some((number, finished)) = pending.pop_front() else { return Ok(()) };
     finished.await.map_err(|_| DrillError::Lost { number })??;
     report(number)

@@ -14,7 +14,8 @@ pub const AFTER_SYNC_BEFORE_PROMISE: &str = "after_sync_before_promise";
 pub const AFTER_SYNC_BEFORE_CALLBACK: &str = "after_sync_before_callback";
 
 /// All of them.
-pub const ALL: [&str; 4] = [BEFORE_WRITE, AFTER_WRITE_BEFORE_SYNC, AFTER_SYNC_BEFORE_PROMISE, AFTER_SYNC_BEFORE_CALLBACK];
+pub const ALL: [&str; 4] =
+    [BEFORE_WRITE, AFTER_WRITE_BEFORE_SYNC, AFTER_SYNC_BEFORE_PROMISE, AFTER_SYNC_BEFORE_CALLBACK];
 
 /// The environment variable that arms a failpoint.
 pub const VARIABLE: &str = "ZYFLOW_FAILPOINT";

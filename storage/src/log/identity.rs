@@ -114,13 +114,13 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    let digits: Vec<u8> =
+        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
     if digits.len() == 32 { bytes.try_into().ok() } else { None }
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
 
@@ -153,10 +153,7 @@ mod tests {
             checked(|text| text.replace("format 1", "format 2") + "more\n", &OURS),
             "the log in DIR has format 2, this program knows formats up to 1: start the newer program"
         );
-        assert_eq!(
-            checked(|text| text.replace("node 3", "node x"), &OURS),
-            "DIR/IDENTITY is damaged: it has no node"
-        );
+        assert_eq!(checked(|text| text.replace("node 3", "node x"), &OURS), "DIR/IDENTITY is damaged: it has no node");
         assert_eq!(checked(|_| String::new(), &OURS), "DIR/IDENTITY is damaged: it doesn't begin with its title");
     }
 

@@ -152,7 +152,6 @@ fn decode(slot: &[u8]) -> Option<(u64, Promise)> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
 

@@ -61,7 +61,8 @@ pub(crate) fn load(db: &DB, promise: &Promise, memory_bytes: usize) -> Result<(M
     if view.last() != mark.last {
         return Err(LogError::WrongTail { recorded: mark.last, found: view.last() });
     }
-    view.committed = rocks::get(db, stored::COMMITTED, |value| stored::decode_log_id(stored::COMMITTED, value))?.flatten();
+    view.committed =
+        rocks::get(db, stored::COMMITTED, |value| stored::decode_log_id(stored::COMMITTED, value))?.flatten();
     view.vote = rocks::get(db, stored::VOTE, stored::decode_vote)?;
     keeps_promised_vote(view.vote, promise.vote)?;
     Ok((mark, view))

@@ -9,13 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rocksdb::{DB, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions};
-
-use super::{
-    error::LogError,
-    stored,
-    view::cost,
+use rocksdb::{
+    DB, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
+
+use super::{error::LogError, stored, view::cost};
 use crate::types::Entry;
 
 /// Memory of one memtable, and with it the size of one WAL file. 64 MiB hold about 150,000 entries of 350 bytes: more
@@ -156,7 +154,8 @@ pub(crate) fn walk(
     let mut iterator: DBRawIterator<'_> = db.raw_iterator_opt(options);
     iterator.seek_to_first();
     while let Some((key, value)) = iterator.item() {
-        let index = stored::entry_index(key).ok_or_else(|| LogError::Checksum { what: "key of an entry".to_owned() })?;
+        let index =
+            stored::entry_index(key).ok_or_else(|| LogError::Checksum { what: "key of an entry".to_owned() })?;
         if !visit(index, stored::decode_entry(index, value)?)? {
             return Ok(());
         }

@@ -54,15 +54,13 @@ impl Shared {
     /// Latches the first error; later ones change nothing. Returns the latched one.
     pub(crate) fn fail(&self, error: LogError) -> Arc<LogError> {
         let mut latched = Arc::new(error);
-        let first = self.fatal.send_if_modified(|fatal| match fatal {
-            Some(earlier) => {
+        let first = self.fatal.send_if_modified(|fatal| {
+            if let Some(earlier) = fatal {
                 latched = Arc::clone(earlier);
-                false
+                return false;
             }
-            None => {
-                *fatal = Some(Arc::clone(&latched));
-                true
-            }
+            *fatal = Some(Arc::clone(&latched));
+            true
         });
         if first {
             let error: &dyn std::error::Error = &latched;

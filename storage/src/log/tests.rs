@@ -1,5 +1,4 @@
 //! The log as a whole: group commit, failures of the disk, what a start refuses and what it accepts.
-#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
 
 use std::{
     path::Path,
@@ -80,7 +79,7 @@ struct TestIo {
 }
 
 impl TestIo {
-    fn outcome(&self, fails: &AtomicBool) -> Result<(), LogError> {
+    fn outcome(fails: &AtomicBool) -> Result<(), LogError> {
         if fails.load(Ordering::SeqCst) {
             return Err(LogError::file("write", "the disk of the test")(std::io::Error::other("planted failure")));
         }
@@ -91,7 +90,7 @@ impl TestIo {
 impl LogIo for TestIo {
     fn write(&mut self, batch: WriteBatch) -> Result<(), LogError> {
         self.disk.writes.fetch_add(1, Ordering::SeqCst);
-        self.outcome(&self.disk.fail_write)?;
+        Self::outcome(&self.disk.fail_write)?;
         self.inner.write(batch)
     }
 
@@ -103,14 +102,14 @@ impl LogIo for TestIo {
         held = self.disk.changed.wait_timeout_while(held, DEADLINE, |(held, _)| *held).unwrap().0;
         held.1 = false;
         drop(held);
-        self.outcome(&self.disk.fail_sync)?;
+        Self::outcome(&self.disk.fail_sync)?;
         self.inner.sync()?;
         self.disk.syncs.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
     fn promise(&mut self, promise: Promise) -> Result<(), LogError> {
-        self.outcome(&self.disk.fail_promise)?;
+        Self::outcome(&self.disk.fail_promise)?;
         self.disk.promises.fetch_add(1, Ordering::SeqCst);
         self.inner.promise(promise)
     }

@@ -116,7 +116,8 @@ impl View {
             self.forget_back();
         }
         self.last = if keep_to == present.start { self.purged } else { after };
-        self.durable = self.durable.and_then(|durable| if durable < keep_to { Some(durable) } else { keep_to.checked_sub(1) });
+        self.durable =
+            self.durable.and_then(|durable| if durable < keep_to { Some(durable) } else { keep_to.checked_sub(1) });
         self.truncations += 1;
         keep_to..present.end
     }
@@ -202,7 +203,6 @@ pub(crate) fn cost(entry: &Entry) -> usize {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
 

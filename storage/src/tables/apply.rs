@@ -49,9 +49,10 @@ impl Shared {
         let change = Arc::new(Change { revision, rows });
         self.overlay_mut()?.publish(&change);
         self.enqueue(&mut applier, &change);
-        self.applied.send_replace(revision);
-        // Fails only where nobody listens.
+        // The change before the revision: whoever sees the revision move must find the change that moved it. Fails only where
+        // nobody listens.
         drop(self.changes.send(change));
+        self.applied.send_replace(revision);
         Ok(outcomes)
     }
 

@@ -215,3 +215,93 @@ impl Overlay {
 fn newest(chain: &[Arc<Row>], at: Revision) -> Option<&Arc<Row>> {
     chain.iter().rev().find(|row| row.stored.version.revision() <= at)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
+mod tests {
+    use super::*;
+    use zyflow_crypto::Lineage;
+    use zyflow_machine::command::{Author, TaskField};
+    use zyflow_machine::event::{Fact, Provenance};
+    use zyflow_machine::id::{ClusterTime, EventId};
+    use zyflow_machine::record::Kind;
+
+    const FAMILY: Family = (Kind::Block, RecordId::ROOT);
+
+    fn id() -> RecordId {
+        RecordId(EventId::new(Revision(1), 0).unwrap())
+    }
+
+    fn overlay() -> Overlay {
+        let config = TablesConfig::new("nowhere".into(), Lineage([0; 16]));
+        Overlay::new(Base::new(&config, "nowhere".as_ref(), Revision(0)), Revision(0))
+    }
+
+    /// One version of the one record.
+    fn change(revision: u64) -> Change {
+        let version = EventId::new(Revision(revision), 0).unwrap();
+        let stored = Stored { version, kind: FAMILY.0, parent: FAMILY.1, order: vec![1], record: None };
+        let fact = Fact::TaskSet { fields: vec![TaskField::Note(String::new())], mark: None };
+        let provenance = Provenance { author: Author::default(), time: ClusterTime(0), request: None };
+        let row = Row { id: id(), stored: Arc::new(stored), previous: None, fact, provenance: Arc::new(provenance) };
+        Change { revision: Revision(revision), rows: vec![Arc::new(row)] }
+    }
+
+    fn drops(overlay: &Overlay, at: u64) -> Option<u64> {
+        match overlay.look(id(), Revision(at)) {
+            Looked::Found(_) => None,
+            Looked::Below { drops, .. } => Some(drops),
+        }
+    }
+
+    #[test]
+    fn what_was_read_below_is_cached_only_if_nothing_newer_can_be_there() {
+        let mut overlay = overlay();
+        let before = drops(&overlay, 9).unwrap();
+        assert!(overlay.may_cache(id(), before));
+        overlay.publish(&change(1));
+        assert!(!overlay.may_cache(id(), before), "a newer version is here");
+        overlay.mark_flushed(Revision(1));
+        assert_eq!(overlay.drop_flushed(&[id()], Revision(1)).len(), 1);
+        assert!(!overlay.may_cache(id(), before), "a newer version was here meanwhile");
+        assert!(overlay.may_cache(id(), drops(&overlay, 9).unwrap()));
+    }
+
+    #[test]
+    fn only_what_is_written_is_dropped_and_each_revision_sees_its_own() {
+        let mut overlay = overlay();
+        for revision in 1..=3 {
+            overlay.publish(&change(revision));
+        }
+        assert!(drops(&overlay, 0).is_some());
+        overlay.mark_flushed(Revision(2));
+        assert_eq!(overlay.drop_flushed(&[id()], Revision(2)).len(), 2);
+        assert!(drops(&overlay, 2).is_some(), "that is in SQLite");
+        assert!(drops(&overlay, 3).is_none());
+        overlay.drop_flushed(&[id()], Revision(3));
+        assert!(overlay.chains.is_empty() && overlay.members.is_empty());
+    }
+
+    #[test]
+    fn a_family_is_kept_only_if_it_is_certainly_that_of_the_newest_revision() {
+        let is_kept = |overlay: &mut Overlay, at: u64| {
+            let base = overlay.base();
+            overlay.keep_family(FAMILY, &Arc::new(Siblings::new(Revision(at))), Revision(at), &base);
+            matches!(overlay.look_family(FAMILY, Revision(9)), LookedFamily::Kept(_))
+        };
+        let mut overlay = overlay();
+        overlay.publish(&change(5));
+        assert!(!is_kept(&mut overlay, 4), "it changed later");
+        overlay.mark_flushed(Revision(5));
+        overlay.drop_flushed(&[id()], Revision(5));
+        assert!(!is_kept(&mut overlay, 4), "it may have changed later, nobody knows any more");
+        let other = overlay.base();
+        overlay.replace(
+            Base::new(&TablesConfig::new("other".into(), Lineage([0; 16])), "other".as_ref(), Revision(0)),
+            Revision(5),
+        );
+        overlay.keep_family(FAMILY, &Arc::new(Siblings::new(Revision(5))), Revision(5), &other);
+        assert!(matches!(overlay.look_family(FAMILY, Revision(9)), LookedFamily::Partly { .. }), "of another database");
+        assert!(is_kept(&mut overlay, 5));
+    }
+}

@@ -3,6 +3,7 @@
 
 pub(crate) mod harness;
 
+mod concurrent;
 mod crash;
 mod damage;
 mod limits;

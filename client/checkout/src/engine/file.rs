@@ -418,10 +418,13 @@ impl<C: Cluster> Engine<C> {
         match written {
             Ok(Written::Done { kept: Some(name) }) => self.keep_file(path, name, before, Some(scanned.digest), now),
             Ok(Written::Displaced { kept }) => self.keep_file(path, kept, before, None, now),
-            Ok(Written::Done { kept: None } | Written::Changed) => {}
+            Ok(Written::Done { kept: None }) => {}
+            Ok(Written::Changed) => return file.due_now(now),
             Err(error) => return self.retry(path, error.to_string(), now),
         }
         tracing::info!(path = path.as_str(), "file was removed, as its change is deleted");
+        // At once: a file that somebody makes there from now on is a new one, even with the same text.
+        self.forget(path, now);
         if let Some(file) = self.files.get_mut(path) {
             file.due_now(now);
         }

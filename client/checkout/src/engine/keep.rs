@@ -12,6 +12,8 @@ use crate::path::{FilePath, TEMPORARY_PREFIX};
 use crate::plan::{Input, Origin, Side, plan_displaced};
 use crate::scan::Found;
 use crate::text::KnownText;
+use crate::write::Keep;
+use zyflow_machine::command::{BlockOp, Body};
 
 /// A file in the keep.
 pub(super) struct KeptFile {
@@ -48,8 +50,25 @@ impl<C: Cluster> Engine<C> {
     ) {
         let until = now + self.config.timing.keep;
         let is_pending = known.is_none();
-        let kept =
-            KeptFile { path: path.clone(), start, known, until, due: Some(until), is_pending, is_stuck: false };
+        let kept = KeptFile { path: path.clone(), start, known, until, due: Some(until), is_pending, is_stuck: false };
+        self.kept.insert(name.clone(), kept);
+        if let Some(digest) = known {
+            self.account(&name, digest);
+        }
+    }
+
+    /// The content of a kept file is accounted for. Its name says so too: after a crash nothing else could tell it from an edit, and an
+    /// old text taken for an edit would undo all that came after it.
+    fn account(&mut self, name: &str, digest: [u8; 32]) {
+        let Some(mut kept) = self.kept.remove(name) else { return };
+        kept.known = Some(digest);
+        kept.is_pending = false;
+        let is_noted = Keep::is_accounted(name, &digest);
+        let noted = if is_noted { Ok(name.to_owned()) } else { self.keep.account(name, &kept.path, &digest) };
+        let name = noted.unwrap_or_else(|error| {
+            tracing::warn!(%error, name, "a replaced file could not be marked as accounted for");
+            name.to_owned()
+        });
         self.kept.insert(name, kept);
     }
 
@@ -145,8 +164,7 @@ impl<C: Cluster> Engine<C> {
         };
         // An emptied leftover is a writer's truncation, never the wish to delete everything.
         if text.text.is_empty() || Some(text.digest) == kept.known || file.abandoned.as_ref() == Some(&text.text) {
-            kept.known = Some(text.digest);
-            kept.is_pending = false;
+            self.account(name, text.digest);
             return false;
         }
         let applied = *self.applied.borrow();
@@ -166,10 +184,21 @@ impl<C: Cluster> Engine<C> {
             is_deletion_confirmed: false,
         };
         let Some(proposal) = plan_displaced(&input, &text.text, kept.start.as_ref()) else {
-            kept.known = Some(text.digest);
-            kept.is_pending = false;
+            self.account(name, text.digest);
             return false;
         };
+        // Of an earlier run's file nobody knows what its writer had seen. What it adds is merged; what it lacks may just be older.
+        if kept.start.is_none() && takes_something_away(&proposal.body) {
+            tracing::warn!(
+                path = path.as_str(),
+                name,
+                "a replaced file of an earlier run lacks newer text; it is kept to look at"
+            );
+            kept.is_stuck = true;
+            kept.is_pending = false;
+            kept.due = None;
+            return false;
+        }
         tracing::info!(path = path.as_str(), "a save that crossed our write is merged");
         self.launch(path, *proposal, Some(name.to_owned()), now);
         true
@@ -183,7 +212,7 @@ impl<C: Cluster> Engine<C> {
         // What it holds now may be newer than what was accepted: equal text is accounted for, anything else is an edit of it.
         if let Found::Text(found) = self.keep.read(name) {
             if found.text == text.text() {
-                kept.known = Some(found.digest);
+                self.account(name, found.digest);
             } else {
                 kept.is_pending = true;
             }
@@ -210,7 +239,11 @@ impl<C: Cluster> Engine<C> {
             tracing::warn!(name, "a replaced file belongs to no file that is known; it is left alone");
             return;
         };
-        self.keep_file(&path, name, None, None, now);
+        let known = match self.keep.read(&name) {
+            Found::Text(text) if Keep::is_accounted(&name, &text.digest) => Some(text.digest),
+            Found::Text(_) | Found::Absent | Found::Unstable | Found::Parked(_) => None,
+        };
+        self.keep_file(&path, name, None, known, now);
     }
 
     /// Temporaries that an earlier run left in the work tree hold our text, or what we had just swapped out.
@@ -219,17 +252,33 @@ impl<C: Cluster> Engine<C> {
             let hash = name.trim_start_matches(TEMPORARY_PREFIX).split('-').next().unwrap_or_default().to_owned();
             let path = self.files.keys().find(|path| path.hash() == hash && path.split().0 == folder_path).cloned();
             let Some(path) = path else {
-                tracing::warn!(folder_path, name, "a temporary file belongs to no file that is known; it is left alone");
+                tracing::warn!(
+                    folder_path,
+                    name,
+                    "a temporary file belongs to no file that is known; it is left alone"
+                );
                 continue;
             };
-            let taken = self
-                .root
-                .folder(folder_path)
-                .and_then(|folder: Folder| self.keep.take(&folder, name, &path));
+            let taken = self.root.folder(folder_path).and_then(|folder: Folder| self.keep.take(&folder, name, &path));
             match taken {
                 Ok(kept) => self.keep_file(&path, kept, None, None, now),
                 Err(error) => tracing::warn!(%error, name, "a temporary file could not be put away"),
             }
         }
+    }
+}
+
+/// Whether a command deletes text or takes words out of it.
+fn takes_something_away(body: &Body) -> bool {
+    match body {
+        Body::Edit { ops, .. } => ops
+            .iter()
+            .any(|op| matches!(op, BlockOp::Delete { .. } | BlockOp::SetText { .. } | BlockOp::SetMark { .. })),
+        Body::DeleteChange { .. } => true,
+        Body::CreateChange { .. }
+        | Body::CreateProject { .. }
+        | Body::OpenSession
+        | Body::CloseSession
+        | Body::SetTask { .. } => false,
     }
 }

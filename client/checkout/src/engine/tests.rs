@@ -207,8 +207,9 @@ fn project_of(node: &Node) -> RecordId {
 
 /// The live change at a path.
 fn change_at(node: &Node, path: &str) -> Option<RecordId> {
-    let revision = node.ledger().revision();
-    let paths = node.ledger().paths(project_of(node), revision);
+    let project = project_of(node);
+    let ledger = node.ledger();
+    let paths = ledger.paths(project, ledger.revision());
     paths.into_iter().find(|(at, _, is_deleted)| at == path && !is_deleted).map(|(_, change, _)| change)
 }
 

@@ -14,7 +14,7 @@
 //! - D has an *older* value that we had replaced: the writer undid our write by hand (restoration, cheap);
 //! - D has its own value: an edit, which costs nothing, as it is one against every candidate.
 //!
-//! The cheapest candidate wins, the newest of equals. So a save that undoes all of a write of ours and carries another edit is
+//! The cheapest candidate wins; of equals the one that takes the fewest edits to D, then the newest. So a save that undoes all of a write of ours and carries another edit is
 //! read as stale; one that undoes a part of it is read as an edit; and one that is exactly the text before a write of ours, and
 //! nothing explains it better, is a deliberate revert of all since.
 //! What this can't tell apart: somebody who reverts our whole last write by hand *and* edits in the same save looks like a stale
@@ -23,7 +23,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use zyflow_machine::id::RecordId;
-use zyflow_spec::{Block, BlockKind, Document, Known, align};
+use zyflow_spec::{Block, BlockKind, Document, Known, align, diff};
 
 use super::{By, Shown};
 
@@ -84,20 +84,22 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
         return Start { index: newest, reason: Reason::Newest };
     }
     let evidence = Evidence::gather(shown, local);
-    let mut best = (u32::MAX, newest);
-    for index in candidates {
-        let cost = evidence.cost(index);
-        if cost <= best.0 {
-            best = (cost, index);
-        }
-    }
-    let index = best.1;
+    let costs: Vec<(u32, usize)> = candidates.into_iter().map(|index| (evidence.cost(index), index)).collect();
+    let least = costs.iter().map(|(cost, _)| *cost).min().unwrap_or_default();
+    let cheapest = costs.iter().filter(|(cost, _)| *cost == least).map(|(_, index)| *index);
+    let edits = |index: &usize| diff(&shown[*index].text.blocks, local).len();
+    let index = cheapest.rev().min_by_key(edits).unwrap_or(newest);
     if index != newest && shown[index].text.text() == local_text {
         return Start { index: newest, reason: Reason::Revert };
     }
     let reason = if index == newest { Reason::Newest } else { Reason::Stale };
     Start { index, reason }
 }
+
+/// Titles are alike when `ALIKE / ALIKE_OF` of their words are the same: three in five, so that a word more or less in a short line
+/// still counts as rewording.
+const ALIKE: usize = 3;
+const ALIKE_OF: usize = 5;
 
 /// What one text says about one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,10 +195,15 @@ fn read<'a>(blocks: impl Iterator<Item = (RecordId, &'a Block)>, stable: &BTreeS
 }
 
 /// The blocks of `local` that are some block of some shown text, with its id: aligned with all blocks that ever stood, and where
-/// that finds none, by exact content.
+/// that finds none, by exact content. A block that is aligned for its place alone is none of them: two people do append different
+/// lines at one place, and taking one for the other's rewording would prove that it had been seen.
 fn name_blocks<'a>(shown: &[Shown], local: &'a Document) -> Vec<(RecordId, &'a Block)> {
     let union = union(shown);
+    let titles: BTreeMap<RecordId, &str> = union.iter().map(|known| (known.id, known.block.title())).collect();
     let mut ids = align(&union, local);
+    for (id, block) in ids.iter_mut().zip(&local.blocks) {
+        *id = id.filter(|id| is_alike(titles.get(id).copied().unwrap_or_default(), block.title()));
+    }
     let mut taken: BTreeSet<RecordId> = ids.iter().flatten().copied().collect();
     let mut by_content: BTreeMap<String, Vec<RecordId>> = BTreeMap::new();
     for known in shown.iter().rev().flat_map(|each| &each.text.blocks) {
@@ -212,6 +219,21 @@ fn name_blocks<'a>(shown: &[Shown], local: &'a Document) -> Vec<(RecordId, &'a B
         }
     }
     ids.into_iter().zip(&local.blocks).filter_map(|(id, block)| Some((id?, block))).collect()
+}
+
+/// Whether two titles share most of their words.
+fn is_alike(one: &str, other: &str) -> bool {
+    let count = |text: &str| text.split_whitespace().count();
+    let mut rest: Vec<&str> = other.split_whitespace().collect();
+    let all = count(one) + count(other);
+    let mut shared = 0;
+    for word in one.split_whitespace() {
+        if let Some(place) = rest.iter().position(|candidate| *candidate == word) {
+            rest.swap_remove(place);
+            shared += 2;
+        }
+    }
+    shared * ALIKE_OF >= all * ALIKE
 }
 
 /// Every block that ever stood: the newest text, with older blocks after what stood before them then.

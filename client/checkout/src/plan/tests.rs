@@ -123,6 +123,29 @@ fn undoing_a_part_of_our_write_by_hand_is_an_edit() {
 }
 
 #[test]
+fn another_line_at_the_same_place_is_no_rewording() {
+    let start = |base: &str, ours: &str, local: &str| {
+        let texts = [base.to_owned(), format!("{base}{ours}")];
+        let mut last: Vec<Known<RecordId>> = Vec::new();
+        let mut shown = Vec::new();
+        for (at, text) in texts.iter().enumerate() {
+            let document = parse(text);
+            let ids = align(&last, &document);
+            let fresh = (100 * u64::try_from(at).unwrap()..).map(id);
+            let blocks = ids.into_iter().zip(document.blocks).zip(fresh);
+            last = blocks.map(|((known, block), fresh)| Known { id: known.unwrap_or(fresh), block }).collect();
+            let by = if at == 0 { By::Writer } else { By::Us };
+            shown.push(Shown { text: KnownText { revision: Revision(1), blocks: last.clone() }, by });
+        }
+        let local = format!("{base}{local}");
+        choose(&shown, &parse(&local), &local, Origin::Saved).reason
+    };
+    let base = "- [ ] 1.1 write the log\n";
+    assert_eq!(start(base, "- [ ] 1.2 cut the power at random\n", "- [ ] 1.2 draw a picture\n"), Reason::Stale);
+    assert_eq!(start(base, "- [ ] 1.2 cut the power at random\n", "- [ ] 1.2 cut the power by hand\n"), Reason::Newest);
+}
+
+#[test]
 fn a_second_save_from_the_same_old_buffer_is_read_against_the_first() {
     let lines = ["me a", "us a w1", "me a one", "us a w1 one", "us a w1 one w2"];
     check_start(&lines, "a one two", expect!["Stale from 2"]);

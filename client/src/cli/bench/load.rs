@@ -19,6 +19,9 @@ use zyflow_machine::outcome::Outcome;
 /// Digits of the histogram: p99 to a tenth of a percent.
 const HISTOGRAM_DIGITS: u8 = 3;
 
+/// Longest time that is told apart, in microseconds: an hour, far over any deadline.
+const MICROS_MAX: u64 = 3_600_000_000;
+
 /// What the clients do.
 pub(super) struct Load {
     pub(super) client: Client,
@@ -44,7 +47,8 @@ pub(super) struct Tally {
 
 impl Tally {
     fn new() -> Self {
-        let micros = Histogram::new(HISTOGRAM_DIGITS).expect("invariant: 3 digits are possible");
+        let micros =
+            Histogram::new_with_max(MICROS_MAX, HISTOGRAM_DIGITS).expect("invariant: these bounds are possible");
         Self { micros, errors: 0, newest: Revision(0), last_code: None, last_error: String::new() }
     }
 
@@ -52,7 +56,6 @@ impl Tally {
         match result {
             Ok(revision) => {
                 let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-                // The histogram grows by itself; `saturating` is for a clock that jumped by centuries.
                 self.micros.saturating_record(micros);
                 self.newest = self.newest.max(revision);
             }
@@ -64,7 +67,7 @@ impl Tally {
     }
 
     fn add(&mut self, other: Self) {
-        self.micros.add(&other.micros).expect("invariant: both grow by themselves");
+        self.micros.add(&other.micros).expect("invariant: both have the same bounds");
         self.errors += other.errors;
         self.newest = self.newest.max(other.newest);
         if other.last_code.is_some() {
@@ -81,7 +84,8 @@ pub(super) async fn run(load: &Arc<Load>, clients: usize) -> Result<Tally, Failu
     }
     let mut total = Tally::new();
     while let Some(ended) = running.join_next().await {
-        let tally = ended.map_err(|error| Failure::new(Code::Protocol, format!("a client of the benchmark failed: {error}")))?;
+        let tally = ended
+            .map_err(|error| Failure::new(Code::Protocol, format!("a client of the benchmark failed: {error}")))?;
         total.add(tally);
     }
     Ok(total)
@@ -100,7 +104,9 @@ async fn client(load: Arc<Load>, number: usize) -> Tally {
         let began = Instant::now();
         let mut seeds: Vec<Numbers> = (0..load.batch).map(|_| numbers.split()).collect();
         let results = join_all(seeds.iter_mut().map(|seed| load.operate(&session, seed))).await;
-        results.into_iter().for_each(|result| tally.count(began, result));
+        for result in results {
+            tally.count(began, result);
+        }
     }
     tally
 }
@@ -167,6 +173,19 @@ impl Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_counted_as_they_are() {
+        let mut tally = Tally::new();
+        let began = Instant::now().checked_sub(Duration::from_millis(1500)).unwrap();
+        tally.count(began, Ok(Revision(7)));
+        tally.count(began, Err(Failure::new(Code::Timeout, "late")));
+        let mut total = Tally::new();
+        total.add(tally);
+        assert!((1_400_000..60_000_000).contains(&total.micros.value_at_quantile(0.5)), "{}", total.micros.max());
+        assert_eq!((total.micros.len(), total.errors, total.newest), (1, 1, Revision(7)));
+        assert_eq!((total.last_code, total.last_error.as_str()), (Some(Code::Timeout), "late"));
+    }
 
     #[test]
     fn notes_have_the_size_that_was_asked_for_and_differ() {

@@ -25,37 +25,43 @@ pub(super) async fn prepare(context: &Context, client: &Client) -> Result<Vec<Re
     let read = Read { consistency: Consistency::Linearizable, at: None, within: context.within() };
     let session = Session::new(client.clone(), "zyflow bench", 0);
     let projects = client.projects(read).await?.value;
-    let project = match projects.into_iter().find(|row| row.record.name == PROJECT) {
-        Some(row) => row.id,
-        None => {
-            // No checkout holds such a path: the benchmark measures the cluster, not files.
-            let files = vec!["bench/*.md".to_owned()];
-            let body = Body::CreateProject { name: PROJECT.to_owned(), files };
-            first(accepted(session.propose(body, context.within()).await?, "project bench")?.1)?
-        }
+    let project = if let Some(row) = projects.into_iter().find(|row| row.record.name == PROJECT) {
+        row.id
+    } else {
+        // No checkout holds such a path: the benchmark measures the cluster, not files.
+        let files = vec!["bench/*.md".to_owned()];
+        let body = Body::CreateProject { name: PROJECT.to_owned(), files };
+        first(accepted(session.propose(body, context.within()).await?, "project bench")?.1)?
     };
     let existing = resolve::changes(client, read, Some(PROJECT)).await?.value;
     let mut tasks = Vec::with_capacity(CHANGES * TASKS_PER_CHANGE);
     for number in 0..CHANGES {
         let path = format!("bench/{number:02}.md");
-        let change = match existing.iter().find(|change| change.path == path) {
-            Some(change) => change.id,
-            None => {
-                let body = Body::CreateChange { project, path: path.clone(), blocks: blocks(number) };
-                first(accepted(session.propose(body, context.within()).await?, &path)?.1)?
-            }
+        let change = if let Some(change) = existing.iter().find(|change| change.path == path) {
+            change.id
+        } else {
+            let body = Body::CreateChange { project, path: path.clone(), blocks: blocks(number) };
+            first(accepted(session.propose(body, context.within()).await?, &path)?.1)?
         };
         let document = client.document(read, change).await?.value;
         tasks.extend(document.blocks.iter().filter(|row| row.record.task.is_some()).map(|row| row.id));
     }
     if tasks.is_empty() {
-        return Err(Failure::new(Code::NotFound, "the project bench has changes without tasks: delete them, and they are made again"));
+        return Err(Failure::new(
+            Code::NotFound,
+            "the project bench has changes without tasks: delete them, and they are made again",
+        ));
     }
     Ok(tasks)
 }
 
 fn first(created: Vec<RecordId>) -> Result<RecordId, Failure> {
-    let missing = || Failure::new(Code::Protocol, "the cluster made a record and didn't say its id: use one version of zyflow and zyflowd");
+    let missing = || {
+        Failure::new(
+            Code::Protocol,
+            "the cluster made a record and didn't say its id: use one version of zyflow and zyflowd",
+        )
+    };
     created.into_iter().next().ok_or_else(missing)
 }
 

@@ -72,7 +72,10 @@ async fn write(session: Session, task: RecordId, stopped: watch::Receiver<bool>)
         let number = seen.acknowledged + 1;
         let fields = vec![TaskField::Note(number.to_string())];
         let outcome = session.propose(Body::SetTask { task, expected: None, fields }, WRITE_WITHIN).await?;
-        anyhow::ensure!(matches!(outcome, Outcome::Accepted { .. }), "write {number} of {task} was answered by {outcome:?}");
+        anyhow::ensure!(
+            matches!(outcome, Outcome::Accepted { .. }),
+            "write {number} of {task} was answered by {outcome:?}"
+        );
         seen.acknowledged = number;
         seen.gap = seen.gap.max(last.elapsed());
         last = Instant::now();

@@ -14,7 +14,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
 use zyflow_api::v1;
 use zyflow_api::v1::admin_client::AdminClient;
 use zyflow_machine::command::{Body, TaskField};
@@ -22,7 +23,12 @@ use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::outcome::Outcome;
 use zyflow_machine::record::Status;
 
-use crate::dev::DevCluster;
+use super::args::duration;
+use super::context::Context;
+use super::dev;
+use super::report::{Failure, Output, Report};
+use crate::code::Code;
+use crate::dev::{DevCluster, DevConfig};
 use crate::read::{Consistency, Read, TaskFilter};
 use crate::session::Session;
 use script::{Script, agree_on, everywhere, save, text, wait_for};
@@ -42,6 +48,49 @@ const EDIT_P99_MAX: Duration = Duration::from_secs(1);
 
 /// Commands under load while the leader is killed.
 const WRITERS: usize = 8;
+
+/// What `zyflow demo` is told.
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Lead the cluster through a script, a line per step, and stop: exit code 0 or 1.
+    #[arg(long)]
+    once: bool,
+    /// Where everything is kept [default: a new temporary folder with --once, else zyflow-dev].
+    #[arg(long, value_name = "D")]
+    dir: Option<PathBuf>,
+    /// How many nodes.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    nodes: u64,
+    /// Edits that are measured one after the other.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    edits: u32,
+    /// How long the editors with stale buffers edit.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    editors: Duration,
+}
+
+/// Runs the demo.
+pub(super) async fn run(context: &Context, args: DemoArgs) -> Result<Report, Failure> {
+    let began = Instant::now();
+    if !args.once {
+        let dir = args.dir.unwrap_or_else(|| PathBuf::from("zyflow-dev"));
+        return dev::run(context, dev::DevArgs { nodes: Some(args.nodes), dir }).await;
+    }
+    let temporary = tempfile::Builder::new().prefix("zyflow-demo-").tempdir();
+    let temporary = temporary.map_err(|error| Failure::new(Code::File, format!("no temporary folder: {error}")))?;
+    // Where the folder is temporary, it is kept if a step fails, so that one can look.
+    let dir = args.dir.clone().unwrap_or_else(|| temporary.path().join("dev"));
+    let config = DevConfig { dir: dir.clone(), nodes: Some(args.nodes), zyflowd: None };
+    let cluster = DevCluster::start(config).await?;
+    let length = Length { edits: args.edits, editors: args.editors };
+    match once(cluster, began, length, std::io::stdout()).await {
+        Ok(()) => Ok(Output::Nothing.into()),
+        Err(error) => {
+            let kept = if args.dir.is_none() { temporary.keep().join("dev") } else { dir };
+            Err(Failure::new(Code::Dev, format!("{error:#}; the cluster's folder is kept: {}", kept.display())))
+        }
+    }
+}
 
 /// How long the script is.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +116,11 @@ pub async fn once(cluster: DevCluster, began: Instant, length: Length, out: impl
     let stopping = Instant::now();
     let stopped = demo.cluster.stop().await;
     result?;
-    script.done("stop", stopping, stopped.map(|()| ((), "every node ended by itself".to_owned())).map_err(Into::into))?;
+    script.done(
+        "stop",
+        stopping,
+        stopped.map(|()| ((), "every node ended by itself".to_owned())).map_err(Into::into),
+    )?;
     script.end()
 }
 
@@ -150,7 +203,14 @@ impl Demo {
         let fields = vec![TaskField::Status(Status::Done)];
         let revision = self.propose(Body::SetTask { task: task.block.id, expected: None, fields }).await?;
         let took = agree_on(&self.files, WITHIN, |text| text.contains(&done)).await?;
-        Ok(((), format!("task {} done at revision {revision}; all files show it {:.1} ms later", task.block.id, millis(took))))
+        Ok((
+            (),
+            format!(
+                "task {} done at revision {revision}; all files show it {:.1} ms later",
+                task.block.id,
+                millis(took)
+            ),
+        ))
     }
 
     async fn new_file(&self) -> Step {
@@ -185,13 +245,22 @@ impl Demo {
         let shown = text(&self.files[0])?;
         let kept = self.conflicting_texts().await?;
         let in_conflict = tokens.iter().filter(|token| !shown.contains(**token)).collect::<Vec<_>>();
-        let lost: Vec<_> = in_conflict.iter().filter(|token| !kept.iter().any(|text| text.contains(***token))).collect();
-        ensure!(lost.is_empty(), "{} of {} tokens are in no checkout and in no conflict: {lost:?}", lost.len(), tokens.len());
+        let lost: Vec<_> =
+            in_conflict.iter().filter(|token| !kept.iter().any(|text| text.contains(***token))).collect();
+        ensure!(
+            lost.is_empty(),
+            "{} of {} tokens are in no checkout and in no conflict: {lost:?}",
+            lost.len(),
+            tokens.len()
+        );
         let seconds = span.as_secs();
         let (shown, conflicts) = (tokens.len() - in_conflict.len(), in_conflict.len());
         Ok((
             (),
-            format!("{seconds} s, {} saves ({stale} stale): {shown} tokens in all checkouts, {conflicts} in recorded conflicts, 0 lost", tokens.len()),
+            format!(
+                "{seconds} s, {} saves ({stale} stale): {shown} tokens in all checkouts, {conflicts} in recorded conflicts, 0 lost",
+                tokens.len()
+            ),
         ))
     }
 
@@ -203,7 +272,8 @@ impl Demo {
             agree_on(&self.files, WITHIN, |_| true).await?;
             let mut unsynced = 0;
             for node in 0..self.checkouts.len() {
-                let list = |mut admin: AdminClient<_>| async move { admin.checkout_list(v1::CheckoutListRequest {}).await };
+                let list =
+                    |mut admin: AdminClient<_>| async move { admin.checkout_list(v1::CheckoutListRequest {}).await };
                 let listed = self.cluster.client().admin(node, WITHIN, list).await?;
                 unsynced += listed.checkouts.iter().map(|checkout| checkout.unsynced).sum::<u32>();
             }
@@ -216,7 +286,7 @@ impl Demo {
     }
 
     async fn conflicting_texts(&self) -> anyhow::Result<Vec<String>> {
-        let conflicts = self.cluster.client().conflicts(self.read(), None, None, true).await?.value;
+        let conflicts = self.cluster.client().conflicts(self.read(), None, true).await?.value;
         let values = conflicts.into_iter().flat_map(|row| [row.record.base, row.record.spec, row.record.runtime]);
         Ok(values.flatten().collect())
     }
@@ -233,7 +303,10 @@ impl Demo {
         report.check(self.cluster.client()).await?;
         let gap = millis(report.gap);
         ensure!(report.gap <= FAILOVER_MAX, "no write was acknowledged for {gap:.0} ms");
-        let detail = format!("node {leader} killed; {} writes acknowledged, none lost, longest pause {gap:.0} ms", report.writes);
+        let detail = format!(
+            "node {leader} killed; {} writes acknowledged, none lost, longest pause {gap:.0} ms",
+            report.writes
+        );
         Ok((leader, detail))
     }
 
@@ -247,7 +320,12 @@ impl Demo {
             if status.applied >= wanted.0 {
                 break;
             }
-            ensure!(since.elapsed() < WITHIN, "node {killed} is at {} of {wanted} after {} s", status.applied, WITHIN.as_secs());
+            ensure!(
+                since.elapsed() < WITHIN,
+                "node {killed} is at {} of {wanted} after {} s",
+                status.applied,
+                WITHIN.as_secs()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let file = &self.files[at];
@@ -273,7 +351,10 @@ impl Demo {
         }
         ensure!(revisions.len() == 1, "the nodes answered for different revisions: {revisions:?}");
         ensure!(digests.len() == 1, "the nodes have {} different digests at revision {wanted}", digests.len());
-        Ok(((), format!("one digest on {} nodes at revision {wanted}, recomputed from each SQLite", self.checkouts.len())))
+        Ok((
+            (),
+            format!("one digest on {} nodes at revision {wanted}, recomputed from each SQLite", self.checkouts.len()),
+        ))
     }
 }
 

@@ -23,7 +23,12 @@ impl<W: Write> Script<W> {
     }
 
     /// Says how a step ended, with what it took; a failed one ends the script.
-    pub(super) fn done<T>(&mut self, title: &str, since: Instant, result: anyhow::Result<(T, String)>) -> anyhow::Result<T> {
+    pub(super) fn done<T>(
+        &mut self,
+        title: &str,
+        since: Instant,
+        result: anyhow::Result<(T, String)>,
+    ) -> anyhow::Result<T> {
         self.step += 1;
         let seconds = since.elapsed().as_secs_f64();
         match result {

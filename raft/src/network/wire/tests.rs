@@ -21,7 +21,7 @@ fn append(entries: Vec<Entry>) -> AppendEntriesRequest<TypeConfig> {
 #[test]
 fn an_append_travels_whole() {
     let sent = append(vec![entry(5, 10), entry(6, 0)]);
-    let messages = append_messages(ENDS, sent.clone(), 99);
+    let messages = append_messages(ENDS, &sent, 99);
     let [message] = messages.as_slice() else { panic!("one message, not {}", messages.len()) };
     assert_eq!((message.from, message.to, message.clock_ms), (1, 2, 99));
     let received = append_of(message).expect("well formed");
@@ -31,14 +31,14 @@ fn an_append_travels_whole() {
 
 #[test]
 fn a_heartbeat_is_one_message() {
-    assert_eq!(append_messages(ENDS, append(Vec::new()), 0).len(), 1);
+    assert_eq!(append_messages(ENDS, &append(Vec::new()), 0).len(), 1);
 }
 
 #[test]
 fn large_appends_are_cut_by_bytes_and_fit_together() {
     let sizes = [APPEND_BYTES_TARGET / 2, APPEND_BYTES_TARGET / 2, 3 * APPEND_BYTES_TARGET, 5, 5];
     let entries: Vec<_> = (5..).zip(sizes).map(|(index, bytes)| entry(index, bytes)).collect();
-    let messages = append_messages(ENDS, append(entries.clone()), 0);
+    let messages = append_messages(ENDS, &append(entries.clone()), 0);
     let counts: Vec<_> = messages.iter().map(|message| message.entries.len()).collect();
     assert_eq!(counts, [1, 1, 1, 2]);
     let mut previous = Some(LogId::new_term_index(2, 4));
@@ -54,7 +54,7 @@ fn large_appends_are_cut_by_bytes_and_fit_together() {
 
 #[test]
 fn gaps_floods_and_nonsense_are_refused() {
-    let mut message = append_messages(ENDS, append(vec![entry(5, 1), entry(7, 1)]), 0).remove(0);
+    let mut message = append_messages(ENDS, &append(vec![entry(5, 1), entry(7, 1)]), 0).remove(0);
     assert!(matches!(append_of(&message), Err(WireError::Gap { expected: 6, found: 7 })));
     message.entries = vec![Bytes::new(); ENTRIES_TAKEN_MAX + 1];
     assert!(matches!(append_of(&message), Err(WireError::TooManyEntries(_))));

@@ -22,10 +22,12 @@ struct Link {
     delay: Duration,
 }
 
+type Links = BTreeMap<(NodeId, NodeId), watch::Sender<Link>>;
+
 /// All links. A link is named by who connects and whom it reaches; it carries both directions of that connection.
 #[derive(Clone, Default)]
 pub struct Fabric {
-    links: Arc<Mutex<BTreeMap<(NodeId, NodeId), watch::Sender<Link>>>>,
+    links: Arc<Mutex<Links>>,
 }
 
 impl Fabric {

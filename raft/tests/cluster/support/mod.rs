@@ -53,10 +53,8 @@ pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             }
         }
     };
-    match timeout(PATIENCE, waiting).await {
-        Ok(found) => found,
-        Err(_elapsed) => panic!("{what} did not happen within {PATIENCE:?}"),
-    }
+    let found = timeout(PATIENCE, waiting).await;
+    found.unwrap_or_else(|_elapsed| panic!("{what} did not happen within {PATIENCE:?}"))
 }
 
 /// Looks on for a while, and panics as soon as `look` gives something.

@@ -39,11 +39,22 @@ pub fn init(dir: &Path, id: NodeId) {
 }
 
 pub async fn open(dir: &Path, id: NodeId) -> (Stored, LogStore, Tables) {
+    open_with(dir, id, |_log, _tables| {}).await
+}
+
+pub async fn open_with(
+    dir: &Path,
+    id: NodeId,
+    configure: impl FnOnce(&mut LogConfig, &mut TablesConfig),
+) -> (Stored, LogStore, Tables) {
     let layout = Layout::open(&dir.join("data")).unwrap();
     layout.expect(lineage(), id).unwrap();
     // Tasks of the node before may still hold it for a moment.
-    let log = until("the log to be free", || LogStore::open(&log_config(&layout, id)).ok()).await;
+    let (mut log_config, mut tables_config) =
+        (log_config(&layout, id), TablesConfig::new(layout.tables_dir(), lineage()));
+    configure(&mut log_config, &mut tables_config);
+    let log = until("the log to be free", || LogStore::open(&log_config).ok()).await;
     let key = Arc::new(LocalKey::create_or_load(&layout.node_key_file(), &ring()).unwrap());
-    let tables = Tables::open(TablesConfig::new(layout.tables_dir(), lineage()), key, log.durable_watermark()).unwrap();
+    let tables = Tables::open(tables_config, key, log.durable_watermark()).unwrap();
     (Stored { _layout: layout, tables: tables.clone() }, log, tables)
 }

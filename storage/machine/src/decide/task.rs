@@ -10,6 +10,7 @@ use crate::record::{Block, Record, Status, TaskFields};
 use crate::scratch::Scratch;
 use crate::view::{Stored, View};
 use std::collections::BTreeSet;
+use std::mem::discriminant;
 use std::sync::Arc;
 
 pub(super) fn set_task<V: View>(
@@ -31,24 +32,20 @@ pub(super) fn set_task<V: View>(
     }
     let (block, now) = task_of(&stored, task)?;
 
-    let mut after = now.clone();
-    let mut mark = block.mark.value.as_str();
+    let (mut mark, mut status) = (block.mark.value.as_str(), now.status.value);
     for field in fields {
-        if let TaskField::Status(status) = field {
-            mark = mark_after(mark, after.status.value, *status);
+        if let TaskField::Status(next) = field {
+            mark = mark_after(mark, status, *next);
+            status = *next;
         }
         if let TaskField::BlockedBy(blockers) = field {
             check_blockers(scratch, task, &now.blocked_by.value, blockers)?;
         }
-        after.set(field, scratch.revision());
     }
     // Set twice in one command, the last value counts; a field that ends as it was isn't set.
-    let mut changed: Vec<TaskField> = Vec::new();
-    for field in fields {
-        if after.has(field) && !now.has(field) && !changed.contains(field) {
-            changed.push(field.clone());
-        }
-    }
+    let is_last = |at: usize| !fields[at + 1..].iter().any(|later| discriminant(later) == discriminant(&fields[at]));
+    let last = fields.iter().enumerate().filter(|(at, _)| is_last(*at)).map(|(_, field)| field);
+    let changed: Vec<TaskField> = last.filter(|field| !now.has(field)).cloned().collect();
     let mark = (mark != block.mark.value).then(|| mark.to_owned());
     if !changed.is_empty() || mark.is_some() {
         scratch.change(task, &stored, Fact::TaskSet { fields: changed, mark })?;

@@ -16,7 +16,11 @@ async fn a_log_behind_the_state_machine_is_refused() {
     assert_eq!(check(&store, Some(id(1, 9)), Some(id(1, 3))).await, Ok(()));
     assert_eq!(check(&store, Some(id(1, 2)), None).await, Ok(()), "purged entries can't be compared");
     assert!(check(&store, Some(id(1, 10)), Some(id(1, 3))).await.is_err());
-    assert_eq!(check(&store, Some(id(4, 50)), Some(id(4, 50))).await, Ok(()), "an installed snapshot is ahead of the log");
+    assert_eq!(
+        check(&store, Some(id(4, 50)), Some(id(4, 50))).await,
+        Ok(()),
+        "an installed snapshot is ahead of the log"
+    );
     assert!(check(&store, Some(id(4, 51)), Some(id(4, 50))).await.is_err());
     assert!(check(&store, Some(id(2, 7)), Some(id(1, 3))).await.unwrap_err().contains("of another history"));
 }

@@ -70,11 +70,31 @@ struct World {
     copies: Vec<Copy>,
     tokens: u64,
     deleted: BTreeSet<String>,
+    is_alike: bool,
 }
 
-/// A task of a usual length: two words that are added leave it recognisable.
-fn line(token: &str) -> String {
-    format!("- [ ] make {token} work in the new way that was agreed on")
+/// Says what happens where `ZYFLOW_TRACE` is set.
+fn trace(what: impl FnOnce() -> String) {
+    if std::env::var_os("ZYFLOW_TRACE").is_some() {
+        eprintln!("{}", what());
+    }
+}
+
+const WORDS: [&str; 24] = [
+    "log", "cut", "power", "read", "back", "vote", "fsync", "check", "merge", "diff", "node", "key", "seal", "open", "queue", "batch",
+    "snapshot", "rollback", "index", "leader", "replay", "bench", "watch", "swap",
+];
+
+/// A task of a usual length: a word that is added leaves it recognisable. Alike lines differ in the token alone, so that nobody
+/// can tell a line that was reworded from one that was deleted beside a new one.
+fn line(number: u64, is_alike: bool) -> String {
+    if is_alike {
+        return format!("- [ ] make t{number} work in the new way that was agreed on");
+    }
+    let words = [number * 7 + 1, number * 11 + 5, number * 13 + 2, number * 17 + 3, number * 5 + 11];
+    let count = u64::try_from(WORDS.len()).unwrap();
+    let words = words.map(|word| WORDS[usize::try_from(word % count).unwrap()]);
+    format!("- [ ] t{number} {}", words.join(" "))
 }
 
 fn created(outcome: &Outcome) -> &[RecordId] {
@@ -85,11 +105,11 @@ fn created(outcome: &Outcome) -> &[RecordId] {
 }
 
 impl World {
-    fn new(copies: usize) -> Self {
+    fn new(copies: usize, is_alike: bool) -> Self {
         let mut ledger = Ledger::default();
         let body = Body::CreateProject { name: "p".to_owned(), files: vec!["tasks.md".to_owned()] };
         let project = created(&ledger.apply(None, body, "t"))[0];
-        let text: String = (0..4).map(|number| line(&format!("t{number}")) + "\n").collect();
+        let text: String = (0..4).map(|number| line(number, is_alike) + "\n").collect();
         let blocks = parse(&text).blocks.iter().map(new_block).collect();
         let body = Body::CreateChange { project, path: "tasks.md".to_owned(), blocks };
         let change = created(&ledger.apply(None, body, "t"))[0];
@@ -113,10 +133,11 @@ impl World {
             }
         });
         let copies = copies.collect();
-        Self { ledger: Arc::new(Mutex::new(ledger)), project, change, copies, tokens: 4, deleted: BTreeSet::new() }
+        Self { ledger: Arc::new(Mutex::new(ledger)), project, change, copies, tokens: 4, deleted: BTreeSet::new(), is_alike }
     }
 
     fn act(&mut self, action: &Action) {
+        trace(|| format!("{action:?}"));
         match action {
             Action::Edit { copy, is_fresh, edit, at } => {
                 let at_copy = copy % self.copies.len();
@@ -146,11 +167,12 @@ impl World {
 
     fn edit(&mut self, copy: usize, edit: Edit, at: usize) {
         let token = self.token();
+        let fresh = line(self.tokens - 1, self.is_alike);
         let mut lines: Vec<String> = self.copies[copy].buffer.lines().map(str::to_owned).collect();
         let place = if lines.is_empty() { 0 } else { at % lines.len() };
         match edit {
-            _ if lines.is_empty() => lines.push(line(&token)),
-            Edit::Add => lines.insert(place, line(&token)),
+            _ if lines.is_empty() => lines.push(fresh),
+            Edit::Add => lines.insert(place, fresh),
             Edit::Tick => lines[place] = lines[place].replacen("[ ]", "[x]", 1),
             Edit::Reword => lines[place] = format!("{} {token}", lines[place]),
             Edit::Delete => {
@@ -241,14 +263,18 @@ impl World {
             copy.kept.retain(|(content, _)| !content.is_empty() && copy.abandoned.as_ref() != Some(content));
             let pending = copy.kept.first().cloned();
             if let Some((content, start)) = pending {
-                match plan_displaced(&input, &content, start.as_ref()) {
+                let proposal = plan_displaced(&input, &content, start.as_ref());
+                trace(|| format!("checkout {at}: displaced {proposal:#?}\n{content}"));
+                match proposal {
                     Some(proposal) => return self.launch(at, *proposal, Some(content)),
                     None => drop(copy.kept.remove(0)),
                 }
                 return;
             }
         }
-        match plan(&input) {
+        let step = plan(&input);
+        trace(|| format!("checkout {at}: {step:#?}\nlocal\n{}cluster\n{side:?}", copy.disk));
+        match step {
             Step::Settled | Step::Behind { .. } => {}
             Step::Learn { change, text } => {
                 copy.record.show(change, text, By::Writer);
@@ -340,7 +366,7 @@ impl World {
         let in_text = found.len();
         let once: BTreeSet<&String> = found.iter().filter(|token| !self.deleted.contains(*token)).collect();
         let times = found.iter().filter(|token| !self.deleted.contains(*token)).count();
-        assert_eq!(once.len(), times, "a token stands twice in\n{text}");
+        assert!(self.is_alike || once.len() == times, "a token stands twice in\n{text}");
         for conflict in ledger.conflicts() {
             for value in [conflict.base, conflict.spec, conflict.runtime].into_iter().flatten() {
                 found.extend(tokens(&value));
@@ -350,7 +376,7 @@ impl World {
         for number in 0..self.tokens {
             let token = format!("t{number}");
             assert!(
-                found.contains(&token) || self.deleted.contains(&token),
+                self.is_alike || found.contains(&token) || self.deleted.contains(&token),
                 "{token} is lost; the text is\n{text}"
             );
         }
@@ -386,8 +412,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
-    fn no_schedule_loses_a_token(copies in 1..4_usize, actions in prop::collection::vec(action(), 1..80)) {
-        let mut world = World::new(copies);
+    fn no_schedule_loses_a_token(
+        copies in 1..4_usize,
+        is_alike in any::<bool>(),
+        actions in prop::collection::vec(action(), 1..80),
+    ) {
+        let mut world = World::new(copies, is_alike);
         world.rest();
         for action in &actions {
             world.act(action);
