@@ -60,12 +60,20 @@ pub enum Reason {
     Stale,
 }
 
-/// A value that only a later text had, in words that nobody writes twice by chance.
-const CLAIRVOYANT_WORDS: u32 = 4;
-/// A mark or a place that only a later text had: two people do tick the same box.
-const CLAIRVOYANT_MARK: u32 = 1;
-/// An older value that our write had replaced.
-const RESTORED: u32 = 1;
+/// What a value speaks against a start with.
+#[derive(Clone, Copy)]
+struct Weights {
+    /// Only a later text had it.
+    clairvoyant: u32,
+    /// An older text had it, and we had replaced it.
+    restored: u32,
+}
+
+/// Words that nobody writes twice by chance: seeing them is near to a proof, and undoing them by mistake is the worst.
+const WORDS: Weights = Weights { clairvoyant: 8, restored: 2 };
+
+/// A mark or a place: two people do tick the same box.
+const MARK: Weights = Weights { clairvoyant: 1, restored: 1 };
 
 /// The shown text that `local` was made from. `shown` is oldest first and not empty.
 #[must_use]
@@ -152,28 +160,28 @@ impl<'a> Evidence<'a> {
             return 0;
         }
         let exists: Vec<Option<bool>> = fields.iter().map(|fields| Some(fields.is_some())).collect();
-        let mut cost = self.weigh(&exists, &Some(local.is_some()), start, CLAIRVOYANT_WORDS);
+        let mut cost = self.weigh(&exists, &Some(local.is_some()), start, WORDS);
         if let (Some(local), Some(_)) = (local, fields[start]) {
             let words: Vec<_> = fields.iter().map(|f| f.map(|f| (f.kind, f.lead, f.text))).collect();
             let marks: Vec<_> = fields.iter().map(|f| f.map(|f| f.mark)).collect();
             let places: Vec<_> = fields.iter().map(|f| f.map(|f| f.after)).collect();
-            cost += self.weigh(&words, &Some((local.kind, local.lead, local.text)), start, CLAIRVOYANT_WORDS);
-            cost += self.weigh(&marks, &Some(local.mark), start, CLAIRVOYANT_MARK);
-            cost += self.weigh(&places, &Some(local.after), start, CLAIRVOYANT_MARK);
+            cost += self.weigh(&words, &Some((local.kind, local.lead, local.text)), start, WORDS);
+            cost += self.weigh(&marks, &Some(local.mark), start, MARK);
+            cost += self.weigh(&places, &Some(local.after), start, MARK);
         }
         cost
     }
 
     /// What the value `local` of one field costs a start at `start`; `values` are that field in each shown text.
-    fn weigh<V: PartialEq>(&self, values: &[Option<V>], local: &Option<V>, start: usize, clairvoyant: u32) -> u32 {
+    fn weigh<V: PartialEq>(&self, values: &[Option<V>], local: &Option<V>, start: usize, weights: Weights) -> u32 {
         if values[start] == *local {
             return 0;
         }
         if let Some(older) = values[..start].iter().rposition(|value| value == local) {
             let replaced = (older + 1..=start).find(|index| values[*index] != *local);
-            return if replaced.is_some_and(|index| self.by[index] == By::Us) { RESTORED } else { 0 };
+            return if replaced.is_some_and(|index| self.by[index] == By::Us) { weights.restored } else { 0 };
         }
-        if values[start + 1..].contains(local) { clairvoyant } else { 0 }
+        if values[start + 1..].contains(local) { weights.clairvoyant } else { 0 }
     }
 }
 

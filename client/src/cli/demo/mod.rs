@@ -111,7 +111,8 @@ pub async fn once(cluster: DevCluster, began: Instant, length: Length, out: impl
     let started = format!("{} nodes with mutual TLS, a leader, a checkout each", checkouts.len());
     script.done("start", began, Ok(((), started)))?;
     let session = Session::new(cluster.client().clone(), "demo", 0);
-    let mut demo = Demo { cluster, session, files: everywhere(&checkouts, CHANGE), checkouts };
+    let files = everywhere(&checkouts, CHANGE);
+    let mut demo = Demo { cluster, session, files, checkouts, shown: Vec::new() };
     let result = demo.lead(&mut script, length).await;
     let stopping = Instant::now();
     let stopped = demo.cluster.stop().await;
@@ -130,6 +131,8 @@ struct Demo {
     checkouts: Vec<PathBuf>,
     /// [`CHANGE`] in every checkout.
     files: Vec<PathBuf>,
+    /// Tokens of the editors that every checkout shows.
+    shown: Vec<String>,
 }
 
 type Step = anyhow::Result<((), String)>;
@@ -237,7 +240,7 @@ impl Demo {
         Ok(((), detail))
     }
 
-    async fn editors(&self, span: Duration) -> Step {
+    async fn editors(&mut self, span: Duration) -> Step {
         let written = editors::run(&self.files, span).await?;
         let tokens: BTreeSet<&String> = written.iter().flat_map(|editor| &editor.tokens).collect();
         let stale: u32 = written.iter().map(|editor| editor.stale_saves).sum();
@@ -254,12 +257,14 @@ impl Demo {
             tokens.len()
         );
         let seconds = span.as_secs();
-        let (shown, conflicts) = (tokens.len() - in_conflict.len(), in_conflict.len());
+        let conflicts = in_conflict.len();
+        let total = tokens.len();
+        self.shown = tokens.into_iter().filter(|token| shown.contains(*token)).cloned().collect();
+        let shown = self.shown.len();
         Ok((
             (),
             format!(
-                "{seconds} s, {} saves ({stale} stale): {shown} tokens in all checkouts, {conflicts} in recorded conflicts, 0 lost",
-                tokens.len()
+                "{seconds} s, {total} saves ({stale} stale): {shown} tokens in all checkouts, {conflicts} in recorded conflicts, 0 lost"
             ),
         ))
     }
@@ -333,7 +338,12 @@ impl Demo {
         let newest = text(&others[0])?;
         let what = format!("checkout {killed} catching up");
         wait_for(&what, WITHIN, || Ok(text(file)? == newest)).await?;
-        Ok(((), format!("node {killed} has applied revision {wanted} and its checkout shows it")))
+        // What the killed node left half-done is looked at by now: it must not have undone anything.
+        self.wait_until_quiet().await?;
+        let text = text(file)?;
+        let lost: Vec<&String> = self.shown.iter().filter(|token| !text.contains(*token)).collect();
+        ensure!(lost.is_empty(), "{} tokens that were in all checkouts are gone: {lost:?}", lost.len());
+        Ok(((), format!("node {killed} has applied revision {wanted}, its checkout shows it, and nothing was undone")))
     }
 
     async fn verify(&self) -> Step {
