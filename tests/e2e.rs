@@ -49,7 +49,8 @@ async fn files_in_files_out(harness: &Harness) -> anyhow::Result<()> {
     let shown = harness.zyflow(&["-o", "json", "task", "show", &task])?;
     check(&shown, 0, &["by command", "done"]);
     let boxes = edited.matches("- [x]").count() + 1;
-    until("one more box in every checkout", || files.iter().all(|file| text(file).matches("- [x]").count() == boxes)).await?;
+    until("one more box in every checkout", || files.iter().all(|file| text(file).matches("- [x]").count() == boxes))
+        .await?;
     check(&harness.zyflow(&["verify"])?, 0, &[]);
     Ok(())
 }
@@ -92,12 +93,21 @@ fn data_folder_of_another(harness: &Harness) -> anyhow::Result<()> {
     let own = text(&harness.cluster.layout().config(3));
     let lines: Vec<String> = own
         .lines()
-        .map(|line| if line.starts_with("data =") { format!("data = {:?}", folder.display().to_string()) } else { line.to_owned() })
+        .map(|line| {
+            if line.starts_with("data =") {
+                format!("data = {:?}", folder.display().to_string())
+            } else {
+                line.to_owned()
+            }
+        })
         .collect();
     std::fs::write(&config, lines.join("\n"))?;
     let refused = Command::new(binary("zyflowd")?).args(["run", "--config"]).arg(&config).output()?;
     check(&said(&refused)?, 1, &["foreign", "empty"]);
-    ensure!(text(&folder.join("precious")) == "mine" && std::fs::read_dir(&folder)?.count() == 1, "the folder was touched");
+    ensure!(
+        text(&folder.join("precious")) == "mine" && std::fs::read_dir(&folder)?.count() == 1,
+        "the folder was touched"
+    );
     Ok(())
 }
 

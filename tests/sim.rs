@@ -2,7 +2,7 @@
 //! simulated time, network and log disks; clients; faults; and invariants that are looked at after every step.
 //!
 //! ```text
-//!   cargo test -p zyflow-tests --test sim                      20 seeds, one that is repeated, three planted bugs
+//!   cargo test -p zyflow-tests --test sim                      20 seeds, one that is repeated, four planted bugs
 //!   ZYFLOW_SIM_SEED=17 cargo test -p zyflow-tests --test sim   that seed with its trace; add ZYFLOW_SIM_LOG=debug for logs,
 //!                                                              ZYFLOW_SIM_PLANT=forget-requests for a planted bug
 //! ```
@@ -44,6 +44,9 @@ const PLANT_SEEDS: u64 = 8;
 /// What a process says by its exit code if it saw a violation.
 const VIOLATED: u8 = 3;
 
+/// What it says if anything panicked.
+const PANICKED: i32 = 101;
+
 const SEED: &str = "ZYFLOW_SIM_SEED";
 const PLANT: &str = "ZYFLOW_SIM_PLANT";
 const TRACE: &str = "ZYFLOW_SIM_TRACE";
@@ -54,6 +57,8 @@ const LOG: &str = "ZYFLOW_SIM_LOG";
 pub enum Plant {
     /// The log confirms what it has not written yet. What only the model can know of this is not held against it.
     AckBeforeDurable,
+    /// A crash takes the vote.
+    ForgetVotes,
     /// The request ids of commands are lost.
     ForgetRequests,
     /// Linearizable reads are answered with what is there.
@@ -61,11 +66,12 @@ pub enum Plant {
 }
 
 impl Plant {
-    const ALL: [Self; 3] = [Self::AckBeforeDurable, Self::ForgetRequests, Self::LocalReads];
+    const ALL: [Self; 4] = [Self::AckBeforeDurable, Self::ForgetVotes, Self::ForgetRequests, Self::LocalReads];
 
     fn name(self) -> &'static str {
         match self {
             Self::AckBeforeDurable => "ack-before-durable",
+            Self::ForgetVotes => "forget-votes",
             Self::ForgetRequests => "forget-requests",
             Self::LocalReads => "local-reads",
         }
@@ -113,6 +119,11 @@ fn one(seed: &str) -> anyhow::Result<ExitCode> {
     if let Ok(filter) = std::env::var(LOG) {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     }
+    std::panic::set_hook(Box::new(|panic| {
+        // Wherever it is, in a task of a node too: nothing may go on, and nothing may wait for a thread that is gone.
+        eprintln!("{panic}\n{}", std::backtrace::Backtrace::capture());
+        std::process::exit(PANICKED);
+    }));
     let report = run::run(seed, plant)?;
     match std::env::var(TRACE) {
         Ok(file) => std::fs::write(file, &report.trace)?,

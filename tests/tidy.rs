@@ -40,7 +40,18 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// Libraries that only some source folders may name in code.
 const NAMES: &[(&str, &[&str])] = &[
-    ("openraft", &["raft/", "storage/src/log", "storage/src/types.rs", "storage/tests/log", "storage/examples/log", "tests/", "jepsen/"]),
+    (
+        "openraft",
+        &[
+            "raft/",
+            "storage/src/log",
+            "storage/src/types.rs",
+            "storage/tests/log",
+            "storage/examples/log",
+            "tests/",
+            "jepsen/",
+        ],
+    ),
     ("rocksdb", &["storage/src/log"]),
     ("rusqlite", &["storage/", "jepsen/"]),
     ("notify", &["client/checkout/src/watch"]),
@@ -144,7 +155,8 @@ fn files_are_short_and_say_what_they_are_for() {
         if lines > LINES_MAX {
             violations.push(format!("{file} has {lines} lines, over {LINES_MAX}"));
         } else if lines > LINES_WITH_REASON && !header.iter().any(|line| line.contains("Long because")) {
-            violations.push(format!("{file} has {lines} lines; past {LINES_WITH_REASON} its header says `Long because ..`"));
+            violations
+                .push(format!("{file} has {lines} lines; past {LINES_WITH_REASON} its header says `Long because ..`"));
         }
     }
     assert_none("files", &violations);

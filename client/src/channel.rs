@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 use tower::service_fn;
 use zyflow_api::ApiError;
+use zyflow_api::v1::ErrorCode;
 use zyflow_crypto::{ConnectError, Connector};
 
 /// Flow-control window of one stream, in bytes: a thousand pipelined proposals of 4 KiB never wait for a window update.
@@ -47,6 +48,10 @@ pub(crate) fn status_error(address: &str, status: &Status) -> ClientError {
     if !status.details().is_empty() {
         return ClientError::Service { address, error: ApiError::from_status(status) };
     }
+    if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {
+        let error = ApiError::new(ErrorCode::Deadline, format!("{address} did not answer in time"));
+        return ClientError::Service { address, error };
+    }
     // Only what arose on our side has a source: a status that a server sent is text and code.
     let mut chain = std::iter::successors(status.source(), |error| (*error).source()).peekable();
     if chain.peek().is_none() && status.code() != Code::Unavailable {
@@ -72,7 +77,6 @@ pub(crate) fn status_error(address: &str, status: &Status) -> ClientError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zyflow_api::v1::ErrorCode;
 
     #[test]
     fn a_services_own_error_keeps_its_code() {
@@ -85,6 +89,8 @@ mod tests {
     fn a_status_without_details_is_a_broken_connection_only_if_it_says_unavailable() {
         let broken = status_error("a:1", &Status::unavailable("reset"));
         assert!(matches!(broken, ClientError::Unreachable { .. }), "{broken:?}");
+        let late = status_error("a:1", &Status::cancelled("Timeout expired"));
+        assert!(matches!(&late, ClientError::Service { error, .. } if error.code == ErrorCode::Deadline), "{late:?}");
         let denied = status_error("a:1", &Status::permission_denied("no"));
         assert!(matches!(&denied, ClientError::Service { error, .. } if error.code == ErrorCode::Denied), "{denied:?}");
     }

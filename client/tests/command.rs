@@ -1,5 +1,7 @@
 //! The binary on files of this machine: `spec check`, `spec merge`, and what goes wrong before any node is asked.
 
+#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
+
 use expect_test::{Expect, expect};
 use serde_json::Value;
 use std::fs;
@@ -36,7 +38,7 @@ fn folder(files: &[(&str, &[u8])]) -> TempDir {
 }
 
 /// The exit code and all that is printed to stderr, with the folder's own path taken out.
-fn fails(dir: &Path, arguments: &[&str], exit: i32, message: Expect) {
+fn fails(dir: &Path, arguments: &[&str], exit: i32, message: &Expect) {
     let output = zyflow(dir, arguments);
     message.assert_eq(&stderr(&output).replace(&dir.display().to_string(), "DIR"));
     assert_eq!(output.status.code(), Some(exit), "{}", stderr(&output));
@@ -88,9 +90,9 @@ fn a_missing_path_is_not_found() {
         dir.path(),
         &["spec", "check", "nowhere.md"],
         3,
-        expect![[r#"
+        &expect![[r"
         zyflow: E-NOT-FOUND: cannot read nowhere.md: No such file or directory (os error 2); check the path and its permissions
-    "#]],
+    "]],
     );
 }
 
@@ -161,25 +163,25 @@ fn a_missing_or_malformed_profile_is_a_usage_error() {
         dir.path(),
         &["status"],
         2,
-        expect![[r#"
+        &expect![[r"
         zyflow: E-PROFILE: no profile: DIR/zyflow/client.toml doesn't exist; name one with --profile FILE or ZYFLOW_PROFILE (`zyflow dev` writes client.toml into its folder)
-    "#]],
+    "]],
     );
     fails(
         dir.path(),
         &["--profile", "none.toml", "status"],
         2,
-        expect![[r#"
+        &expect![[r"
         zyflow: E-PROFILE: cannot read the profile none.toml: No such file or directory (os error 2); check the path and the file's mode
-    "#]],
+    "]],
     );
     fails(
         dir.path(),
         &["--profile", "bad.toml", "status"],
         2,
-        expect![[r#"
+        &expect![[r"
         zyflow: E-PROFILE: the profile bad.toml is malformed: unknown field `endpoint`, expected one of `cluster`, `endpoints`, `ca`, `cert`, `key`
-    "#]],
+    "]],
     );
 }
 

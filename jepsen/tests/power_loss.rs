@@ -2,7 +2,8 @@
 //! file system is cut, and after a new mount nothing that was acknowledged may be missing, and no start may be refused.
 //!
 //! Half of the cuts fall exactly between the write and the sync of a batch, with random pages of it written back, so
-//! that the tail of the WAL is torn and out of order. Needs root; says so and does nothing without.
+//! that the tail of the WAL is torn and out of order. An operation counts as acknowledged if that was reported before the
+//! cut began. Needs root; says so and does nothing without.
 //! `ZYFLOW_POWER_CUTS` sets the number of cuts,
 //! `ZYFLOW_POWER_SEED` where they fall.
 #![expect(clippy::unwrap_used, reason = "a failing test should panic")]
@@ -101,18 +102,20 @@ impl Disk {
         command("mount", &["-o".as_ref(), "loop".as_ref(), &self.image(), &self.mount_point()])
     }
 
-    /// Cuts the power, with random parts of the log's files written back.
-    fn cut(&self, seed: u64) {
+    /// Cuts the power, with random parts of the log's files written back, and says when.
+    fn cut(&self, seed: u64) -> u64 {
         let mut files = Vec::new();
         for folder in [self.log(), self.log().join("rocks")] {
             files.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
         }
-        let status = Command::new(env!("CARGO_BIN_EXE_powercut"))
+        let output = Command::new(env!("CARGO_BIN_EXE_powercut"))
             .arg(self.mount_point())
             .arg(seed.to_string())
             .args(files.iter().filter(|path| path.is_file()))
-            .status();
-        assert!(status.unwrap().success(), "the power could not be cut");
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "the power could not be cut: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     }
 
     /// Mounts the file system again, as after a start of the machine.
@@ -185,24 +188,44 @@ impl Worker {
         assert!(status.stopped(), "the child ended before its failpoint: {status:?}: {}", errors());
     }
 
-    /// Kills the child and returns how much it had acknowledged, given the lines already read.
-    fn ends(mut self, mut output: String) -> u64 {
+    /// Kills the child and returns how much it had acknowledged before the cut, and how much it ever reported, given the
+    /// lines already read.
+    fn ends(mut self, mut output: String, cut_ns: u64) -> Known {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         for line in &self.lines {
             output += &line;
             output.push('\n');
         }
-        drill::acknowledged(&output).expect("the child opened the log")
+        let open = "the child opened the log";
+        Known {
+            acknowledged: drill::acknowledged(&output, cut_ns).expect(open),
+            reported: drill::acknowledged(&output, u64::MAX).expect(open),
+        }
+    }
+}
+
+/// What is known of the operations of a child.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// These must be found again.
+    acknowledged: u64,
+    /// What was reported during the cut is worth nothing: the sync under it may have been aborted without an error.
+    reported: u64,
+}
+
+impl Known {
+    const fn exactly(operations: u64) -> Self {
+        Self { acknowledged: operations, reported: operations }
     }
 }
 
 /// Opens the log after a cut and says how many operations survived; in words, if too few, or if the start is refused.
-async fn survived(disk: &Disk, script: &Script, acknowledged: u64) -> Result<u64, String> {
+async fn survived(disk: &Disk, script: &Script, known: Known) -> Result<u64, String> {
     let opened = LogStore::open(&drill::config(disk.log()));
     let mut store = opened.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
     let found = Model::read(&mut store).await.map_err(|error| error.to_string())?;
-    script.survived(acknowledged, &found)
+    script.survived(known.acknowledged, known.reported, &found)
 }
 
 /// The bytes of the WAL files as the cut left them.
@@ -232,7 +255,7 @@ fn was_torn(wal: &[u8], script: &Script, survivors: u64) -> bool {
 }
 
 /// Lets a child work, cuts the power, and says how much was acknowledged.
-fn work_and_cut(disk: &Disk, script: &Script, random: &mut Random, planted: &[(&str, &str)]) -> u64 {
+fn work_and_cut(disk: &Disk, script: &Script, random: &mut Random, planted: &[(&str, &str)]) -> Known {
     let (worker, output) = if random.below(2) == 0 {
         let armed = format!("{}:{}:stop", failpoint::AFTER_WRITE_BEFORE_SYNC, 1 + random.below(400));
         let environment: Vec<_> = planted.iter().copied().chain([(failpoint::VARIABLE, armed.as_str())]).collect();
@@ -244,10 +267,10 @@ fn work_and_cut(disk: &Disk, script: &Script, random: &mut Random, planted: &[(&
         let output = worker.acknowledges(1 + random.below(600));
         (worker, output)
     };
-    disk.cut(random.next_u64());
-    let acknowledged = worker.ends(output);
+    let cut_ns = disk.cut(random.next_u64());
+    let known = worker.ends(output, cut_ns);
     disk.remount();
-    acknowledged
+    known
 }
 
 /// What a run of cuts has shown.
@@ -257,6 +280,7 @@ struct Tally {
     acknowledged: u64,
     more: u64,
     torn: u64,
+    aborted: u64,
 }
 
 /// Cuts the power of one log again and again.
@@ -266,7 +290,7 @@ async fn cut_and_cut_again(disk: &Disk, random: &mut Random, tally: &mut Tally, 
     for cut in 1..=cuts {
         let known = work_and_cut(disk, &script, random, &[]);
         let wal = wal(disk);
-        let what = |which, error| format!("{which} cut {cut} of {}, {known} acknowledged: {error}", script.encode());
+        let what = |which, error| format!("{which} cut {cut} of {}, {known:?}: {error}", script.encode());
         let mut survivors = survived(disk, &script, known).await.unwrap_or_else(|error| panic!("{}", what("", error)));
         tally.torn += u64::from(was_torn(&wal, &script, survivors));
         if random.below(4) == 0 {
@@ -275,12 +299,13 @@ async fn cut_and_cut_again(disk: &Disk, random: &mut Random, tally: &mut Tally, 
             disk.cut(random.next_u64());
             drop(store);
             disk.remount();
-            let again = survived(disk, &script, survivors).await;
+            let again = survived(disk, &script, Known::exactly(survivors)).await;
             survivors = again.unwrap_or_else(|error| panic!("{}", what("second", error)));
         }
         tally.cuts += 1;
-        tally.acknowledged += known;
-        tally.more += survivors - known;
+        tally.acknowledged += known.acknowledged;
+        tally.more += survivors - known.acknowledged;
+        tally.aborted += known.reported.saturating_sub(survivors);
         script.crashed(survivors, random.next_u64());
     }
     std::fs::remove_dir_all(disk.log()).unwrap();
@@ -296,8 +321,9 @@ async fn no_power_cut_loses_what_was_acknowledged_or_prevents_a_start() {
         let left = cuts - tally.cuts;
         cut_and_cut_again(&disk, &mut random, &mut tally, left.min(CUTS_PER_LOG)).await;
     }
-    let Tally { cuts, acknowledged, more, torn } = tally;
-    eprintln!("{cuts} power cuts: {acknowledged} operations acknowledged, {more} more survived, {torn} torn tails");
+    let Tally { cuts, acknowledged, more, torn, aborted } = tally;
+    eprintln!("{cuts} power cuts: {acknowledged} operations acknowledged before them, all found; {more} more found;");
+    eprintln!("{torn} torn tails; {aborted} operations reported during a cut and lost");
     assert!(torn > 0 || cuts < CUTS_TORN, "no cut tore a tail: this test has lost its teeth");
 }
 

@@ -41,7 +41,9 @@ pub enum CheckoutsError {
         project: String,
     },
     /// No such project.
-    #[error("project `{0}` doesn't exist; `zyflow project list` shows what there is, `zyflow project create` makes one")]
+    #[error(
+        "project `{0}` doesn't exist; `zyflow project list` shows what there is, `zyflow project create` makes one"
+    )]
     NoProject(String),
     /// No such checkout.
     #[error("{0} is not a checkout of this node; `zyflow checkout list` shows what there is")]
@@ -207,7 +209,13 @@ impl Checkouts {
     ///
     /// # Errors
     /// [`CheckoutsError`]; nothing has changed then.
-    pub async fn add(&self, path: &Path, project: &str, policy: Policy, take: Option<Take>) -> Result<(), CheckoutsError> {
+    pub async fn add(
+        &self,
+        path: &Path,
+        project: &str,
+        policy: Policy,
+        take: Option<Take>,
+    ) -> Result<(), CheckoutsError> {
         let not_a_folder = |reason: String| CheckoutsError::NotAFolder { path: path.into(), reason };
         if !path.is_absolute() {
             return Err(not_a_folder("the path is relative".to_owned()));
@@ -216,10 +224,9 @@ impl Checkouts {
         if !root.is_dir() {
             return Err(not_a_folder("it is a file".to_owned()));
         }
-        let known = (self.setup.connect)().project(project).map_err(|error| CheckoutsError::Engine {
-            path: path.into(),
-            reason: error_chain(&error),
-        })?;
+        let known = (self.setup.connect)()
+            .project(project)
+            .map_err(|error| CheckoutsError::Engine { path: path.into(), reason: error_chain(&error) })?;
         if known.is_none() {
             return Err(CheckoutsError::NoProject(project.to_owned()));
         }

@@ -58,10 +58,7 @@ impl Cluster for NodeCluster {
         let author = Author { name: author.to_owned(), clock_ms: wall_clock_ms() };
         let command = Command { request, author, body };
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
-        self.consensus
-            .propose(command, deadline)
-            .await
-            .map_err(|error| ClusterError::Unavailable(error.to_string()))
+        self.consensus.propose(command, deadline).await.map_err(|error| ClusterError::Unavailable(error.to_string()))
     }
 
     fn project(&self, name: &str) -> Result<Option<(RecordId, Project)>, ClusterError> {
@@ -104,8 +101,7 @@ impl Cluster for NodeCluster {
 
 /// A block as the spec crate knows it. An unknown kind code can't be stored by this release; it reads as prose.
 fn spec_block(block: &zyflow_machine::record::Block) -> Block {
-    let content =
-        Content { lead: block.lead.clone(), mark: block.mark.value.clone(), text: block.text.value.clone() };
+    let content = Content { lead: block.lead.clone(), mark: block.mark.value.clone(), text: block.text.value.clone() };
     Block { kind: BlockKind::try_from(block.kind).unwrap_or(BlockKind::Prose), content }
 }
 

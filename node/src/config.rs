@@ -170,7 +170,9 @@ impl FromStr for Span {
             "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
             _ => None,
         });
-        parsed.map(Self).ok_or_else(|| format!("`{text}` is not a duration: write it with its unit, for example \"150ms\""))
+        parsed
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a duration: write it with its unit, for example \"150ms\""))
     }
 }
 
@@ -244,13 +246,15 @@ impl Config {
         if self.node.cluster.is_empty()
             || !self.node.cluster.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         {
-            let reason = format!("`{}`: use lower-case letters, digits and `-`, as in the certificates", self.node.cluster);
+            let reason =
+                format!("`{}`: use lower-case letters, digits and `-`, as in the certificates", self.node.cluster);
             return Err(("node.cluster", reason));
         }
         for (key, endpoint) in [("peer.advertise", &self.peer), ("api.advertise", &self.api)] {
-            let port = endpoint.advertise.rsplit_once(':').and_then(|(host, port)| {
-                if host.is_empty() { None } else { port.parse::<u16>().ok() }
-            });
+            let port = endpoint
+                .advertise
+                .rsplit_once(':')
+                .and_then(|(host, port)| if host.is_empty() { None } else { port.parse::<u16>().ok() });
             if port.is_none_or(|port| port == 0) {
                 return Err((key, format!("`{}` is not HOST:PORT", endpoint.advertise)));
             }

@@ -20,7 +20,11 @@ pub trait Probe: Send + Sync + 'static {
 ///
 /// # Errors
 /// Where the listener fails.
-pub async fn serve(listener: TcpListener, probe: Arc<dyn Probe>, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    probe: Arc<dyn Probe>,
+    mut shutdown: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))

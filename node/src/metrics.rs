@@ -3,8 +3,8 @@
 //! Gauges are read from the handles when they are asked for, so a metric can't drift from the state and costs nothing
 //! between scrapes. Names follow the Prometheus conventions: `zyflow_` first, the unit last.
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 /// What the metrics are read from.
 #[derive(Debug, Clone, Default)]

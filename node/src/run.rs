@@ -23,9 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tracing::{error, info, warn};
 use zyflow_checkout::{SealError, StateSeal};
-use zyflow_crypto::{
-    Acceptor, Connector, KeyRing, Lineage, LocalKey, Role, TlsFiles, TlsMaterial, load_key_file,
-};
+use zyflow_crypto::{Acceptor, Connector, KeyRing, Lineage, LocalKey, Role, TlsFiles, TlsMaterial, load_key_file};
 use zyflow_raft::{Consensus, ConsensusConfig};
 use zyflow_storage::layout::{Layout, LayoutError};
 use zyflow_storage::log::{Identity, LogConfig, LogHandle, LogStore};
@@ -89,7 +87,9 @@ pub enum RunError {
         expected: String,
     },
     /// A part failed while it ran.
-    #[error("the node had to stop: {0}; nothing that was acknowledged is lost, start it again after the cause is mended")]
+    #[error(
+        "the node had to stop: {0}; nothing that was acknowledged is lost, start it again after the cause is mended"
+    )]
     Fatal(String),
 }
 
@@ -130,8 +130,7 @@ struct Storage {
 
 /// Opens everything below the data folder, making it at the first start.
 fn open_storage(config: &Config) -> Result<Storage, RunError> {
-    let lineage: Lineage =
-        config.node.lineage.parse().map_err(|_| RunError::Lineage(config.node.lineage.clone()))?;
+    let lineage: Lineage = config.node.lineage.parse().map_err(|_| RunError::Lineage(config.node.lineage.clone()))?;
     let key = load_key_file(&config.node.key_file, &config.node.data).map_err(part("the data key can't be used"))?;
     let ring = Arc::new(KeyRing::new(key));
     let layout = match Layout::open(&config.node.data) {
@@ -140,10 +139,12 @@ fn open_storage(config: &Config) -> Result<Storage, RunError> {
     };
     let layout = layout.map_err(part("the data folder can't be used"))?;
     layout.expect(lineage, config.node.id).map_err(part("the data folder can't be used"))?;
-    let local = LocalKey::create_or_load(&layout.node_key_file(), &ring).map_err(part("the node's key can't be used"))?;
+    let local =
+        LocalKey::create_or_load(&layout.node_key_file(), &ring).map_err(part("the node's key can't be used"))?;
     let local = Arc::new(local);
     let identity = Identity { lineage: lineage.0, node: config.node.id };
-    let log_config = LogConfig { free_bytes_min: config.limits.disk_free_min.0, ..LogConfig::new(layout.log_dir(), identity) };
+    let log_config =
+        LogConfig { free_bytes_min: config.limits.disk_free_min.0, ..LogConfig::new(layout.log_dir(), identity) };
     // A node that has tables and no log has lost its log, and with it its vote: that is for people to decide.
     if is_empty(&layout.log_dir())? && is_empty(&layout.tables_dir())? {
         LogStore::init(&log_config).map_err(part("the log can't be made"))?;
@@ -166,7 +167,8 @@ fn is_empty(folder: &Path) -> Result<bool, RunError> {
 
 fn load_tls(config: &Config) -> Result<TlsMaterial, RunError> {
     let files = TlsFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
-    let material = TlsMaterial::load(&files, Some(&config.node.cluster)).map_err(part("the certificates can't be used"))?;
+    let material =
+        TlsMaterial::load(&files, Some(&config.node.cluster)).map_err(part("the certificates can't be used"))?;
     let found = material.identity();
     if !found.role.is_node() || found.node_id != config.node.id {
         let expected = format!("node {} of {}", config.node.id, config.node.cluster);
@@ -202,10 +204,9 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     consensus_config.backlog_ops_max = config.limits.backlog_ops_max;
     let log = storage.log.handle();
     let Storage { layout, log: store, tables, local, ring, lineage } = storage;
-    let consensus =
-        Consensus::start(consensus_config, store, tables.clone(), ring, peer, acceptor.clone(), connector)
-            .await
-            .map_err(part("consensus can't start"))?;
+    let consensus = Consensus::start(consensus_config, store, tables.clone(), ring, peer, acceptor.clone(), connector)
+        .await
+        .map_err(part("consensus can't start"))?;
     let setup = Setup {
         folder: layout.checkouts_dir(),
         node_id: config.node.id,
@@ -220,7 +221,13 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     };
     let checkouts = Arc::new(Checkouts::start(setup).await.map_err(part("the checkouts can't be started"))?);
     let (stop, stopped) = watch::channel(false);
-    let probe = NodeProbe { consensus: consensus.clone(), tables: tables.clone(), log, checkouts: Arc::clone(&checkouts), metrics };
+    let probe = NodeProbe {
+        consensus: consensus.clone(),
+        tables: tables.clone(),
+        log,
+        checkouts: Arc::clone(&checkouts),
+        metrics,
+    };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
     let about = About { config: config.clone(), lineage, started, runtime: files };
     let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));

@@ -5,7 +5,9 @@ use tracing_subscriber::EnvFilter;
 
 /// A log level that isn't one.
 #[derive(Debug, thiserror::Error)]
-#[error("log.level `{level}` is not a level or filter: write error, warn, info, debug, trace or TARGET=LEVEL,..: {source}")]
+#[error(
+    "log.level `{level}` is not a level or filter: write error, warn, info, debug, trace or TARGET=LEVEL,..: {source}"
+)]
 pub struct LevelError {
     level: String,
     #[source]

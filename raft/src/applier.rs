@@ -92,6 +92,7 @@ pub(crate) struct Applier {
     pub(crate) snapshots: SnapshotStore,
     pub(crate) log: Arc<dyn LogWatch>,
     pub(crate) disk_free_bytes_min: u64,
+    pub(crate) snapshots_inline: bool,
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) lineage: Lineage,
     pub(crate) counters: Arc<Counters>,
@@ -139,11 +140,23 @@ impl Applier {
     /// Why it doesn't fit, for people.
     pub(crate) async fn check_log(&self, log: &impl Log) -> Result<(), String> {
         let (applied, _membership) = self.state().map_err(|error| crate::fatal::chain(&error))?;
-        let this = self.clone();
-        let snapshot = on_a_thread("looking for the newest snapshot", move || this.current()).await;
+        let snapshot = self.on_a_thread("looking for the newest snapshot", Self::current).await;
         let snapshot = snapshot.map_err(|error| crate::fatal::chain(&error))?;
         let snapshot = snapshot.and_then(|snapshot| snapshot.meta.last_log_id);
         log.check_state(applied, snapshot).await.map_err(|error| crate::fatal::chain(error.as_ref()))
+    }
+
+    /// Work that blocks.
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Self) -> Result<T, ApplyError> + Send + 'static,
+    ) -> Result<T, ApplyError> {
+        if self.snapshots_inline {
+            return work(self);
+        }
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || work(&this)).await.unwrap_or(Err(ApplyError::Panicked(what)))
     }
 
     fn state(&self) -> Result<(Option<LogId>, StoredMembership), ApplyError> {
@@ -212,8 +225,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
-        let this = self.clone();
-        let installed = on_a_thread("installing a snapshot", move || this.install(&snapshot)).await;
+        let installed = self.on_a_thread("installing a snapshot", move |this| this.install(&snapshot)).await;
         self.stop(installed)?;
         self.counters.snapshots_installed.add(1);
         info!(last = ?meta.last_log_id, "installed a snapshot");
@@ -221,8 +233,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let this = self.clone();
-        let current = on_a_thread("looking for the newest snapshot", move || this.current()).await;
+        let current = self.on_a_thread("looking for the newest snapshot", Self::current).await;
         self.stop(current)
     }
 }
@@ -231,17 +242,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Applier {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let this = self.clone();
-        let built = on_a_thread("building a snapshot", move || this.build()).await;
+        let built = self.on_a_thread("building a snapshot", Self::build).await;
         let snapshot = self.stop(built)?;
         info!(last = ?snapshot.meta.last_log_id, bytes = snapshot.snapshot.bytes, "built a snapshot");
         Ok(snapshot)
     }
-}
-
-async fn on_a_thread<T: Send + 'static>(
-    what: &'static str,
-    work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
-) -> Result<T, ApplyError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ApplyError::Panicked(what)))
 }

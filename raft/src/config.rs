@@ -60,6 +60,9 @@ pub struct ConsensusConfig {
     pub writes_in_flight: usize,
     /// What stamps commands.
     pub clock: Arc<dyn Clock>,
+    /// Snapshots are looked for, built and installed by the task that needs them, and not on a thread for it: only for
+    /// simulations, whose time stands still meanwhile.
+    pub snapshots_inline: bool,
 }
 
 impl ConsensusConfig {
@@ -81,6 +84,7 @@ impl ConsensusConfig {
             disk_free_bytes_min: zyflow_storage::log::FREE_BYTES_MIN,
             writes_in_flight: crate::proposer::WRITES_IN_FLIGHT,
             clock: Arc::new(SystemClock),
+            snapshots_inline: false,
         }
     }
 

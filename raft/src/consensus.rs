@@ -112,6 +112,7 @@ impl Consensus {
             snapshots: snapshots.clone(),
             log: Arc::clone(&handle),
             disk_free_bytes_min: config.disk_free_bytes_min,
+            snapshots_inline: config.snapshots_inline,
             ring: Arc::clone(&ring),
             lineage: config.lineage,
             counters: Arc::clone(&counters),

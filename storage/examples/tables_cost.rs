@@ -104,7 +104,7 @@ fn measure(dir: &Path, tasks: usize, operations: usize, variant: &Variant) -> an
     let key = Arc::new(LocalKey::create_or_load(&dir.join("node.key"), &ring)?);
     let config = TablesConfig {
         synchronous: variant.synchronous,
-        flush_interval: Duration::from_secs(3600),
+        flush_interval: Duration::from_hours(1),
         flush_ops_max: usize::MAX,
         backlog_ops_max: usize::MAX,
         backlog_bytes_max: usize::MAX,

@@ -40,7 +40,8 @@ fn start(dir: &Path, script: &Script, failpoint: Option<&str>) -> Child {
 async fn survive(dir: &Path, script: &mut Script, acknowledged: u64, what: &str) {
     let mut store = LogStore::open(&drill::config(dir)).unwrap_or_else(|error| panic!("{what}: {error}"));
     let found = Model::read(&mut store).await.unwrap();
-    let survived = script.survived(acknowledged, &found).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let survived =
+        script.survived(acknowledged, acknowledged, &found).unwrap_or_else(|error| panic!("{what}: {error}"));
     script.crashed(survived, survived ^ acknowledged << 20 ^ 0x5eed);
 }
 
@@ -55,7 +56,7 @@ async fn nothing_acknowledged_is_lost_at_any_failpoint() {
             let armed = format!("{name}:{count}");
             let output = start(&log, &script, Some(&armed)).wait_with_output().unwrap();
             assert!(!output.status.success(), "{armed}: the child came to the end");
-            let acknowledged = drill::acknowledged(&String::from_utf8(output.stdout).unwrap()).unwrap();
+            let acknowledged = drill::acknowledged(&String::from_utf8(output.stdout).unwrap(), u64::MAX).unwrap();
             survive(&log, &mut script, acknowledged, &armed).await;
         }
     }
@@ -77,7 +78,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         child.kill().unwrap();
         reader.read_to_string(&mut output).unwrap();
         child.wait().unwrap();
-        let acknowledged = drill::acknowledged(&output).unwrap();
+        let acknowledged = drill::acknowledged(&output, u64::MAX).unwrap();
         survive(&log, &mut script, acknowledged, &format!("killed after {acknowledged} operations")).await;
     }
 }

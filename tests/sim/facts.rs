@@ -15,6 +15,10 @@ use zyflow_storage::types::{Entry, EntryPayload, LogId};
 
 use crate::log::Disk;
 
+/// Connections that a node may try to make in one step, to four peers over three connections each: more means that it doesn't
+/// pause between attempts.
+const CONNECTS_MAX: u32 = 24;
+
 /// Identifies what an entry carries.
 type Fingerprint = [u8; 32];
 
@@ -33,6 +37,7 @@ pub struct Facts(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     now: Duration,
+    connects: BTreeMap<NodeId, u32>,
     trace: String,
     violation: Option<Violation>,
     leaders: BTreeMap<u64, NodeId>,
@@ -62,7 +67,9 @@ impl Facts {
 
     /// From now on it is `now`.
     pub fn set_time(&self, now: Duration) {
-        self.known().now = now;
+        let mut known = self.known();
+        known.now = now;
+        known.connects.clear();
     }
 
     /// One line of the trace.
@@ -93,6 +100,18 @@ impl Facts {
     /// The last term in which a node led.
     pub fn terms(&self) -> usize {
         self.known().leaders.len()
+    }
+
+    /// A node connects to a peer; gives whether it does that too often.
+    pub fn connects(&self, node: NodeId) -> bool {
+        let mut known = self.known();
+        let count = known.connects.entry(node).or_default();
+        *count += 1;
+        let is_too_often = *count > CONNECTS_MAX;
+        if is_too_often {
+            known.fail("nodes pause between attempts", format!("node {node} connects again and again"));
+        }
+        is_too_often
     }
 
     /// A node's process is gone.

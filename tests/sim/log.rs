@@ -24,6 +24,7 @@ use zyflow_raft::log::{Log, LogWatch};
 use zyflow_storage::log::LogError;
 use zyflow_storage::types::{AppendDone, Entry, LogId, NodeId, TypeConfig, Vote};
 
+use crate::Plant;
 use crate::facts::Facts;
 
 /// How long a sync takes on a disk that is well, in milliseconds.
@@ -83,20 +84,19 @@ struct State {
     pending: VecDeque<Op>,
     /// Added to every sync while the disk is slow, in milliseconds.
     stall_ms: u64,
-    /// Confirms what it hasn't written.
-    lies: bool,
+    plant: Option<Plant>,
     durable: watch::Sender<Option<u64>>,
 }
 
 impl Disk {
-    pub fn new(seed: u64, lies: bool) -> Arc<Self> {
+    pub fn new(seed: u64, plant: Option<Plant>) -> Arc<Self> {
         let state = State {
             rng: StdRng::seed_from_u64(seed),
             platter: Image::default(),
             memory: Image::default(),
             pending: VecDeque::new(),
             stall_ms: 0,
-            lies,
+            plant,
             durable: watch::Sender::new(None),
         };
         Arc::new(Self { state: Mutex::new(state) })
@@ -144,13 +144,16 @@ impl Disk {
             let torn = state.rng.random_range(0..=entries.len());
             state.platter.apply(&Op::Append(entries[..torn].to_vec()));
         }
+        if state.plant == Some(Plant::ForgetVotes) {
+            state.platter.vote = None;
+        }
         state.memory = state.platter.clone();
         (written, pending.len() - written)
     }
 
     fn delay(&self) -> Duration {
         let mut state = self.state();
-        let sync = if state.lies { state.rng.random_range(LATE_MS) } else { state.rng.random_range(SYNC_MS) };
+        let sync = if state.lies() { state.rng.random_range(LATE_MS) } else { state.rng.random_range(SYNC_MS) };
         Duration::from_millis(sync + state.stall_ms)
     }
 
@@ -166,8 +169,13 @@ impl Disk {
 }
 
 impl State {
+    /// Whether it confirms what it hasn't written.
+    fn lies(&self) -> bool {
+        self.plant == Some(Plant::AckBeforeDurable)
+    }
+
     fn publish(&mut self) {
-        let platter = if self.lies { &self.memory } else { &self.platter };
+        let platter = if self.lies() { &self.memory } else { &self.platter };
         let behind =
             |entry: &&Entry| self.memory.entries.get(&entry.log_id.index).is_some_and(|e| e.log_id == entry.log_id);
         let durable = platter.entries.values().rev().find(behind).map(|entry| entry.log_id);
@@ -234,7 +242,7 @@ impl ModelLog {
             state.memory.apply(&op);
             state.pending.push_back(op);
             state.publish();
-            state.lies
+            state.lies()
         };
         let done = if lies {
             done.answer();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,6 +15,8 @@ use turmoil::net::{TcpListener, TcpStream};
 use zyflow_crypto::{Identity, Role};
 use zyflow_raft::NodeId;
 use zyflow_raft::net::{Inbound, Io, Net, NetError};
+
+use crate::facts::Facts;
 
 /// The cluster of the simulation.
 pub const CLUSTER: &str = "sim";
@@ -32,14 +34,15 @@ pub fn host_of(node: NodeId) -> String {
 /// One node's end of the network.
 pub struct SimNet {
     own: NodeId,
+    facts: Arc<Facts>,
     listener: Mutex<Option<TcpListener>>,
 }
 
 impl SimNet {
     /// Listens already.
-    pub async fn bind(own: NodeId) -> io::Result<Self> {
+    pub async fn bind(own: NodeId, facts: Arc<Facts>) -> io::Result<Self> {
         let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), PORT)).await?;
-        Ok(Self { own, listener: Mutex::new(Some(listener)) })
+        Ok(Self { own, facts, listener: Mutex::new(Some(listener)) })
     }
 }
 
@@ -54,8 +57,12 @@ impl Net for SimNet {
     }
 
     fn connect(&self, node: NodeId, address: String) -> BoxFuture<'static, Result<Box<dyn Io>, NetError>> {
-        let own = self.own;
+        let (own, facts) = (self.own, Arc::clone(&self.facts));
         Box::pin(async move {
+            if facts.connects(own) {
+                // The run is over with this step, and the step shall end.
+                std::future::pending::<()>().await;
+            }
             let connecting = async {
                 let mut stream = TcpStream::connect((host_of(node), PORT)).await?;
                 stream.write_u64(own).await?;

@@ -139,8 +139,9 @@ impl Machine {
             ConsensusConfig::new(self.id, CLUSTER.to_owned(), lineage(), advertise, self.dir.join("snapshots"));
         config.disk_free_bytes_min = 0;
         config.snapshot_entries = SNAPSHOT_ENTRIES;
+        config.snapshots_inline = true;
         config.clock = Arc::new(SimClock { ahead_ms: self.clock_ahead_ms });
-        let net = Arc::new(SimNet::bind(self.id).await?);
+        let net = Arc::new(SimNet::bind(self.id, Arc::clone(&self.facts)).await?);
         let log = ModelLog::open(self.id, Arc::clone(&self.disk), Arc::clone(&self.facts));
         let consensus = Consensus::start_over(config, log, tables.clone(), ring, net).await?;
         let (asks, asked) = mpsc::unbounded_channel();

@@ -161,7 +161,7 @@ impl Record {
         if self.shown[newest].text.text() != text.text() {
             // The newest was written over it, whoever wrote it first.
             self.shown[newest].by = By::Us;
-            self.shown.insert(newest, Shown { text, by: By::Writer });
+            self.shown.insert(newest, Shown { text, by: By::Crossing });
             self.trim();
         }
     }

@@ -51,6 +51,8 @@ pub const SHOWN_BYTES_MAX: usize = 4 << 20;
 pub enum By {
     /// A person or a tool.
     Writer,
+    /// A person or a tool, but our write was over it before anybody else could see it.
+    Crossing,
     /// This checkout's write-back.
     Us,
 }

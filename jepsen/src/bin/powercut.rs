@@ -9,10 +9,13 @@
 //! `NOLOGFLUSH`; ext4 and XFS know it): from then on every operation on it fails, until it is mounted again. Needs root;
 //! meant for a loop device, never for a file system that anyone needs.
 //!
+//! Prints the time just before the cut, in nanoseconds since 1970: an fsync that is under way at that moment may return
+//! with success although its journal transaction was aborted, so only what was synced before it is safe.
+//!
 //! This is the one file of the project with `unsafe` in it: two system calls that no safe wrapper offers.
 #![expect(unsafe_code, reason = "sync_file_range and one ioctl have no safe wrapper; both are audited here")]
 
-use std::{fs::File, os::fd::AsRawFd, path::Path};
+use std::{fs::File, os::fd::AsRawFd, path::Path, time::SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use rustix::ioctl::{Setter, ioctl, opcode};
@@ -41,7 +44,10 @@ fn main() -> anyhow::Result<()> {
             tear(&file, &mut random).with_context(|| format!("write back parts of {}", path.display()))?;
         }
     }
-    shut_down(&folder).with_context(|| format!("shut {} down", mount.display()))
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    shut_down(&folder).with_context(|| format!("shut {} down", mount.display()))?;
+    println!("{}", now.as_nanos());
+    Ok(())
 }
 
 /// Writes every other page of a file back, by chance, so that those survive and the others don't.

@@ -143,7 +143,10 @@ fn checkout(binding: &Binding, status: &CheckoutStatus) -> v1::Checkout {
             Policy::Always => v1::WritePolicy::Always,
         }
         .into(),
-        paused: status.paused.clone().or_else(|| (!status.is_ready).then(|| "it is being looked at for the first time".to_owned())),
+        paused: status
+            .paused
+            .clone()
+            .or_else(|| (!status.is_ready).then(|| "it is being looked at for the first time".to_owned())),
         synced: count(|state| matches!(state, FileState::Synced)),
         unsynced: count(|state| !matches!(state, FileState::Synced | FileState::Parked(_))),
         parked: count(|state| matches!(state, FileState::Parked(_))),
@@ -259,7 +262,8 @@ impl Admin for AdminService {
         request: Request<v1::AddLearnerRequest>,
     ) -> Result<Response<v1::AddLearnerResponse>, Status> {
         let member = request.into_inner().member;
-        let member = member.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "say which node: its id and peer address"))?;
+        let member =
+            member.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "say which node: its id and peer address"))?;
         let added = self.consensus.add_learner(member.node_id, member.peer_address, deadline()).await;
         added.map_err(|error| membership_error(&error))?;
         Ok(Response::new(v1::AddLearnerResponse { revision: self.consensus.status().committed }))
@@ -272,8 +276,7 @@ impl Admin for AdminService {
         let request = request.into_inner();
         let wanted: BTreeSet<u64> = request.voters.into_iter().collect();
         let voters: BTreeSet<u64> = self.consensus.status().voters.into_keys().collect();
-        let (joining, leaving): (BTreeSet<u64>, BTreeSet<u64>) =
-            (&wanted - &voters, &voters - &wanted);
+        let (joining, leaving): (BTreeSet<u64>, BTreeSet<u64>) = (&wanted - &voters, &voters - &wanted);
         if wanted.is_empty() {
             return Err(ApiError::new(ErrorCode::Invalid, "a cluster needs at least one voter").into());
         }

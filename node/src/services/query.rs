@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
+use zyflow_api::ApiError;
 use zyflow_api::convert::record_id;
 use zyflow_api::v1::query_server::Query;
 use zyflow_api::v1::{self, ErrorCode, consistency, query_request, query_response};
-use zyflow_api::ApiError;
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::{Kind, Record, Status as MachineStatus};
 use zyflow_machine::view::{Stored, View};
@@ -56,7 +56,8 @@ impl Query for QueryService {
     async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryResponse>, Status> {
         let request = request.into_inner();
         let view = self.fresh_view(&request).await?;
-        let query = request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
+        let query =
+            request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
         let answer = if let query_request::Query::Digest(_) = query {
             let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
             let digest = v1::StateDigest { digest: digest.to_bytes().to_vec() };
@@ -101,7 +102,9 @@ impl Reader<'_> {
             Q::Task(query) => A::Task(Box::new(self.task(record_id("id", query.id)?)?)),
             Q::TaskHistory(query) => A::History(self.history(record_id("id", query.id)?)?),
             Q::Conflicts(query) => A::Conflicts(self.conflicts(&query)?),
-            Q::Digest(_) => return Err(ApiError::new(ErrorCode::Invalid, "a digest is of the newest state, without --at")),
+            Q::Digest(_) => {
+                return Err(ApiError::new(ErrorCode::Invalid, "a digest is of the newest state, without --at"));
+            }
         })
     }
 
@@ -142,12 +145,18 @@ impl Reader<'_> {
     fn task(&self, id: RecordId) -> Result<v1::Task, ApiError> {
         let found = self.live(id, Kind::Block, "task")?;
         let task = self.with_names(&found, &mut BTreeMap::new())?;
-        task.filter(|task| task.block.as_ref().and_then(|block| block.record.as_ref()).is_some_and(|block| block.task.is_some()))
-            .ok_or_else(|| not_found("task", &id.to_string()))
+        task.filter(|task| {
+            task.block.as_ref().and_then(|block| block.record.as_ref()).is_some_and(|block| block.task.is_some())
+        })
+        .ok_or_else(|| not_found("task", &id.to_string()))
     }
 
     /// A task with the path of its change and the name of its project; `None` if any of them is gone.
-    fn with_names(&self, found: &Found, names: &mut BTreeMap<RecordId, Option<Names>>) -> Result<Option<v1::Task>, ApiError> {
+    fn with_names(
+        &self,
+        found: &Found,
+        names: &mut BTreeMap<RecordId, Option<Names>>,
+    ) -> Result<Option<v1::Task>, ApiError> {
         let parent = found.1.parent;
         if let std::collections::btree_map::Entry::Vacant(slot) = names.entry(parent) {
             slot.insert(self.names(parent)?);
@@ -196,11 +205,13 @@ impl Reader<'_> {
         for change in changes {
             let found = self.view.conflicts(change).map_err(|error| tables_error(&error))?;
             let wanted = found.iter().filter_map(|(id, stored)| match &stored.record {
-                Some(Record::Conflict(conflict)) if query.resolved || conflict.resolved_at.is_none() => Some(v1::Conflict {
-                    id: id.to_u64(),
-                    version: stored.version.to_u64(),
-                    record: Some(conflict.clone().into()),
-                }),
+                Some(Record::Conflict(conflict)) if query.resolved || conflict.resolved_at.is_none() => {
+                    Some(v1::Conflict {
+                        id: id.to_u64(),
+                        version: stored.version.to_u64(),
+                        record: Some(conflict.clone().into()),
+                    })
+                }
                 _ => None,
             });
             conflicts.extend(wanted);
@@ -246,12 +257,9 @@ fn change((id, stored): &Found) -> v1::Change {
 
 fn block((id, stored): &Found) -> Option<v1::Block> {
     match &stored.record {
-        Some(Record::Block(block)) => Some(v1::Block {
-            id: id.to_u64(),
-            version: stored.version.to_u64(),
-            record: Some(block.clone().into()),
-        }),
+        Some(Record::Block(block)) => {
+            Some(v1::Block { id: id.to_u64(), version: stored.version.to_u64(), record: Some(block.clone().into()) })
+        }
         _ => None,
     }
 }
-

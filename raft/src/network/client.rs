@@ -167,7 +167,11 @@ impl RaftNetworkV2<TypeConfig> for Link {
         Box::pin(async move {
             let flow = Arc::new(Flow::default());
             let (ends, peers, sent) = (self.ends(), Arc::clone(&self.peers), Arc::clone(&flow));
-            let messages = input.flat_map(move |request| {
+            // openraft's pause after an error is in its stream of requests. Opening before the first one is asked for would
+            // try again without any pause for as long as the peer refuses connections.
+            let (first, others) = input.into_future().await;
+            let Some(first) = first else { return Ok(futures::stream::empty().boxed()) };
+            let messages = futures::stream::iter([first]).chain(others).flat_map(move |request| {
                 let messages = wire::append_messages(ends, &request, peers.now_ms());
                 sent.send(&peers, messages.len());
                 futures::stream::iter(messages)

@@ -97,7 +97,7 @@ async fn what_was_lost_on_the_way_is_repeated_only_with_a_request_id() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_that_fits_no_entry_is_refused_wherever_it_is_proposed() {
     let cluster = Cluster::start().await;
-    let huge = Body::CreateProject { name: "huge".to_owned(), files: vec!["x".repeat(9 << 20)] };
+    let huge = Body::CreateProject { name: "huge".to_owned(), files: vec!["x".repeat(13 << 20)] };
     for id in [1, 2, 3] {
         let error = cluster.propose(id, command(huge.clone())).await.unwrap_err();
         assert!(matches!(error, ProposeError::TooLarge { .. }), "{error:?}");

@@ -37,9 +37,9 @@ pub struct Author {
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Opens a session; its id is in the outcome's `created`.
+    /// Opens a session; its id is in the outcome's `created`. Sessions that aren't used expire (see [`crate::limits`]).
     OpenSession,
-    /// Closes the session of the command's own request.
+    /// Closes the session of the command's own request; proposed again, it finds the session expired.
     CloseSession,
     /// Makes a project.
     CreateProject {
@@ -48,7 +48,8 @@ pub enum Body {
         /// Globs of the files that are synced.
         files: Vec<String>,
     },
-    /// Makes a change with its first text. Rejected as `Exists` if a live change has the path.
+    /// Makes a change with its first text. Rejected as `Exists` if a live change has the path, or one that differs by case
+    /// only.
     CreateChange {
         /// Where it belongs.
         project: RecordId,
@@ -57,7 +58,7 @@ pub enum Body {
         /// Its blocks, in order.
         blocks: Vec<NewBlock>,
     },
-    /// Deletes a change and with it its blocks.
+    /// Deletes a change and with it its blocks; nothing where it is deleted already. Its conflicts stay.
     DeleteChange {
         /// Which.
         change: RecordId,
@@ -111,7 +112,8 @@ pub struct NewBlock {
     pub text: String,
 }
 
-/// Where a block goes among its siblings.
+/// Where a block goes among its siblings. Several blocks that one edit puts behind the same anchor stand in the order of its
+/// operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Anchor {
     /// Before all others.
@@ -132,7 +134,7 @@ pub enum BlockOp {
         /// What.
         block: NewBlock,
     },
-    /// Other words in a block (also another lead or kind).
+    /// Other words in a block (also another lead or kind). A task that becomes another kind loses mark and runtime fields.
     SetText {
         /// Which.
         block: RecordId,
@@ -143,7 +145,8 @@ pub enum BlockOp {
         /// Its text from now on.
         text: String,
     },
-    /// Another check mark; status follows: `x`/`X` means done, and leaving `x` means `status` or todo.
+    /// Another check mark; status follows: `x`/`X` means done, and leaving done means `status` or todo. Another status that was
+    /// set elsewhere stays unless `status` says otherwise. Only a task has a mark.
     SetMark {
         /// Which.
         block: RecordId,

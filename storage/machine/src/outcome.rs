@@ -10,7 +10,8 @@ pub enum Outcome {
     Accepted {
         /// The entry that holds it.
         revision: Revision,
-        /// Ids of the records it created, in the order of the command's inserts (a session's id for `OpenSession`).
+        /// Ids of the records it created: the project; the change and then its blocks; an edit's inserts in the order of its
+        /// operations and then its conflicts; for `OpenSession` the session's id.
         created: Vec<RecordId>,
     },
     /// Something it builds on has changed: look again, merge, propose again. Nothing happened.
@@ -22,7 +23,8 @@ pub enum Outcome {
     },
     /// It can't be done, and proposing it again won't help. Nothing happened.
     Rejected(Reject),
-    /// The same request was answered before: this is the first answer. Nothing happened this time.
+    /// The same request was answered before: this is the first answer, which is never itself a duplicate. Nothing happened
+    /// this time.
     Duplicate(Box<Outcome>),
 }
 
@@ -33,7 +35,8 @@ pub struct StaleField {
     pub record: RecordId,
     /// `mark`, `text`, `place`, `existence`, or `any`.
     pub field: String,
-    /// The version that changed it.
+    /// The version that changed it. Where later versions of the record hide which one that was: the first position of its
+    /// revision.
     pub changed_at: EventId,
 }
 

@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
+//! Folders of our own, of others, in use, damaged and newer.
 
 use super::*;
 

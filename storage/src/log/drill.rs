@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     io::Write as _,
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -170,24 +171,26 @@ impl Script {
         operations
     }
 
-    /// How many operations of the present seed the log holds, given how many were acknowledged.
+    /// How many operations of the present seed the log holds: at least those acknowledged, at most those that can have
+    /// been begun when `reported` was the last number that the child reported at all.
     ///
     /// # Errors
-    /// In words, if the log is not the result of any prefix that contains everything acknowledged.
-    pub fn survived(&self, acknowledged: u64, found: &Model) -> Result<u64, String> {
+    /// In words, if the log is not the result of any such prefix of the operations.
+    pub fn survived(&self, acknowledged: u64, reported: u64, found: &Model) -> Result<u64, String> {
         let mut operations = self.operations();
         for _ in 0..acknowledged {
             operations.step();
         }
         let first = operations.model().difference(found);
         let mut count = acknowledged;
-        let mut unacknowledged = 0;
+        let mut begun = 0;
         while operations.model() != found {
-            if unacknowledged > WINDOW {
+            if begun > WINDOW {
                 return Err(format!("no prefix of at least {acknowledged} operations gives this log; {first}"));
             }
-            unacknowledged += usize::from(!matches!(operations.step(), Op::Committed(_)));
+            let op = operations.step();
             count += 1;
+            begun += usize::from(count > reported && !matches!(op, Op::Committed(_)));
         }
         Ok(count)
     }
@@ -354,16 +357,28 @@ async fn acknowledge_first(pending: &mut VecDeque<Pending>) -> Result<(), DrillE
 }
 
 fn report(number: u64) -> Result<(), DrillError> {
+    let line = format!("acknowledged {number} at {}\n", now_ns());
     let mut out = std::io::stdout().lock();
-    out.write_all(format!("acknowledged {number}\n").as_bytes()).and_then(|()| out.flush()).map_err(DrillError::Report)
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(DrillError::Report)
 }
 
-/// The last number that a child reported; nothing if it never opened the log.
+/// The time on this machine's clock, in nanoseconds since 1970; comparable between processes.
 #[must_use]
-pub fn acknowledged(output: &str) -> Option<u64> {
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The last number that a child reported before the given time; nothing if it had not opened the log by then.
+#[must_use]
+pub fn acknowledged(output: &str, before_ns: u64) -> Option<u64> {
     // A line without its end may lack digits; the test harness may have begun the first line.
     let complete = output.rsplit_once('\n')?.0;
-    complete.lines().filter_map(|line| line.rsplit_once("acknowledged ")?.1.parse().ok()).next_back()
+    let reports = complete.lines().filter_map(|line| {
+        let (number, at) = line.rsplit_once("acknowledged ")?.1.split_once(" at ")?;
+        Some((number.parse().ok()?, at.parse().ok()?))
+    });
+    reports.filter(|(_, at): &(u64, u64)| *at < before_ns).map(|(number, _)| number).next_back()
 }
 
 /// What ends a drill in the child.

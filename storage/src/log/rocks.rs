@@ -73,7 +73,7 @@ pub(crate) fn dir(log: &Path) -> PathBuf {
 
 /// Creates an empty database.
 pub(crate) fn create(dir: &Path, write_buffer_bytes: usize) -> Result<DB, LogError> {
-    let mut options = options(write_buffer_bytes, DBRecoveryMode::TolerateCorruptedTailRecords);
+    let mut options = options(write_buffer_bytes, DBRecoveryMode::PointInTime);
     options.create_if_missing(true);
     options.set_error_if_exists(true);
     DB::open(&options, dir).map_err(LogError::database("create the database of the log"))
@@ -81,13 +81,13 @@ pub(crate) fn create(dir: &Path, write_buffer_bytes: usize) -> Result<DB, LogErr
 
 /// Opens the database for writing. What follows the first damaged WAL record is dropped for good.
 pub(crate) fn open(dir: &Path, write_buffer_bytes: usize) -> Result<DB, LogError> {
-    DB::open(&options(write_buffer_bytes, DBRecoveryMode::TolerateCorruptedTailRecords), dir)
+    DB::open(&options(write_buffer_bytes, DBRecoveryMode::PointInTime), dir)
         .map_err(LogError::database("open the database of the log"))
 }
 
 /// Opens the database without changing anything, as `open` would find it.
 pub(crate) fn open_to_look(dir: &Path, write_buffer_bytes: usize) -> Result<DB, LogError> {
-    DB::open_for_read_only(&options(write_buffer_bytes, DBRecoveryMode::TolerateCorruptedTailRecords), dir, false)
+    DB::open_for_read_only(&options(write_buffer_bytes, DBRecoveryMode::PointInTime), dir, false)
         .map_err(LogError::database("look at the database of the log"))
 }
 

@@ -39,7 +39,6 @@ impl Hasher for IdHasher {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;

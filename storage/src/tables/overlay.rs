@@ -217,7 +217,6 @@ fn newest(chain: &[Arc<Row>], at: Revision) -> Option<&Arc<Row>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
     use zyflow_crypto::Lineage;

@@ -154,7 +154,6 @@ impl Families {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
     use zyflow_machine::id::EventId;

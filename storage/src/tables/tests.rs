@@ -1,5 +1,4 @@
 //! The tables against a model in memory, against crashes, and against damage.
-#![expect(clippy::unwrap_used, reason = "a failing test should panic")]
 
 pub(crate) mod harness;
 

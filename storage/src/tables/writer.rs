@@ -77,6 +77,7 @@ impl Writer {
 
     /// Works until it is told to stop, all handles are gone, or something fails.
     pub(crate) fn run(mut self) {
+        let _told = ToldOfPanic(Arc::clone(&self.shared));
         yield_to_others(self.shared.config.writer_nice);
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
@@ -240,6 +241,17 @@ impl Writer {
         self.advance(true)?;
         delete_meta(&self.connection, meta::IN_USE)?;
         schema::checkpoint_all(&self.connection)
+    }
+}
+
+/// Stops the tables if the writer panics: else apply would wait for room that nobody makes.
+struct ToldOfPanic(Arc<Shared>);
+
+impl Drop for ToldOfPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.latch(TablesError::Poisoned);
+        }
     }
 }
 

@@ -55,9 +55,36 @@ struct Stored {
 #[derive(Serialize, Deserialize)]
 struct StoredText {
     revision: Revision,
-    is_ours: bool,
+    by: StoredBy,
     /// (index into `blocks`, id)
     entries: Vec<(u32, RecordId)>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum StoredBy {
+    Writer,
+    Crossing,
+    Us,
+}
+
+impl From<By> for StoredBy {
+    fn from(by: By) -> Self {
+        match by {
+            By::Writer => Self::Writer,
+            By::Crossing => Self::Crossing,
+            By::Us => Self::Us,
+        }
+    }
+}
+
+impl From<StoredBy> for By {
+    fn from(by: StoredBy) -> Self {
+        match by {
+            StoredBy::Writer => Self::Writer,
+            StoredBy::Crossing => Self::Crossing,
+            StoredBy::Us => Self::Us,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,7 +105,7 @@ struct Interner {
 impl Interner {
     fn text(&mut self, text: &KnownText, by: By) -> StoredText {
         let entries = text.blocks.iter().map(|known| (self.block(&known.block), known.id)).collect();
-        StoredText { revision: text.revision, is_ours: by == By::Us, entries }
+        StoredText { revision: text.revision, by: by.into(), entries }
     }
 
     fn block(&mut self, block: &Block) -> u32 {
@@ -126,7 +153,7 @@ pub(super) fn decode(bytes: &[u8], seal: &dyn StateSeal, context: &[u8]) -> Resu
             let block = block.ok_or_else(|| FormatError::Malformed(format!("block {index} isn't there")))?.clone();
             blocks.push(Known { id, block });
         }
-        let by = if text.is_ours { By::Us } else { By::Writer };
+        let by = text.by.into();
         Ok(Shown { text: KnownText { revision: text.revision, blocks }, by })
     };
     let shown = stored.shown.into_iter().map(&text).collect::<Result<Vec<_>, _>>()?;

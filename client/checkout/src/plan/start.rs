@@ -8,10 +8,11 @@
 //!            └─ candidate            └─ candidate └─ candidate (the newest)
 //! ```
 //!
-//! Candidates are the newest text and every text that *we* wrote over: a writer's own undo must stay an undo. For each candidate
+//! Candidates are the newest text and every text that *we* wrote over (or meant to, when a save crossed ours): a writer's own undo must stay an undo. For each candidate
 //! every field of every block that ever differed between shown texts is looked at (existence, mark, words, place):
 //! - D has a value that only a *later* text had: a writer who started here can't have known it (clairvoyance, dear);
-//! - D has an *older* value that we had replaced: the writer undid our write by hand (restoration, cheap);
+//! - D has an *older* value that we had replaced: the writer undid our write by hand (restoration, cheaper). What a writer
+//!   replaced may be undone for nothing, unless that save had crossed our write: then others haven't seen it yet;
 //! - D has its own value: an edit, which costs nothing, as it is one against every candidate.
 //!
 //! The cheapest candidate wins; of equals the one that takes the fewest edits to D, then the newest. So a save that undoes all of a write of ours and carries another edit is
@@ -72,6 +73,9 @@ struct Weights {
 /// Words that nobody writes twice by chance: seeing them is near to a proof, and undoing them by mistake is the worst.
 const WORDS: Weights = Weights { clairvoyant: 8, restored: 2 };
 
+/// A block that isn't there: two people do delete the same line, but undoing an insert by mistake loses it.
+const GONE: Weights = Weights { clairvoyant: 1, restored: 2 };
+
 /// A mark or a place: two people do tick the same box.
 const MARK: Weights = Weights { clairvoyant: 1, restored: 1 };
 
@@ -87,7 +91,7 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
     {
         return Start { index, reason: Reason::Past };
     }
-    let candidates: Vec<usize> = (0..newest).filter(|index| shown[index + 1].by == By::Us).chain([newest]).collect();
+    let candidates: Vec<usize> = (0..newest).filter(|index| shown[index + 1].by != By::Writer).chain([newest]).collect();
     if candidates.len() == 1 {
         return Start { index: newest, reason: Reason::Newest };
     }
@@ -98,7 +102,13 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
     let edits = |index: &usize| diff(&shown[*index].text.blocks, local).len();
     let index = cheapest.rev().min_by_key(edits).unwrap_or(newest);
     if index != newest && shown[index].text.text() == local_text {
-        return Start { index: newest, reason: Reason::Revert };
+        // Before a crossing it is either the crossing save undone or our write undone: nobody can tell, so nothing is.
+        let is_ambiguous = shown[index + 1].by == By::Crossing;
+        return if is_ambiguous {
+            Start { index, reason: Reason::Past }
+        } else {
+            Start { index: newest, reason: Reason::Revert }
+        };
     }
     let reason = if index == newest { Reason::Newest } else { Reason::Stale };
     Start { index, reason }
@@ -149,7 +159,20 @@ impl<'a> Evidence<'a> {
 
     fn cost(&self, start: usize) -> u32 {
         let ids: BTreeSet<RecordId> = self.shown.iter().flat_map(|reading| reading.keys().copied()).collect();
-        ids.into_iter().map(|id| self.cost_of(id, start)).fold(0, u32::saturating_add)
+        let fields = ids.iter().map(|id| self.cost_of(*id, start)).fold(0, u32::saturating_add);
+        // One move changes what stands before three blocks, so all places together count once.
+        let place = ids.iter().map(|id| self.cost_of_place(*id, start)).max().unwrap_or_default();
+        fields.saturating_add(place)
+    }
+
+    fn cost_of_place(&self, id: RecordId, start: usize) -> u32 {
+        let places: Vec<_> = self.shown.iter().map(|reading| reading.get(&id).map(|fields| fields.after)).collect();
+        match (self.local.get(&id), places[start]) {
+            (Some(local), Some(_)) if local.kind != BlockKind::Blank => {
+                self.weigh(&places, &Some(local.after), start, MARK)
+            }
+            (Some(_) | None, Some(_) | None) => 0,
+        }
     }
 
     fn cost_of(&self, id: RecordId, start: usize) -> u32 {
@@ -160,14 +183,13 @@ impl<'a> Evidence<'a> {
             return 0;
         }
         let exists: Vec<Option<bool>> = fields.iter().map(|fields| Some(fields.is_some())).collect();
-        let mut cost = self.weigh(&exists, &Some(local.is_some()), start, WORDS);
+        let weights = if local.is_some() { WORDS } else { GONE };
+        let mut cost = self.weigh(&exists, &Some(local.is_some()), start, weights);
         if let (Some(local), Some(_)) = (local, fields[start]) {
             let words: Vec<_> = fields.iter().map(|f| f.map(|f| (f.kind, f.lead, f.text))).collect();
             let marks: Vec<_> = fields.iter().map(|f| f.map(|f| f.mark)).collect();
-            let places: Vec<_> = fields.iter().map(|f| f.map(|f| f.after)).collect();
             cost += self.weigh(&words, &Some((local.kind, local.lead, local.text)), start, WORDS);
             cost += self.weigh(&marks, &Some(local.mark), start, MARK);
-            cost += self.weigh(&places, &Some(local.after), start, MARK);
         }
         cost
     }
@@ -179,7 +201,10 @@ impl<'a> Evidence<'a> {
         }
         if let Some(older) = values[..start].iter().rposition(|value| value == local) {
             let replaced = (older + 1..=start).find(|index| values[*index] != *local);
-            return if replaced.is_some_and(|index| self.by[index] == By::Us) { weights.restored } else { 0 };
+            return match replaced.map(|index| self.by[index]) {
+                Some(By::Us | By::Crossing) => weights.restored,
+                Some(By::Writer) | None => 0,
+            };
         }
         if values[start + 1..].contains(local) { weights.clairvoyant } else { 0 }
     }
@@ -202,17 +227,13 @@ fn read<'a>(blocks: impl Iterator<Item = (RecordId, &'a Block)>, stable: &BTreeS
     reading
 }
 
-/// The blocks of `local` that are some block of some shown text, with its id: aligned with all blocks that ever stood, and where
-/// that finds none, by exact content. A block that is aligned for its place alone is none of them: two people do append different
-/// lines at one place, and taking one for the other's rewording would prove that it had been seen.
+/// The blocks of `local` that are some block of some shown text, with its id. One with the exact words and mark that a block had
+/// is that block, before any likeness counts: a line that was deleted and put back has two ids, and an old buffer holds the first.
+/// One that is aligned for its place alone is none: two people do append different lines at one place, and taking one for the
+/// other's rewording would prove that it had been seen.
 fn name_blocks<'a>(shown: &[Shown], local: &'a Document) -> Vec<(RecordId, &'a Block)> {
     let union = union(shown);
     let titles: BTreeMap<RecordId, &str> = union.iter().map(|known| (known.id, known.block.title())).collect();
-    let mut ids = align(&union, local);
-    for (id, block) in ids.iter_mut().zip(&local.blocks) {
-        *id = id.filter(|id| is_alike(titles.get(id).copied().unwrap_or_default(), block.title()));
-    }
-    let mut taken: BTreeSet<RecordId> = ids.iter().flatten().copied().collect();
     let mut by_content: BTreeMap<String, Vec<RecordId>> = BTreeMap::new();
     for known in shown.iter().rev().flat_map(|each| &each.text.blocks) {
         let same = by_content.entry(known.block.print()).or_default();
@@ -220,11 +241,20 @@ fn name_blocks<'a>(shown: &[Shown], local: &'a Document) -> Vec<(RecordId, &'a B
             same.push(known.id);
         }
     }
-    for (id, block) in ids.iter_mut().zip(&local.blocks) {
-        if id.is_none() && block.kind != BlockKind::Blank {
-            *id = by_content.get(&block.print()).and_then(|same| same.iter().find(|id| !taken.contains(id)).copied());
-            taken.extend(*id);
-        }
+    let same: Vec<&[RecordId]> =
+        local.blocks.iter().map(|block| by_content.get(&block.print()).map_or(&[][..], Vec::as_slice)).collect();
+    let aligned = align(&union, local);
+    let exact = |(id, same): (&Option<RecordId>, &&[RecordId])| id.filter(|id| same.contains(id));
+    let mut ids: Vec<Option<RecordId>> = aligned.iter().zip(&same).map(exact).collect();
+    let mut taken: BTreeSet<RecordId> = ids.iter().flatten().copied().collect();
+    for (id, same) in ids.iter_mut().zip(&same).filter(|(id, _)| id.is_none()) {
+        *id = same.iter().find(|id| !taken.contains(id)).copied();
+        taken.extend(*id);
+    }
+    for ((id, aligned), block) in ids.iter_mut().zip(aligned).zip(&local.blocks).filter(|((id, _), _)| id.is_none()) {
+        let title = |id: &RecordId| titles.get(id).copied().unwrap_or_default();
+        *id = aligned.filter(|id| !taken.contains(id) && is_alike(title(id), block.title()));
+        taken.extend(*id);
     }
     ids.into_iter().zip(&local.blocks).filter_map(|(id, block)| Some((id?, block))).collect()
 }

@@ -14,7 +14,7 @@ const PAUSE_MS: std::ops::Range<u64> = 20..250;
 /// Of ten saves, this many come from the buffer of the save before, not from the file.
 const STALE_IN_TEN: u64 = 3;
 
-/// A small generator with a seed of its own, so that a run can be repeated (Steele, Lea and Flood 2014, SplitMix64).
+/// A small generator with a seed of its own, so that a run can be repeated (Steele, Lea and Flood 2014, `SplitMix64`).
 pub(super) struct Random(u64);
 
 impl Random {
@@ -68,7 +68,10 @@ fn with_token(buffer: &str, token: &str, random: &mut Random) -> String {
     let at = usize::try_from(random.below(u64::try_from(lines.len()).unwrap_or(u64::MAX) + 1)).unwrap_or(0);
     let is_task = lines.get(at).is_some_and(|line| line.trim_start().starts_with("- ["));
     match lines.get_mut(at) {
-        Some(line) if is_task && random.below(4) == 0 => line.push_str(&format!(" {token}")),
+        Some(line) if is_task && random.below(4) == 0 => {
+            line.push(' ');
+            line.push_str(token);
+        }
         Some(_) | None => lines.insert(at, format!("- [ ] written by {token}")),
     }
     let mut text = lines.join("\n");

@@ -1,5 +1,6 @@
 //! How long an edit takes from a save in one checkout to the bytes on disk in all others.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,11 @@ use super::script::{save, text, wait_for};
 /// One edit may take this long before the script fails.
 const EDIT_WITHIN: Duration = Duration::from_secs(10);
 
-/// What was measured, in microseconds.
+/// What was measured.
 pub(super) struct Latency {
-    pub(super) p50_us: u64,
-    pub(super) p99_us: u64,
-    pub(super) max_us: u64,
+    pub(super) p50: Duration,
+    pub(super) p99: Duration,
+    pub(super) max: Duration,
 }
 
 /// Makes `edits` edits one after the other, in turn in each checkout, each a new task with a token of its own.
@@ -25,7 +26,7 @@ pub(super) async fn measure(files: &[PathBuf], edits: u32) -> anyhow::Result<Lat
         let at = usize::try_from(number)? % files.len();
         let token = format!("edit-{number:04}");
         let mut edited = text(&files[at])?;
-        edited.push_str(&format!("- [ ] 9.{number} measured {token}\n"));
+        writeln!(edited, "- [ ] 9.{number} measured {token}")?;
         let since = Instant::now();
         save(&files[at], &edited)?;
         for (other, file) in files.iter().enumerate() {
@@ -43,8 +44,8 @@ pub(super) async fn measure(files: &[PathBuf], edits: u32) -> anyhow::Result<Lat
         .await?;
     }
     Ok(Latency {
-        p50_us: histogram.value_at_quantile(0.5),
-        p99_us: histogram.value_at_quantile(0.99),
-        max_us: histogram.max(),
+        p50: Duration::from_micros(histogram.value_at_quantile(0.5)),
+        p99: Duration::from_micros(histogram.value_at_quantile(0.99)),
+        max: Duration::from_micros(histogram.max()),
     })
 }

@@ -179,20 +179,18 @@ impl Demo {
         Ok(((), format!("a box checked there is checked in all, {:.1} ms after the save", millis(took))))
     }
 
-    fn read(&self) -> Read {
-        Read { consistency: Consistency::Linearizable, at: None, within: WITHIN }
-    }
-
     /// Tasks of the demo's change.
     async fn tasks(&self) -> anyhow::Result<Vec<crate::read::Task>> {
-        let tasks = self.cluster.client().tasks(self.read(), TaskFilter::default()).await?.value.tasks;
+        let tasks = self.cluster.client().tasks(linearizable(), TaskFilter::default()).await?.value.tasks;
         Ok(tasks.into_iter().filter(|task| task.change_path == CHANGE).collect())
     }
 
     async fn propose(&self, body: Body) -> anyhow::Result<Revision> {
         match self.session.propose(body, WITHIN).await? {
             Outcome::Accepted { revision, .. } => Ok(revision),
-            other => bail!("the command was answered by {other:?}"),
+            other @ (Outcome::Stale { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_)) => {
+                bail!("the command was answered by {other:?}")
+            }
         }
     }
 
@@ -229,14 +227,13 @@ impl Demo {
 
     async fn measure(&self, edits: u32) -> Step {
         let latency = latency::measure(&self.files, edits).await?;
-        let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1e3;
         let detail = format!(
             "from a save to the bytes in all others: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-            ms(latency.p50_us),
-            ms(latency.p99_us),
-            ms(latency.max_us)
+            millis(latency.p50),
+            millis(latency.p99),
+            millis(latency.max)
         );
-        ensure!(Duration::from_micros(latency.p99_us) <= EDIT_P99_MAX, "{detail}");
+        ensure!(latency.p99 <= EDIT_P99_MAX, "{detail}");
         Ok(((), detail))
     }
 
@@ -291,7 +288,7 @@ impl Demo {
     }
 
     async fn conflicting_texts(&self) -> anyhow::Result<Vec<String>> {
-        let conflicts = self.cluster.client().conflicts(self.read(), None, true).await?.value;
+        let conflicts = self.cluster.client().conflicts(linearizable(), None, true).await?.value;
         let values = conflicts.into_iter().flat_map(|row| [row.record.base, row.record.spec, row.record.runtime]);
         Ok(values.flatten().collect())
     }
@@ -317,7 +314,7 @@ impl Demo {
 
     async fn restart(&mut self, killed: u64) -> Step {
         let at = usize::try_from(killed - 1)?;
-        let wanted = self.cluster.client().revision(self.read()).await?;
+        let wanted = self.cluster.client().revision(linearizable()).await?;
         self.cluster.restart(killed).await?;
         let since = Instant::now();
         loop {
@@ -347,7 +344,7 @@ impl Demo {
     }
 
     async fn verify(&self) -> Step {
-        let wanted = self.cluster.client().revision(self.read()).await?;
+        let wanted = self.cluster.client().revision(linearizable()).await?;
         let mut digests = BTreeSet::new();
         let mut revisions = BTreeSet::new();
         for node in 0..self.checkouts.len() {
@@ -366,6 +363,10 @@ impl Demo {
             format!("one digest on {} nodes at revision {wanted}, recomputed from each SQLite", self.checkouts.len()),
         ))
     }
+}
+
+fn linearizable() -> Read {
+    Read { consistency: Consistency::Linearizable, at: None, within: WITHIN }
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -193,7 +193,7 @@ impl Edit<'_> {
         is_wanted: impl Fn(&Block) -> bool,
     ) -> bool {
         let Some(before) = &target.before else { return false };
-        let clash = block_of(before).filter(|block| field(block).at > self.base );
+        let clash = block_of(before).filter(|block| field(block).at > self.base && !is_wanted(block));
         if let Some(block) = clash {
             progress.stale_at(target.id, name, changed_at(before, field(block).at));
         }

@@ -17,6 +17,9 @@ use crate::scratch::Scratch;
 use crate::view::View;
 use std::collections::BTreeMap;
 
+/// A key; `None` = before all.
+type Position = Option<Vec<u8>>;
+
 /// The places of one command's inserts and moves.
 pub(super) struct Places {
     change: RecordId,
@@ -29,7 +32,7 @@ pub(super) struct Places {
 /// The end of the run that a command has put behind an anchor.
 struct Tail {
     /// Where the anchor stood; once it has been moved, the run is not behind it any more.
-    anchor: Option<Vec<u8>>,
+    anchor: Position,
     last: Vec<u8>,
 }
 
@@ -48,13 +51,12 @@ impl Places {
 
     /// The key of a new block.
     pub(super) fn insert<V: View>(&mut self, scratch: &Scratch<'_, V>, anchor: Anchor) -> Decided<OrderKey, V> {
-        match self.place(scratch, None, anchor)? {
-            Place::New(key) => {
-                self.inserted.push(key.0.clone());
-                Ok(key)
-            }
-            Place::Already => Err(invalid("a new block can't stand anywhere yet").into()),
-        }
+        let (stands, low) = self.behind(scratch, anchor)?;
+        let high = scratch.next(Kind::Block, self.change, low.as_deref())?;
+        let key = between(low.as_deref(), high.as_ref())?;
+        self.inserted.push(key.0.clone());
+        self.tails.insert(anchor, Tail { anchor: stands, last: key.0.clone() });
+        Ok(key)
     }
 
     /// The key of `block` once it is moved.
@@ -67,23 +69,11 @@ impl Places {
         if anchor == Anchor::After(block) {
             return Err(invalid(format!("block {block} can't be placed after itself")).into());
         }
-        self.place(scratch, Some(block), anchor)
-    }
-
-    fn place<V: View>(
-        &mut self,
-        scratch: &Scratch<'_, V>,
-        block: Option<RecordId>,
-        anchor: Anchor,
-    ) -> Decided<Place, V> {
-        let stands = self.resolve(scratch, anchor)?;
-        let run = self.tails.get(&anchor).filter(|tail| tail.anchor == stands).map(|tail| tail.last.clone());
-        let low = run.or_else(|| stands.clone());
-        let high = scratch.next(Kind::Block, self.change, low.as_deref())?;
-        let (place, last) = match high {
-            Some((order, next)) if Some(next) == block => (Place::Already, order),
+        let (stands, low) = self.behind(scratch, anchor)?;
+        let (place, last) = match scratch.next(Kind::Block, self.change, low.as_deref())? {
+            Some((order, next)) if next == block => (Place::Already, order),
             high => {
-                let key = between(low.as_deref(), high.as_ref().map(|(order, _)| order.as_slice()))?;
+                let key = between(low.as_deref(), high.as_ref())?;
                 let last = key.0.clone();
                 (Place::New(key), last)
             }
@@ -92,8 +82,16 @@ impl Places {
         Ok(place)
     }
 
+    /// Where an anchor stands, and the last key of the run behind it.
+    fn behind<V: View>(&self, scratch: &Scratch<'_, V>, anchor: Anchor) -> Decided<(Position, Position), V> {
+        let stands = self.resolve(scratch, anchor)?;
+        let run = self.tails.get(&anchor).filter(|tail| tail.anchor == stands).map(|tail| tail.last.clone());
+        let low = run.or_else(|| stands.clone());
+        Ok((stands, low))
+    }
+
     /// The key that an anchor stands at; `None` = before all.
-    fn resolve<V: View>(&self, scratch: &Scratch<'_, V>, anchor: Anchor) -> Decided<Option<Vec<u8>>, V> {
+    fn resolve<V: View>(&self, scratch: &Scratch<'_, V>, anchor: Anchor) -> Decided<Position, V> {
         match anchor {
             Anchor::Start => Ok(None),
             Anchor::After(id) => {
@@ -112,8 +110,8 @@ impl Places {
     }
 }
 
-fn between(low: Option<&[u8]>, high: Option<&[u8]>) -> Result<OrderKey, Reject> {
-    let key = order_key::between(low, high)
+fn between(low: Option<&[u8]>, high: Option<&(Vec<u8>, RecordId)>) -> Result<OrderKey, Reject> {
+    let key = order_key::between(low, high.map(|(order, _)| order.as_slice()))
         .expect("invariant: blocks have keys minted here, and a view's next key is greater");
     check("bytes of an order key", key.0.len(), limits::ORDER_KEY_BYTES_MAX)?;
     Ok(key)

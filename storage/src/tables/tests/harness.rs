@@ -33,7 +33,7 @@ pub(crate) fn local_key(dir: &Path) -> Arc<LocalKey> {
 
 /// Where a test's `Tables` write only when they are told to.
 pub(crate) fn lazy(dir: &Path) -> TablesConfig {
-    TablesConfig { flush_interval: Duration::from_secs(3600), ..TablesConfig::new(dir.join("tables"), LINEAGE) }
+    TablesConfig { flush_interval: Duration::from_hours(1), ..TablesConfig::new(dir.join("tables"), LINEAGE) }
 }
 
 /// A node: tables, and a log that survives what happens to them.
@@ -212,12 +212,12 @@ impl Model {
         let parents = self.ids.iter().map(|(_, id)| *id).chain([RecordId::ROOT]);
         for parent in parents {
             for kind in [Kind::Project, Kind::Change, Kind::Block, Kind::Conflict] {
-                self.assert_family_same((kind, parent), map, view);
+                Self::assert_family_same((kind, parent), map, view);
             }
         }
     }
 
-    fn assert_family_same(&self, (kind, parent): (Kind, RecordId), map: &MapView, view: &TablesView) {
+    fn assert_family_same((kind, parent): (Kind, RecordId), map: &MapView, view: &TablesView) {
         assert_eq!(view.children(kind, parent).unwrap(), map.children(kind, parent).unwrap());
         let mut after: Option<Vec<u8>> = None;
         loop {
