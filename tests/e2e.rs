@@ -74,8 +74,8 @@ fn bad_input_is_told(harness: &Harness) -> anyhow::Result<()> {
     let profile = harness.cluster.layout().dir().join("broken.toml");
     let good = std::fs::read_to_string(harness.cluster.layout().profile())?;
     std::fs::write(&profile, good.replace("admin-dev.pem", "absent.pem"))?;
-    let said = zyflow(Some(&profile), &["status"])?;
-    ensure!(said.code != 0 && said.err.contains("absent.pem"), "{said:#?}");
+    let broken = zyflow(Some(&profile), &["status"])?;
+    ensure!(broken.code != 0 && broken.err.contains("absent.pem"), "{broken:#?}");
     let data = harness.cluster.layout().config(1);
     let other = harness.folder().join("other.toml");
     std::fs::write(&other, text(&data).replace("[node]", "[node]\ncolour = \"red\""))?;

@@ -78,6 +78,8 @@ impl Plant {
     }
 }
 
+type Check = fn() -> anyhow::Result<()>;
+
 fn main() -> ExitCode {
     if let Ok(seed) = std::env::var(SEED) {
         return one(&seed).unwrap_or_else(|error| {
@@ -85,7 +87,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         });
     }
-    let checks: [(&str, fn() -> anyhow::Result<()>); 3] = [
+    let checks: [(&str, Check); 3] = [
         ("sim::all_seeds_hold", all_seeds_hold),
         ("sim::a_seed_repeats_itself", a_seed_repeats_itself),
         ("sim::planted_bugs_are_caught", planted_bugs_are_caught),

@@ -85,15 +85,16 @@ fn files() -> Vec<String> {
     listed.lines().filter(|file| root().join(file).is_file()).map(str::to_owned).collect()
 }
 
+fn has_extension(file: &str, wanted: &str) -> bool {
+    Path::new(file).extension().is_some_and(|extension| extension == wanted)
+}
+
 fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 fn sources() -> impl Iterator<Item = (String, String)> {
-    files()
-        .into_iter()
-        .filter(|file| Path::new(file).extension().is_some_and(|extension| extension == "rs"))
-        .map(|file| (file.clone(), read(&file)))
+    files().into_iter().filter(|file| has_extension(file, "rs")).map(|file| (file.clone(), read(&file)))
 }
 
 #[track_caller]
@@ -174,7 +175,7 @@ fn no_banned_words_and_no_machine_paths() {
             }
         }
     }
-    for file in files().iter().filter(|file| *file != "tests/tidy.rs" && !file.ends_with(".lock")) {
+    for file in files().iter().filter(|file| *file != "tests/tidy.rs" && !has_extension(file, "lock")) {
         let Ok(text) = std::fs::read_to_string(root().join(file)) else { continue };
         for path in ["/work/", "/root/", "/tmp/zy/", "/home/"] {
             if text.contains(path) {
@@ -189,7 +190,7 @@ fn no_banned_words_and_no_machine_paths() {
 fn documents_name_only_files_that_are_there() {
     let roots: BTreeSet<&str> = ["storage", "raft", "client", "node", "deploy", "tests", "jepsen", "docs"].into();
     let mut violations = Vec::new();
-    for file in files().iter().filter(|file| file.ends_with(".md")) {
+    for file in files().iter().filter(|file| has_extension(file, "md")) {
         for span in read(file).split('`').skip(1).step_by(2) {
             let is_path = span.split_once('/').is_some_and(|(first, _)| roots.contains(first))
                 && span.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));

@@ -136,7 +136,12 @@ impl Client {
             match self.outcome(&body).await {
                 Outcome::Accepted { created, .. } if !created.is_empty() => return created[0],
                 Outcome::Rejected(Reject::Exists { id, .. }) => return id,
-                other => self.facts.fail("legal commands are accepted", format!("{body:?}: {other:?}")),
+                other @ (Outcome::Accepted { .. }
+                | Outcome::Stale { .. }
+                | Outcome::Rejected(_)
+                | Outcome::Duplicate(_)) => {
+                    self.facts.fail("legal commands are accepted", format!("{body:?}: {other:?}"));
+                }
             }
             sleep(RETRY_PAUSE).await;
         }
@@ -145,7 +150,7 @@ impl Client {
     async fn accepted(&mut self, body: Body) -> Option<(Revision, RecordId)> {
         match self.outcome(&body).await {
             Outcome::Accepted { revision, created } => Some((revision, *created.first()?)),
-            other => {
+            other @ (Outcome::Stale { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_)) => {
                 self.facts.fail("legal commands are accepted", format!("{body:?}: {other:?}"));
                 None
             }

@@ -26,7 +26,7 @@ use crate::net::{CLUSTER, SimNet, host_of};
 /// How often SQLite gets what is durable.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 /// The tables' writer never begins by itself.
-const NEVER: Duration = Duration::from_secs(86_400);
+const NEVER: Duration = Duration::from_hours(24);
 /// Wall clocks begin here, in milliseconds since 1970.
 const CLOCK_MS: u64 = 1_700_000_000_000;
 /// Entries between snapshots: none are made, see `sim.rs`.

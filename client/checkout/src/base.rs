@@ -20,8 +20,6 @@ mod store;
 #[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests;
 
-
-
 use std::error::Error as StdError;
 
 use zyflow_machine::command::{BlockOp, Body};
@@ -115,14 +113,7 @@ impl Record {
     /// A file of which nothing is known.
     #[must_use]
     pub fn new(path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            change: None,
-            shown: Vec::new(),
-            intent: None,
-            flight: None,
-            wrote: None,
-        }
+        Self { path: path.to_owned(), change: None, shown: Vec::new(), intent: None, flight: None, wrote: None }
     }
 
     /// The text that was last agreed on.
@@ -192,6 +183,9 @@ impl Record {
 impl Flight {
     /// The text with all its ids, once the command is accepted at `revision` and has created `created`; `None` = the ids don't add
     /// up, and the text must be aligned with the document at that revision.
+    ///
+    /// # Panics
+    /// Never, where the counts add up, which is checked first.
     #[must_use]
     pub fn named_text(&self, created: &[RecordId], revision: Revision) -> Option<KnownText> {
         let document = parse(self.text.as_deref()?);

@@ -169,6 +169,7 @@ impl Folder {
             if name == "." || name == ".." {
                 continue;
             }
+            #[expect(clippy::wildcard_enum_match_arm, reason = "another library's list of file types")]
             let is_folder = match entry.file_type() {
                 rustix::fs::FileType::Directory => true,
                 rustix::fs::FileType::Unknown => self.metadata(name)?.is_some_and(|metadata| metadata.is_dir()),

@@ -85,7 +85,7 @@ impl Default for Timing {
             quiet_cap: Duration::from_secs(1),
             emptied_hold: Duration::from_secs(3),
             deletion_grace: Duration::from_secs(10),
-            rescan: Duration::from_secs(60),
+            rescan: Duration::from_mins(1),
             poll: Duration::from_secs(1),
             keep: Duration::from_secs(30),
             retry: Duration::from_millis(250),

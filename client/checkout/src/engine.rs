@@ -50,7 +50,9 @@ pub enum Error {
         source: io::Error,
     },
     /// There is no place for replaced files on the checkout's file system.
-    #[error("checkout {root} has no folder on its own file system to keep replaced files in; put the state folder there")]
+    #[error(
+        "checkout {root} has no folder on its own file system to keep replaced files in; put the state folder there"
+    )]
     Keep {
         /// The folder.
         root: PathBuf,
@@ -146,6 +148,7 @@ impl Handle {
     }
 
     /// Looks at everything now. [`CheckoutStatus::rescans`] tells when that is done.
+    #[expect(clippy::must_use_candidate, reason = "whoever doesn't wait for it needs no number")]
     pub fn rescan(&self) -> u64 {
         let mut number = 0;
         self.wishes.send_modify(|wishes| {
@@ -171,11 +174,8 @@ impl<C: Cluster> Checkout<C> {
     #[must_use]
     pub fn new(config: Config, cluster: Arc<C>) -> (Self, Handle) {
         let (wishes_tx, wishes) = watch::channel(Wishes { take: config.take, ..Wishes::default() });
-        let status = CheckoutStatus {
-            root: config.root.clone(),
-            project: config.project.clone(),
-            ..CheckoutStatus::default()
-        };
+        let status =
+            CheckoutStatus { root: config.root.clone(), project: config.project.clone(), ..CheckoutStatus::default() };
         let (status, status_rx) = watch::channel(status);
         let handle = Handle { wishes: wishes_tx, status: status_rx };
         (Self { config, cluster, wishes, status, seams: Seams::default() }, handle)
@@ -201,8 +201,8 @@ impl<C: Cluster> Checkout<C> {
 
     fn run_here(self, stop: &CancellationToken) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime
-            .map_err(|error| Error::Thread { root: self.config.root.clone(), reason: error.to_string() })?;
+        let runtime =
+            runtime.map_err(|error| Error::Thread { root: self.config.root.clone(), reason: error.to_string() })?;
         runtime.block_on(async {
             let mut engine = Engine::open(self.config, self.cluster, self.wishes, self.status, self.seams)?;
             engine.run(stop).await

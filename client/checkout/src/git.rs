@@ -127,18 +127,23 @@ impl HeadBlobs {
     ///
     /// # Errors
     /// [`GitError`] when git can't be run or fails.
-    pub fn is_clean(&mut self, root: &Path, head: &Head, path: &FilePath, bytes: &[u8]) -> Result<Option<bool>, GitError> {
+    pub fn is_clean(
+        &mut self,
+        root: &Path,
+        head: &Head,
+        path: &FilePath,
+        bytes: &[u8],
+    ) -> Result<Option<bool>, GitError> {
         if head.commit.is_none() || self.commit != head.commit {
             self.blobs.clear();
             self.commit.clone_from(&head.commit);
         }
-        let blob = match self.blobs.get(path) {
-            Some(blob) => blob.clone(),
-            None => {
-                let blob = head_blob(root, path)?;
-                self.blobs.insert(path.clone(), blob.clone());
-                blob
-            }
+        let blob = if let Some(blob) = self.blobs.get(path) {
+            blob.clone()
+        } else {
+            let blob = head_blob(root, path)?;
+            self.blobs.insert(path.clone(), blob.clone());
+            blob
         };
         let Some(blob) = blob else { return Ok(None) };
         Ok(Some(hash_object(root, path, bytes)? == blob))

@@ -50,7 +50,8 @@ impl Globs {
     pub fn is_file(&self, path: &FilePath) -> bool {
         let parts: Vec<&str> = path.as_str().split('/').collect();
         let folders = &parts[..parts.len() - 1];
-        !folders.iter().any(|part| SKIPPED_FOLDERS.contains(part)) && self.globs.iter().any(|glob| is_match(glob, &parts))
+        !folders.iter().any(|part| SKIPPED_FOLDERS.contains(part))
+            && self.globs.iter().any(|glob| is_match(glob, &parts))
     }
 
     /// Whether a folder (`/`-separated, empty for the root) may hold synced files, itself or below.
@@ -60,7 +61,8 @@ impl Globs {
             return true;
         }
         let parts: Vec<&str> = folder.split('/').collect();
-        !parts.iter().any(|part| SKIPPED_FOLDERS.contains(part)) && self.globs.iter().any(|glob| is_prefix(glob, &parts))
+        !parts.iter().any(|part| SKIPPED_FOLDERS.contains(part))
+            && self.globs.iter().any(|glob| is_prefix(glob, &parts))
     }
 }
 
@@ -96,9 +98,8 @@ fn is_match(glob: &[Part], path: &[&str]) -> bool {
 /// Whether a path below `folder` could match.
 fn is_prefix(glob: &[Part], folder: &[&str]) -> bool {
     match (glob, folder) {
-        ([Part::Any, ..], _) => true,
+        ([Part::Any, ..], _) | ([Part::One(_), ..], []) => true,
         ([Part::One(part), rest @ ..], [first, tail @ ..]) => part.is_match(first) && is_prefix(rest, tail),
-        ([_, ..], []) => true,
         ([], _) => false,
     }
 }

@@ -28,8 +28,6 @@ mod start;
 #[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests;
 
-
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use zyflow_machine::command::{Body, EditMode, NewBlock, NewConflict};
@@ -205,7 +203,11 @@ fn agreed(input: &Input<'_>, change: RecordId, shown: &[Shown], local: Option<&s
         }
         (Some(local), Side::Live { change: live, text }) if *live != change => {
             // Deleted and made anew by somebody: none of the known ids stands any more.
-            if newest.text() == local { write(*live, None, text) } else { first_binding(*live, text, local, Some(Take::Merge)) }
+            if newest.text() == local {
+                write(*live, None, text)
+            } else {
+                first_binding(*live, text, local, Some(Take::Merge))
+            }
         }
         (Some(local), Side::Live { text, .. }) => both(input, change, shown, local, text),
     }
@@ -254,7 +256,12 @@ fn after_merge(
 }
 
 /// A block that the cluster deleted and the writer edited is put back by the merge as a new one: its old id is void.
-fn forget_revived(ids: &mut [Option<RecordId>], base: &[Known<RecordId>], local: &Document, cluster: &[Known<RecordId>]) {
+fn forget_revived(
+    ids: &mut [Option<RecordId>],
+    base: &[Known<RecordId>],
+    local: &Document,
+    cluster: &[Known<RecordId>],
+) {
     let alive: BTreeSet<RecordId> = cluster.iter().map(|known| known.id).collect();
     let before: BTreeMap<RecordId, &Block> = base.iter().map(|known| (known.id, &known.block)).collect();
     for (slot, block) in ids.iter_mut().zip(&local.blocks) {

@@ -192,13 +192,7 @@ pub fn walk(root: &Root, globs: &Globs) -> io::Result<Walk> {
     Ok(walk)
 }
 
-fn sort_entries(
-    folder: &str,
-    entries: Vec<(String, bool)>,
-    globs: &Globs,
-    pending: &mut Vec<String>,
-    walk: &mut Walk,
-) {
+fn sort_entries(folder: &str, entries: Vec<(String, bool)>, globs: &Globs, pending: &mut Vec<String>, walk: &mut Walk) {
     for (name, is_folder) in entries.into_iter().rev() {
         let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         if name.starts_with(TEMPORARY_PREFIX) {

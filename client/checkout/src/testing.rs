@@ -75,7 +75,8 @@ impl Ledger {
 
     /// Every record of a kind and parent, deleted ones included.
     fn all(&self, kind: Kind, parent: RecordId) -> BTreeSet<RecordId> {
-        let mut ids: BTreeSet<RecordId> = self.view.children(kind, parent).unwrap().into_iter().map(|(_, id)| id).collect();
+        let mut ids: BTreeSet<RecordId> =
+            self.view.children(kind, parent).unwrap().into_iter().map(|(_, id)| id).collect();
         let mut after: Option<Vec<u8>> = None;
         while let Some((order, id)) = self.view.next(kind, parent, after.as_deref()).unwrap() {
             ids.insert(id);
@@ -244,7 +245,9 @@ impl Cluster for Node {
 
     fn project(&self, name: &str) -> Result<Option<(RecordId, Project)>, ClusterError> {
         let ledger = self.ledger();
-        let Some(id) = ledger.view.find(Kind::Project, RecordId::ROOT, name.as_bytes()).unwrap() else { return Ok(None) };
+        let Some(id) = ledger.view.find(Kind::Project, RecordId::ROOT, name.as_bytes()).unwrap() else {
+            return Ok(None);
+        };
         let stored = ledger.view.get_at(id, *self.applied.borrow()).unwrap();
         Ok(stored.and_then(|stored| match &stored.record {
             Some(Record::Project(project)) => Some((id, project.clone())),

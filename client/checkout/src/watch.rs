@@ -160,11 +160,9 @@ fn hints_of(event: notify::Result<Event>) -> Vec<Hint> {
         EventKind::Access(AccessKind::Close(AccessMode::Write))
         | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => Hint::Settled,
         EventKind::Create(CreateKind::Folder) | EventKind::Remove(RemoveKind::Folder) => Hint::Folder,
-        EventKind::Create(_)
-        | EventKind::Remove(_)
-        | EventKind::Modify(_)
-        | EventKind::Any
-        | EventKind::Other => Hint::Touched,
+        EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
+            Hint::Touched
+        }
         EventKind::Access(_) => return Vec::new(),
     };
     event.paths.into_iter().map(hint).collect()
@@ -176,15 +174,15 @@ fn is_exhausted(error: &notify::Error) -> bool {
         ErrorKind::Io(error) => [Errno::NOSPC, Errno::MFILE, Errno::NFILE]
             .iter()
             .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())),
-        ErrorKind::Generic(_)
-        | ErrorKind::PathNotFound
-        | ErrorKind::WatchNotFound
-        | ErrorKind::InvalidConfig(_) => false,
+        ErrorKind::Generic(_) | ErrorKind::PathNotFound | ErrorKind::WatchNotFound | ErrorKind::InvalidConfig(_) => {
+            false
+        }
     }
 }
 
 fn reason(error: &notify::Error) -> String {
-    let is_instances = matches!(&error.kind, ErrorKind::Io(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()));
+    let is_instances =
+        matches!(&error.kind, ErrorKind::Io(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()));
     let setting = if is_instances { "fs.inotify.max_user_instances" } else { "fs.inotify.max_user_watches" };
     format!("{error}; raise it with `sysctl {setting}=1048576` and restart")
 }

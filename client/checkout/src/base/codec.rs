@@ -111,7 +111,8 @@ impl Interner {
     fn block(&mut self, block: &Block) -> u32 {
         let content = &block.content;
         let key = (u8::from(block.kind), content.lead.clone(), content.mark.clone(), content.text.clone());
-        let next = u32::try_from(self.blocks.len()).expect("invariant: texts are bounded to a few MiB, so are their blocks");
+        let next =
+            u32::try_from(self.blocks.len()).expect("invariant: texts are bounded to a few MiB, so are their blocks");
         *self.index.entry(key).or_insert_with(|| {
             self.blocks.push(block.clone());
             next
@@ -168,18 +169,15 @@ pub(super) fn decode(bytes: &[u8], seal: &dyn StateSeal, context: &[u8]) -> Resu
         ids: flight.ids,
         displaced: flight.displaced,
     });
-    Ok(Record {
-        path: stored.path,
-        change: stored.change,
-        shown,
-        intent,
-        flight,
-        wrote: stored.wrote,
-    })
+    Ok(Record { path: stored.path, change: stored.change, shown, intent, flight, wrote: stored.wrote })
 }
 
 /// Version, sealed postcard, checksum.
-pub(super) fn seal_bytes<T: Serialize>(value: &T, seal: &dyn StateSeal, context: &[u8]) -> Result<Vec<u8>, FormatError> {
+pub(super) fn seal_bytes<T: Serialize>(
+    value: &T,
+    seal: &dyn StateSeal,
+    context: &[u8],
+) -> Result<Vec<u8>, FormatError> {
     let plain = postcard::to_stdvec(value).map_err(|error| FormatError::Malformed(error.to_string()))?;
     let mut bytes = VERSION.to_be_bytes().to_vec();
     bytes.extend(seal.seal(context, &plain).map_err(FormatError::Seal)?);

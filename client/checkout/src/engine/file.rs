@@ -29,6 +29,7 @@ const DELETIONS_MAX: usize = 3;
 const RETRY_DOUBLINGS_MAX: u32 = 5;
 
 /// One file.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; the state they make up is `state`")]
 pub(super) struct File {
     pub(super) record: Record,
     pub(super) state: FileState,
@@ -321,6 +322,7 @@ impl<C: Cluster> Engine<C> {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a step of a plan is done once: it takes what the plan gave")]
     fn write(
         &mut self,
         path: &FilePath,
@@ -364,7 +366,7 @@ impl<C: Cluster> Engine<C> {
         file.is_there = true;
         if let Some(name) = kept {
             let digest = scanned.as_ref().filter(|_| !is_displaced).map(|scanned| scanned.digest);
-            self.keep_file(path, name, before, digest, now);
+            self.keep_file(path, &name, before, digest, now);
         }
         self.binding.asked.remove(path.as_str());
         tracing::debug!(path = path.as_str(), is_displaced, "file was written");
@@ -416,8 +418,8 @@ impl<C: Cluster> Engine<C> {
         let Some(file) = self.files.get_mut(path) else { return };
         let before = file.record.base().cloned();
         match written {
-            Ok(Written::Done { kept: Some(name) }) => self.keep_file(path, name, before, Some(scanned.digest), now),
-            Ok(Written::Displaced { kept }) => self.keep_file(path, kept, before, None, now),
+            Ok(Written::Done { kept: Some(name) }) => self.keep_file(path, &name, before, Some(scanned.digest), now),
+            Ok(Written::Displaced { kept }) => self.keep_file(path, &kept, before, None, now),
             Ok(Written::Done { kept: None }) => {}
             Ok(Written::Changed) => return file.due_now(now),
             Err(error) => return self.retry(path, error.to_string(), now),

@@ -29,7 +29,10 @@ pub(super) enum Session {
     #[default]
     None,
     Opening,
-    Open { id: SessionId, next: u64 },
+    Open {
+        id: SessionId,
+        next: u64,
+    },
 }
 
 /// What came back.
@@ -95,7 +98,8 @@ impl<C: Cluster> Engine<C> {
             }
         };
         let flying = self.files.values().filter_map(|file| file.record.flight.as_ref());
-        let oldest = flying.map(|flight| flight.request).filter(|request| request.session == session).map(|r| r.seq).min();
+        let oldest =
+            flying.map(|flight| flight.request).filter(|request| request.session == session).map(|r| r.seq).min();
         let is_too_far = oldest.is_some_and(|oldest| next - oldest >= SEQ_SPREAD_MAX);
         if self.flights.len() >= FLIGHTS_MAX || is_too_far {
             return None;
@@ -252,6 +256,6 @@ impl<C: Cluster> Engine<C> {
 fn first(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Duplicate(first_outcome) => first(*first_outcome),
-        other => other,
+        decided @ (Outcome::Accepted { .. } | Outcome::Stale { .. } | Outcome::Rejected(_)) => decided,
     }
 }

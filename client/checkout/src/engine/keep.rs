@@ -43,7 +43,7 @@ impl<C: Cluster> Engine<C> {
     pub(super) fn keep_file(
         &mut self,
         path: &FilePath,
-        name: String,
+        name: &str,
         start: Option<KnownText>,
         known: Option<[u8; 32]>,
         now: Instant,
@@ -51,9 +51,9 @@ impl<C: Cluster> Engine<C> {
         let until = now + self.config.timing.keep;
         let is_pending = known.is_none();
         let kept = KeptFile { path: path.clone(), start, known, until, due: Some(until), is_pending, is_stuck: false };
-        self.kept.insert(name.clone(), kept);
+        self.kept.insert(name.to_owned(), kept);
         if let Some(digest) = known {
-            self.account(&name, digest);
+            self.account(name, digest);
         }
     }
 
@@ -102,7 +102,7 @@ impl<C: Cluster> Engine<C> {
                 }
                 _ if is_same && now >= kept.until => self.drop_kept(&name, now),
                 _ if is_same => kept.due = Some(kept.until),
-                _ => {
+                Found::Text(_) | Found::Unstable | Found::Parked(_) => {
                     kept.is_pending = true;
                     kept.due = Some(now + self.config.timing.keep);
                     let path = kept.path.clone();
@@ -229,18 +229,18 @@ impl<C: Cluster> Engine<C> {
             }
         };
         for name in names {
-            self.adopt(name, now);
+            self.adopt(&name, now);
         }
     }
 
-    fn adopt(&mut self, name: String, now: Instant) {
+    fn adopt(&mut self, name: &str, now: Instant) {
         let hash = name.split('-').next().unwrap_or_default();
         let Some(path) = self.files.keys().find(|path| path.hash() == hash).cloned() else {
             tracing::warn!(name, "a replaced file belongs to no file that is known; it is left alone");
             return;
         };
-        let known = match self.keep.read(&name) {
-            Found::Text(text) if Keep::is_accounted(&name, &text.digest) => Some(text.digest),
+        let known = match self.keep.read(name) {
+            Found::Text(text) if Keep::is_accounted(name, &text.digest) => Some(text.digest),
             Found::Text(_) | Found::Absent | Found::Unstable | Found::Parked(_) => None,
         };
         self.keep_file(&path, name, None, known, now);
@@ -261,7 +261,7 @@ impl<C: Cluster> Engine<C> {
             };
             let taken = self.root.folder(folder_path).and_then(|folder: Folder| self.keep.take(&folder, name, &path));
             match taken {
-                Ok(kept) => self.keep_file(&path, kept, None, None, now),
+                Ok(kept) => self.keep_file(&path, &kept, None, None, now),
                 Err(error) => tracing::warn!(%error, name, "a temporary file could not be put away"),
             }
         }

@@ -33,7 +33,7 @@ use crate::write::Keep;
 const GATE_POLL: Duration = Duration::from_millis(500);
 
 /// Sleep when nothing is due.
-const NOTHING_DUE: Duration = Duration::from_secs(3600);
+const NOTHING_DUE: Duration = Duration::from_hours(1);
 
 /// What the loop waits for.
 pub(super) enum Event {
@@ -46,6 +46,7 @@ pub(super) enum Event {
 }
 
 /// A running checkout.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one checkout")]
 pub(super) struct Engine<C> {
     pub(super) config: Config,
     pub(super) cluster: Arc<C>,
@@ -79,6 +80,7 @@ pub(super) struct Engine<C> {
     pub(super) is_ready: bool,
     pub(super) has_scanned: bool,
     pub(super) status: watch::Sender<CheckoutStatus>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests interfere"))]
     pub(super) seams: Seams,
 }
 
@@ -161,7 +163,9 @@ impl<C: Cluster> Engine<C> {
             self.publish();
             match self.select(stop).await {
                 Event::Stop => break,
-                event => self.apply(event, Instant::now()),
+                event @ (Event::Hint(_) | Event::Applied | Event::Landed(_) | Event::Wish | Event::Timer) => {
+                    self.apply(event, Instant::now());
+                }
             }
             while let Some(hint) = self.watcher.try_next() {
                 self.apply(Event::Hint(hint), Instant::now());

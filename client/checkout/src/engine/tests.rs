@@ -122,7 +122,16 @@ impl Bench {
         let output = Command::new("git")
             .arg("-C")
             .arg(self.root())
-            .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"])
+            .args([
+                "-c",
+                "user.name=t",
+                "-c",
+                "user.email=t@t",
+                "-c",
+                "init.defaultBranch=main",
+                "-c",
+                "commit.gpgsign=false",
+            ])
             .args(args)
             .output()
             .unwrap();
@@ -136,9 +145,10 @@ impl Running {
     }
 
     async fn is(&self, path: &str, state: FileState) {
-        until(|| format!("{path} is {state:?}; the status is {:#?}", self.handle.status()), || {
-            self.state_of(path).as_ref() == Some(&state)
-        })
+        until(
+            || format!("{path} is {state:?}; the status is {:#?}", self.handle.status()),
+            || self.state_of(path).as_ref() == Some(&state),
+        )
         .await;
     }
 
@@ -147,16 +157,18 @@ impl Running {
     }
 
     async fn says(&self, path: &str, part: &str) {
-        until(|| format!("{path} says {part:?}; the status is {:#?}", self.handle.status()), || {
-            self.state_of(path).is_some_and(|state| format!("{state:?}").contains(part))
-        })
+        until(
+            || format!("{path} says {part:?}; the status is {:#?}", self.handle.status()),
+            || self.state_of(path).is_some_and(|state| format!("{state:?}").contains(part)),
+        )
         .await;
     }
 
     async fn paused(&self, part: &str) {
-        until(|| format!("paused for {part:?}; the status is {:#?}", self.handle.status()), || {
-            self.handle.status().paused.is_some_and(|reason| reason.contains(part))
-        })
+        until(
+            || format!("paused for {part:?}; the status is {:#?}", self.handle.status()),
+            || self.handle.status().paused.is_some_and(|reason| reason.contains(part)),
+        )
         .await;
     }
 

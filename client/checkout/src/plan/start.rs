@@ -80,6 +80,9 @@ const GONE: Weights = Weights { clairvoyant: 1, restored: 2 };
 const MARK: Weights = Weights { clairvoyant: 1, restored: 1 };
 
 /// The shown text that `local` was made from. `shown` is oldest first and not empty.
+///
+/// # Panics
+/// Where `shown` is empty: the caller has nothing to choose from.
 #[must_use]
 pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origin) -> Start {
     let newest = shown.len().checked_sub(1).expect("invariant: a start is chosen only among shown texts");
@@ -91,7 +94,8 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
     {
         return Start { index, reason: Reason::Past };
     }
-    let candidates: Vec<usize> = (0..newest).filter(|index| shown[index + 1].by != By::Writer).chain([newest]).collect();
+    let candidates: Vec<usize> =
+        (0..newest).filter(|index| shown[index + 1].by != By::Writer).chain([newest]).collect();
     if candidates.len() == 1 {
         return Start { index: newest, reason: Reason::Newest };
     }
@@ -195,6 +199,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// What the value `local` of one field costs a start at `start`; `values` are that field in each shown text.
+    #[expect(clippy::ref_option, reason = "compared with the options in `values`")]
     fn weigh<V: PartialEq>(&self, values: &[Option<V>], local: &Option<V>, start: usize, weights: Weights) -> u32 {
         if values[start] == *local {
             return 0;

@@ -232,9 +232,10 @@ fn a_writer_that_holds_the_replaced_inode_is_heard() {
         drop(held);
         bench.holds(THREE_TICKED).await;
         cluster_holds(&node, THREE_TICKED).await;
-        until(|| "replaced files are dropped in the end".to_owned(), || {
-            running.handle.status().files.iter().all(|file| file.kept.is_empty())
-        })
+        until(
+            || "replaced files are dropped in the end".to_owned(),
+            || running.handle.status().files.iter().all(|file| file.kept.is_empty()),
+        )
         .await;
         running.stop().await;
     });

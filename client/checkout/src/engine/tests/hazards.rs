@@ -128,7 +128,8 @@ fn many_deletions_at_once_are_held_until_they_are_confirmed() {
         running.looked_at().await;
         assert!((0..6).all(|number| change_at(&node, &path(number)).is_some()));
         running.handle.confirm_deletions();
-        until(|| "they are deleted".to_owned(), || (0..6).all(|number| change_at(&node, &path(number)).is_none())).await;
+        until(|| "they are deleted".to_owned(), || (0..6).all(|number| change_at(&node, &path(number)).is_none()))
+            .await;
         running.stop().await;
     });
 }
@@ -247,7 +248,13 @@ fn a_worktree_has_a_git_folder_of_its_own() {
         let main = bench.dir.path().join("main");
         fs::create_dir(&main).unwrap();
         let git = |folder: &Path, args: &[&str]| {
-            let output = Command::new("git").arg("-C").arg(folder).args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(args).output().unwrap();
+            let output = Command::new("git")
+                .arg("-C")
+                .arg(folder)
+                .args(["-c", "user.name=t", "-c", "user.email=t@t"])
+                .args(args)
+                .output()
+                .unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
         git(&main, &["init", "-q"]);

@@ -38,7 +38,8 @@ fn a_change_that_is_new_in_the_cluster_makes_a_file_with_its_folders() {
         create(&node, PATH, TWO);
         bench.holds(TWO).await;
         create(&node, "openspec/changes/add-y/tasks.md", THREE);
-        until(|| "the second file is there".to_owned(), || bench.read_at("openspec/changes/add-y/tasks.md") == THREE).await;
+        until(|| "the second file is there".to_owned(), || bench.read_at("openspec/changes/add-y/tasks.md") == THREE)
+            .await;
         bench.write(TWO_TICKED);
         cluster_holds(&node, TWO_TICKED).await;
         running.stop().await;
@@ -194,8 +195,7 @@ fn mode_and_attributes_stay() {
         let (bench, running) = agreed(&node).await;
         fs::set_permissions(bench.file(), std::fs::Permissions::from_mode(0o640)).unwrap();
         let name = "user.zyflow-test";
-        let has_attributes =
-            rustix::fs::setxattr(bench.file(), name, b"kept", rustix::fs::XattrFlags::empty()).is_ok();
+        let has_attributes = rustix::fs::setxattr(bench.file(), name, b"kept", rustix::fs::XattrFlags::empty()).is_ok();
         set(&node, THREE);
         bench.holds(THREE).await;
         assert_eq!(fs::metadata(bench.file()).unwrap().permissions().mode() & 0o7777, 0o640);
@@ -260,7 +260,11 @@ fn first_binding_adopts_asks_and_takes() {
             running.stop().await;
             let running = bench.start();
             running.is(PATH, FileState::NeedsTake).await;
-            assert_eq!((bench.read().as_str(), cluster_text(&node).as_str()), (THREE, TWO_TICKED), "nothing is touched");
+            assert_eq!(
+                (bench.read().as_str(), cluster_text(&node).as_str()),
+                (THREE, TWO_TICKED),
+                "nothing is touched"
+            );
             running.handle.take(take);
             running.synced().await;
             bench.holds(&expected).await;
@@ -277,9 +281,10 @@ fn a_project_that_does_not_exist_yet_is_waited_for() {
         let bench = Bench::new(&node);
         bench.write(TWO);
         let running = bench.start();
-        until(|| "the status says so".to_owned(), || {
-            running.handle.status().notes.iter().any(|note| note.contains("`p` doesn't exist"))
-        })
+        until(
+            || "the status says so".to_owned(),
+            || running.handle.status().notes.iter().any(|note| note.contains("`p` doesn't exist")),
+        )
         .await;
         make_project(&node);
         cluster_holds(&node, TWO).await;

@@ -45,7 +45,10 @@ enum Volatile {
     Idle,
     Flying,
     Answered(Outcome),
-    Writing { scanned: Option<String>, text: KnownText },
+    Writing {
+        scanned: Option<String>,
+        text: KnownText,
+    },
 }
 
 struct Copy {
@@ -81,8 +84,8 @@ fn trace(what: impl FnOnce() -> String) {
 }
 
 const WORDS: [&str; 24] = [
-    "log", "cut", "power", "read", "back", "vote", "fsync", "check", "merge", "diff", "node", "key", "seal", "open", "queue", "batch",
-    "snapshot", "rollback", "index", "leader", "replay", "bench", "watch", "swap",
+    "log", "cut", "power", "read", "back", "vote", "fsync", "check", "merge", "diff", "node", "key", "seal", "open",
+    "queue", "batch", "snapshot", "rollback", "index", "leader", "replay", "bench", "watch", "swap",
 ];
 
 /// A task of a usual length: a word that is added leaves it recognisable. Alike lines differ in the token alone, so that nobody
@@ -133,7 +136,15 @@ impl World {
             }
         });
         let copies = copies.collect();
-        Self { ledger: Arc::new(Mutex::new(ledger)), project, change, copies, tokens: 4, deleted: BTreeSet::new(), is_alike }
+        Self {
+            ledger: Arc::new(Mutex::new(ledger)),
+            project,
+            change,
+            copies,
+            tokens: 4,
+            deleted: BTreeSet::new(),
+            is_alike,
+        }
     }
 
     fn act(&mut self, action: &Action) {
