@@ -147,7 +147,7 @@ pub struct Checkouts {
 }
 
 impl Checkouts {
-    /// Starts the engines of all checkouts in the list. One that can't start is logged and left in the list.
+    /// Starts the engines of all checkouts in the list.
     ///
     /// # Errors
     /// Where the list can't be read.
@@ -155,10 +155,8 @@ impl Checkouts {
         let checkouts = Self { setup, running: Mutex::default() };
         for binding in checkouts.load()? {
             let root = binding.root.clone();
-            match checkouts.spawn(binding, None) {
-                Ok(running) => drop(checkouts.running.lock().await.insert(root, running)),
-                Err(error) => tracing::error!(checkout = %root.display(), %error, "a checkout can't be started"),
-            }
+            let running = checkouts.spawn(binding, None);
+            checkouts.running.lock().await.insert(root, running);
         }
         Ok(checkouts)
     }
@@ -181,7 +179,7 @@ impl Checkouts {
         write_whole(&path, bindings).map_err(|source| CheckoutsError::List { path, source })
     }
 
-    fn spawn(&self, binding: Binding, take: Option<Take>) -> Result<Running, CheckoutsError> {
+    fn spawn(&self, binding: Binding, take: Option<Take>) -> Running {
         let config = zyflow_checkout::Config {
             root: binding.root.clone(),
             project: binding.project.clone(),
@@ -202,7 +200,7 @@ impl Checkouts {
                 tracing::error!(checkout = %root.display(), error = %error_chain(&error), "a checkout stopped");
             }
         });
-        Ok(Running { binding, handle, stop, task })
+        Running { binding, handle, stop, task }
     }
 
     /// Binds a folder to a project and starts its engine.
@@ -243,7 +241,7 @@ impl Checkouts {
         let mut bindings = self.load()?;
         bindings.push(binding.clone());
         self.save(&bindings)?;
-        running.insert(root, self.spawn(binding, take)?);
+        running.insert(root, self.spawn(binding, take));
         Ok(())
     }
 

@@ -44,6 +44,7 @@ impl NodeCluster {
 }
 
 /// Now, for people to read; never compared.
+#[must_use]
 pub fn wall_clock_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -122,7 +122,7 @@ impl Default for Limits {
         Self {
             disk_free_min: ByteSize(64 << 20),
             backlog_ops_max: 200_000,
-            rescan_interval: Span(Duration::from_secs(60)),
+            rescan_interval: Span(Duration::from_mins(1)),
         }
     }
 }
@@ -275,7 +275,6 @@ impl fmt::Display for ByteSize {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
 

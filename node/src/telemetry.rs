@@ -18,6 +18,9 @@ pub struct LevelError {
 ///
 /// # Errors
 /// Where the level can't be read.
+///
+/// # Panics
+/// Never: the one directive that is parsed here is a literal.
 pub fn install(log: &Log) -> Result<(), LevelError> {
     let filter = EnvFilter::try_new(&log.level)
         .map_err(|source| LevelError { level: log.level.clone(), source })?

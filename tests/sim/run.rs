@@ -102,7 +102,10 @@ impl Run {
         self.until(sim, "after the faults writes go on", |has_finished, _| has_finished);
         let is_settled = |_, run: &Self| {
             let digests: Vec<_> = run.digests().collect();
-            digests.len() == run.machines.len() && digests.windows(2).all(|pair| pair[0] == pair[1])
+            let is_durable = |revision| run.machines.iter().all(|machine| machine.disk.durable() >= Some(revision));
+            digests.len() == run.machines.len()
+                && digests.windows(2).all(|pair| pair[0] == pair[1])
+                && digests.first().is_some_and(|(revision, _)| is_durable(*revision))
         };
         self.until(sim, "after the faults all nodes become equal", is_settled);
         if self.facts.violation().is_none() {

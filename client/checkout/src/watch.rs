@@ -88,9 +88,11 @@ impl Watcher {
         &self.mode
     }
 
-    /// Watches exactly these folders from now on.
-    pub fn watch(&mut self, folders: &BTreeSet<PathBuf>) {
-        let Some(inner) = &mut self.inner else { return };
+    /// Watches exactly these folders from now on. Whether one is new: what was made in it before it was watched gave no hint, so it must be
+    /// looked into once more.
+    pub fn watch(&mut self, folders: &BTreeSet<PathBuf>) -> bool {
+        let Some(inner) = &mut self.inner else { return false };
+        let mut is_any_new = false;
         for gone in self.watched.difference(folders) {
             // A folder that is gone took its watch along.
             if let Err(error) = inner.unwatch(gone) {
@@ -105,15 +107,17 @@ impl Watcher {
             match inner.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     self.watched.insert(folder.clone());
+                    is_any_new = true;
                 }
                 Err(error) if is_exhausted(&error) => {
                     self.poll(reason(&error));
-                    return;
+                    return false;
                 }
                 // Gone meanwhile, or not readable: the periodic scan sees to it.
                 Err(error) => tracing::debug!(%error, folder = %folder.display(), "folder is not watched"),
             }
         }
+        is_any_new
     }
 
     /// Forgets that a folder is watched: it was replaced by another of the same name.

@@ -27,7 +27,7 @@ const OUTSTANDING_MAX: usize = 1_024;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Longest that a sender may ask for: nothing waits for ever.
-const TIMEOUT_MAX: Duration = Duration::from_secs(120);
+const TIMEOUT_MAX: Duration = Duration::from_mins(2);
 
 /// The service.
 #[derive(Clone)]

@@ -268,7 +268,7 @@ impl<C: Cluster> Engine<C> {
         for (folder, reason) in &walk.unreadable {
             self.notes.push(format!("{folder} can't be read: {reason}"));
         }
-        self.watch_folders(&walk.folders);
+        let is_any_new = self.watch_folders(&walk.folders);
         if !std::mem::replace(&mut self.has_scanned, true) {
             self.adopt_temporaries(&walk.temporaries, now);
         }
@@ -290,17 +290,19 @@ impl<C: Cluster> Engine<C> {
         for (glob, reason) in self.globs.refused() {
             self.notes.push(format!("glob `{glob}` is not used: {reason}"));
         }
-        self.scan_at = now + every;
+        // What came into a folder between the walk and its watch gave no hint: walk once more.
+        self.scan_at = if is_any_new { now } else { now + every };
         self.done_wishes.rescans = rescans;
     }
 
-    fn watch_folders(&mut self, folders: &[String]) {
+    /// Watches these folders. Whether one of them is new.
+    fn watch_folders(&mut self, folders: &[String]) -> bool {
         let root = &self.config.root;
         let mut watched: BTreeSet<PathBuf> =
             folders.iter().map(|folder| if folder.is_empty() { root.clone() } else { root.join(folder) }).collect();
         watched.extend(self.git.as_ref().map(|git| git.dir().to_owned()));
         watched.insert(self.keep.path().to_owned());
-        self.watcher.watch(&watched);
+        self.watcher.watch(&watched)
     }
 
     /// The state of a file, made if need be.
