@@ -17,7 +17,6 @@
 mod codec;
 mod store;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests;
 
 use std::error::Error as StdError;
@@ -28,7 +27,6 @@ use zyflow_spec::{Known, parse};
 
 /// The bytes of a record, for tests of other modules.
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 pub(crate) mod codec_for_tests {
     use super::{Record, codec};
     use crate::testing::TestSeal;

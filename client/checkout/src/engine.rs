@@ -19,7 +19,6 @@ mod keep;
 mod run;
 mod sides;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests;
 
 use std::io;

@@ -16,6 +16,20 @@
 //! or decide who wins. It never commits, stashes or rebases, never writes outside its checkout but into its own folders, and never
 //! trusts a clock or an event: digests decide.
 
+#![cfg_attr(
+    test,
+    expect(
+        unused_qualifications,
+        clippy::duration_suboptimal_units,
+        clippy::format_collect,
+        clippy::format_push_string,
+        clippy::needless_pass_by_value,
+        clippy::type_complexity,
+        clippy::wildcard_enum_match_arm,
+        reason = "tests say what they mean in the shortest way"
+    )
+)]
+
 pub mod base;
 pub mod beneath;
 mod cluster;
@@ -28,7 +42,6 @@ pub mod plan;
 pub mod scan;
 mod status;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod testing;
 mod text;
 pub mod watch;

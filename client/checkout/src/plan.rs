@@ -25,7 +25,6 @@
 
 mod start;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
