@@ -60,7 +60,7 @@ fn bad_input_is_told(harness: &Harness) -> anyhow::Result<()> {
     let set = harness.zyflow(&["task", "set", &task, "--expected", "1", "--note", "stale"])?;
     check(&set, 4, &[&task]);
     check(&harness.zyflow(&["task", "show", "999999.1"])?, 3, &["999999.1"]);
-    check(&harness.zyflow(&["task", "show", "nonsense"])?, 3, &["nonsense"]);
+    check(&harness.zyflow(&["task", "show", "nonsense"])?, 2, &["nonsense"]);
     check(&harness.zyflow(&["change", "list", "--project", "nowhere"])?, 3, &["nowhere"]);
     check(&harness.zyflow(&["task", "set", &task, "--status", "perhaps"])?, 2, &["perhaps"]);
 
@@ -184,7 +184,7 @@ fn a_certificate_of_another_cluster_is_refused() -> anyhow::Result<()> {
             .collect();
         std::fs::write(&profile, lines.join("\n"))?;
         let refused = zyflow(Some(&profile), &["--timeout", "3s", "task", "list"])?;
-        ensure!(refused.code == 5 || refused.code == 6, "{refused:#?}");
+        ensure!(refused.code != 0 && refused.err.contains("not issued by"), "{refused:#?}");
         harness.cluster.stop().await?;
         Ok(())
     })

@@ -1,3 +1,5 @@
+//! Tests of the module above: laws, tables and failure paths.
+
 use super::*;
 use openraft::EntryPayload;
 use zyflow_storage::types::Payload;

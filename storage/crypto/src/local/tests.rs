@@ -1,3 +1,5 @@
+//! Tests of the module above: laws, tables and failure paths.
+
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -1,3 +1,5 @@
+//! Tests of the module above: laws, tables and failure paths.
+
 use super::*;
 use crate::parse;
 use crate::testing::{edited, edits, known, text};

@@ -1,3 +1,5 @@
+//! Tests of the module above: laws, tables and failure paths.
+
 use super::*;
 use crate::testing::{edited, edits, known, reidentified, text};
 use crate::{Document, parse};

@@ -1,3 +1,5 @@
+//! Tests of the module above: laws, tables and failure paths.
+
 #![expect(clippy::unwrap_used, reason = "a failing test should panic")]
 
 use super::*;
