@@ -1,6 +1,6 @@
 //! The Propose service: a pipelined stream of commands, and its unary twin.
 //!
-//! Every command of a stream runs as soon as it arrives, up to [`OUTSTANDING_MAX`] at once, and is answered when it is
+//! Every command of a stream runs as soon as it arrives, up to `OUTSTANDING_MAX` at once, and is answered when it is
 //! decided; so one connection keeps the leader's batches full. A full window stops reading, and HTTP/2's flow control
 //! slows the sender.
 
