@@ -6,7 +6,7 @@
 //! state; a node answers it from memory and SQLite, a test from a `BTreeMap`. [`machine`] applies batches: decide over a
 //! view, [`evolve`] into row changes, sessions for exactly-once, cluster time, digest.
 //!
-//! Beside them: [`order_key`] places blocks between blocks, [`digest`] sums up the state, [`format`] gives everything that is
+//! Beside them: [`order_key`] places blocks between blocks, [`digest`] sums up the state, [`mod@format`] gives everything that is
 //! stored its bytes, [`limits`] names what is refused as too much, and [`map_view`] is the state of tests.
 //!
 //! This crate does no IO, reads no clock, draws no randomness and knows no text algorithm: the proposer merges, the machine
