@@ -50,6 +50,9 @@ impl Harness {
     /// # Errors
     /// Where it doesn't start.
     pub async fn start(nodes: u64) -> anyhow::Result<Self> {
+        // One at a time: a port that was found free is taken only once its node runs.
+        static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _starting = STARTING.lock().await;
         let folder = tempfile::Builder::new().prefix("zyflow-test-").tempdir()?;
         let config =
             DevConfig { dir: folder.path().join("dev"), nodes: Some(nodes), zyflowd: Some(binary("zyflowd")?) };
