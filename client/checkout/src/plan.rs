@@ -26,12 +26,13 @@
 mod start;
 #[cfg(test)]
 mod tests;
+mod unseen;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use zyflow_machine::command::{Body, EditMode, NewBlock, NewConflict};
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_spec::{Block, BlockKind, Content, Document, Known, align, merge3, parse};
+use zyflow_spec::{Block, BlockKind, Content, Document, Known, Merge, align, merge3, parse};
 
 pub use start::{Origin, Reason, Start, choose};
 
@@ -226,20 +227,36 @@ fn both(input: &Input<'_>, change: RecordId, shown: &[Shown], local: &str, clust
     if start.reason == Reason::Past {
         return if cluster.text() == local { learn(change, cluster) } else { write(change, None, cluster) };
     }
+    from_start(change, shown, start, local, &document, cluster)
+}
+
+/// What follows from reading `local` against the shown text that its writer probably started from.
+fn from_start(
+    change: RecordId,
+    shown: &[Shown],
+    start: Start,
+    local: &str,
+    document: &Document,
+    cluster: &KnownText,
+) -> Step {
     let base = &shown[start.index].text.blocks;
-    after_merge(change, base, local, &document, cluster, Some(start))
+    let mut merge = merge3(base, document, &cluster.blocks);
+    let unseen = unseen::unseen(shown, start.index, document, &cluster.blocks, &merge.ops);
+    let recorded: BTreeSet<_> = merge.conflicts.iter().map(|conflict| (conflict.id, conflict.field)).collect();
+    merge.conflicts.extend(unseen.into_iter().filter(|conflict| !recorded.contains(&(conflict.id, conflict.field))));
+    after(change, base, local, document, cluster, merge, Some(start))
 }
 
 /// What follows from a merge of `local`, made from `base`, onto `cluster`.
-fn after_merge(
+fn after(
     change: RecordId,
     base: &[Known<RecordId>],
     local: &str,
     document: &Document,
     cluster: &KnownText,
+    mut merge: Merge<RecordId>,
     start: Option<Start>,
 ) -> Step {
-    let mut merge = merge3(base, document, &cluster.blocks);
     if !merge.ops.is_empty() || !merge.conflicts.is_empty() {
         forget_revived(&mut merge.local_ids, base, document, &cluster.blocks);
         let conflicts: Vec<NewConflict> = merge.conflicts.into_iter().map(new_conflict).collect();
@@ -289,18 +306,19 @@ pub fn plan_displaced(input: &Input<'_>, local: &str, newest_seen: Option<&Known
         Some(newest) => shown.iter().rposition(|shown| shown.text.text() == newest.text()),
         None => shown.len().checked_sub(1),
     };
-    let (base, start) = match (seen, newest_seen) {
+    let base = match (seen, newest_seen) {
         (Some(seen), _) => {
             let start = choose(&shown[..=seen], &document, local, Origin::Displaced);
             if start.reason == Reason::Past {
                 return None;
             }
-            (shown[start.index].text.blocks.clone(), Some(start))
+            return proposal(from_start(change, shown, start, local, &document, text));
         }
-        (None, Some(newest)) => (newest.blocks.clone(), None),
-        (None, None) => (common(text, &document), None),
+        (None, Some(newest)) => newest.blocks.clone(),
+        (None, None) => common(text, &document),
     };
-    proposal(after_merge(change, &base, local, &document, text, start))
+    let merge = merge3(&base, &document, &text.blocks);
+    proposal(after(change, &base, local, &document, text, merge, None))
 }
 
 fn proposal(step: Step) -> Option<Box<Proposal>> {
@@ -328,7 +346,8 @@ fn first_binding(change: RecordId, cluster: &KnownText, local: &str, take: Optio
         Some(Take::Local) => cluster.blocks.clone(),
         Some(Take::Merge) => common(cluster, &document),
     };
-    after_merge(change, &base, local, &document, cluster, None)
+    let merge = merge3(&base, &document, &cluster.blocks);
+    after(change, &base, local, &document, cluster, merge, None)
 }
 
 /// What two texts without a common past would have had in common: lines of one side only count as inserted by it, a mark that

@@ -106,8 +106,9 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
     let edits = |index: &usize| diff(&shown[*index].text.blocks, local).len();
     let index = cheapest.rev().min_by_key(edits).unwrap_or(newest);
     if index != newest && shown[index].text.text() == local_text {
-        // Before a crossing it is either the crossing save undone or our write undone: nobody can tell, so nothing is.
-        let is_ambiguous = shown[index + 1].by == By::Crossing;
+        // Before a crossing it is either the crossing save undone or our write undone: nobody can tell, so nothing is. A crossing
+        // save that stands there again is the same buffer saved once more by a writer who never saw our write.
+        let is_ambiguous = shown[index].by == By::Crossing || shown[index + 1].by == By::Crossing;
         return if is_ambiguous {
             Start { index, reason: Reason::Past }
         } else {
@@ -280,7 +281,7 @@ fn is_alike(one: &str, other: &str) -> bool {
     shared * ALIKE_OF >= all * ALIKE
 }
 
-/// Every block that ever stood: the newest text, with older blocks after what stood before them then.
+/// Every block that ever stood: the newest text, with older blocks right after what stood before them then, the oldest first.
 fn union(shown: &[Shown]) -> Vec<Known<RecordId>> {
     let mut present: BTreeSet<RecordId> = BTreeSet::new();
     let mut after: BTreeMap<Option<RecordId>, Vec<&Known<RecordId>>> = BTreeMap::new();
@@ -296,7 +297,7 @@ fn union(shown: &[Shown]) -> Vec<Known<RecordId>> {
     let mut out = Vec::with_capacity(present.len());
     let mut stack: Vec<&Known<RecordId>> = Vec::new();
     let push_after = |stack: &mut Vec<_>, id: Option<RecordId>| {
-        stack.extend(after.get(&id).into_iter().flatten().rev().copied());
+        stack.extend(after.get(&id).into_iter().flatten().copied());
     };
     push_after(&mut stack, None);
     while let Some(known) = stack.pop() {

@@ -243,7 +243,7 @@ fn a_stale_whole_file_save_reverts_nothing() {
         &case(&["me a b", "us a b w1", "us a* b w1", "us a* b w1 w3"], "a b mine", "a* b w1 w3"),
         expect!["propose: insert mine conflicts 0"],
     );
-    check(&case(&["me a b", "us a b w1"], "a b", "a b w1"), expect!["propose: delete conflicts 0"]);
+    check(&case(&["me a b", "us a b w1"], "a b", "a b w1"), expect!["propose: delete conflicts 1"]);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Random schedules of up to three checkouts over one history: writers with fresh and stale buffers, late deliveries, crashes
 //! between any two arrows, saves that cross our write. At rest: every token is somewhere, all disks are equal, and nothing moves.
 //!
-//! Not solved: which text a stale buffer was read at is a guess from its contents. About one schedule in two thousand (`ZYFLOW_MODEL_SEED=3`)
-//! deceives it, and a token is undone in its writer's name. A writer that names its base (the command line, the API) is never guessed at.
+//! Which text a stale buffer was read at is a guess from its contents; where the guess is wrong, the words it takes away are in a
+//! conflict (`unseen`), so no schedule loses one. Not solved: after a save that crossed our write, about one schedule in a hundred
+//! thousand has a line twice (`ZYFLOW_MODEL_SEED=14 PROPTEST_CASES=5000`).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -295,11 +296,6 @@ impl World {
                 copy.stored = codec_for_tests::encode(&copy.record);
             }
             Step::Propose(proposal) => {
-                if proposal.start.is_some_and(|start| start.reason == Reason::Revert) {
-                    let newest = copy.record.base().unwrap().text();
-                    let kept: BTreeSet<String> = tokens(&copy.disk).collect();
-                    self.deleted.extend(tokens(&newest).filter(|token| !kept.contains(token)));
-                }
                 self.launch(at, *proposal, None);
             }
             Step::Write { change, seen, text } => {
@@ -389,10 +385,7 @@ impl World {
         assert!(in_text <= found.len());
         for number in 0..self.tokens {
             let token = format!("t{number}");
-            assert!(
-                self.is_alike || found.contains(&token) || self.deleted.contains(&token),
-                "{token} is lost; the text is\n{text}"
-            );
+            assert!(found.contains(&token) || self.deleted.contains(&token), "{token} is lost; the text is\n{text}");
         }
     }
 }
@@ -425,8 +418,7 @@ fn action() -> impl Strategy<Value = Action> {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: cases(),
-        // One fixed sequence: longer runs by other seeds still find schedules in which a stale save undoes a token, see the
-        // module's header; a test that is red by chance would say nothing about a change.
+        // A fixed sequence: a test that is red by chance would say nothing about a change.
         rng_seed: proptest::test_runner::RngSeed::Fixed(seed()),
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -456,4 +448,48 @@ fn seed() -> u64 {
 
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1000)
+}
+
+fn stale(copy: usize, edit: Edit, at: usize) -> Action {
+    Action::Edit { copy, is_fresh: false, edit, at }
+}
+
+fn steps(copy: usize, times: usize) -> impl Iterator<Item = Action> {
+    std::iter::repeat_n(Action::Step { copy }, times)
+}
+
+fn replay(copies: usize, is_alike: bool, actions: impl IntoIterator<Item = Action>) {
+    let mut world = World::new(copies, is_alike);
+    world.rest();
+    for action in actions {
+        world.act(&action);
+    }
+    world.rest();
+    world.check();
+}
+
+/// Found by `ZYFLOW_MODEL_SEED=3`: an old buffer with the line reworded that we had just written a rewording of.
+#[test]
+fn a_rewording_over_an_unseen_rewording_keeps_both() {
+    let mut actions = vec![stale(0, Edit::Reword, 4)];
+    actions.extend(steps(0, 1));
+    actions.extend([stale(2, Edit::Add, 0), stale(2, Edit::Add, 0)]);
+    actions.extend(steps(0, 1));
+    actions.push(Action::Deliver { copy: 1 });
+    actions.extend(steps(0, 1).chain(steps(1, 2)));
+    actions.push(stale(1, Edit::Reword, 4));
+    replay(3, false, actions);
+}
+
+#[test]
+fn a_crossing_save_that_is_saved_once_more_is_nothing_new() {
+    let mut actions = vec![stale(0, Edit::Delete, 3)];
+    actions.extend(steps(0, 2));
+    actions.push(Action::Deliver { copy: 1 });
+    actions.extend(steps(1, 1));
+    actions.extend([stale(0, Edit::Delete, 11), Action::Cross { copy: 1, at: 27 }, stale(1, Edit::Tick, 32)]);
+    actions.extend(steps(1, 1));
+    actions.extend([stale(1, Edit::Tick, 5), stale(0, Edit::Move, 8)]);
+    actions.extend(steps(1, 1));
+    replay(2, false, actions);
 }

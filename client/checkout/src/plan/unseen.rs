@@ -1,0 +1,115 @@
+//! What a save takes away that its writer may never have seen.
+//!
+//! [`start`](super::start) guesses which text a writer started from; its guess can be wrong, as two histories can lead to the same
+//! bytes: an old buffer with a line reworded in it looks like a fresh one in which our newer rewording was overwritten. The guess
+//! decides what the file says. It doesn't decide what survives: whatever the guessed edit removes and an older start, one that
+//! nothing in the saved text disproves, wouldn't have removed is recorded as a conflict with its words in full.
+//!
+//! ```text
+//!   shown   S0 ──us── S1 ──us── S2 (guessed start)
+//!           possible   disproved: the save holds words that only S2 brought
+//! ```
+//! So an ordinary save records nothing: one line of ours that it keeps disproves every start before that line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zyflow_machine::id::RecordId;
+use zyflow_spec::{Block, BlockKind, Conflict, ConflictClass, ConflictField, Document, Known, Op};
+
+use super::{By, Shown};
+
+/// A title of fewer words may be written twice by chance, so it proves nothing.
+const PROOF_WORDS_MIN: usize = 2;
+
+/// Records of one save; a save that takes more away gets one record with the whole text.
+const RECORDS_MAX: usize = 256;
+
+/// Conflicts for the words that `ops`, made from `local` as read against `shown[start]`, take out of `cluster` though their
+/// writer may have started from an older text that lacked them.
+pub(super) fn unseen(
+    shown: &[Shown],
+    start: usize,
+    local: &Document,
+    cluster: &[Known<RecordId>],
+    ops: &[Op<RecordId>],
+) -> Vec<Conflict<RecordId>> {
+    if !ops.iter().any(|op| matches!(op, Op::Delete { .. } | Op::SetText { .. })) {
+        return Vec::new();
+    }
+    let possible: Vec<BTreeMap<RecordId, &Block>> =
+        possible_starts(shown, start, local).into_iter().map(|index| by_id(&shown[index].text.blocks)).collect();
+    if possible.is_empty() {
+        return Vec::new();
+    }
+    let guessed = by_id(&shown[start].text.blocks);
+    let current = by_id(cluster);
+    let kept: BTreeSet<&str> = local.blocks.iter().map(|block| block.content.text.as_str()).collect();
+    let taken = ops.iter().filter_map(|op| {
+        let (id, text) = match op {
+            Op::Delete { id } => (*id, None),
+            Op::SetText { id, text, .. } => (*id, Some(text.as_str())),
+            Op::Insert { .. } | Op::SetMark { .. } | Op::Move { .. } => return None,
+        };
+        let theirs = *current.get(&id)?;
+        let read = guessed.get(&id)?;
+        let is_nothing_lost = theirs.kind == BlockKind::Blank
+            || kept.contains(theirs.content.text.as_str())
+            || holds_words_of(text.unwrap_or_default(), &theirs.content.text);
+        let older = possible.iter().find(|older| older.get(&id).is_none_or(|b| b.content.text != read.content.text))?;
+        (!is_nothing_lost).then(|| record(id, older.get(&id).copied(), text, theirs))
+    });
+    let records: Vec<_> = taken.collect();
+    if records.len() <= RECORDS_MAX { records } else { vec![whole(cluster)] }
+}
+
+/// The older texts that the writer can have started from: those we wrote over, unless the save holds words that only a later write
+/// of ours brought.
+fn possible_starts(shown: &[Shown], start: usize, local: &Document) -> Vec<usize> {
+    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, each) in shown.iter().enumerate() {
+        for known in &each.text.blocks {
+            first.entry(&known.block.content.text).or_insert(index);
+        }
+    }
+    let is_telling = |block: &&Block| block.title().split_whitespace().count() >= PROOF_WORDS_MIN;
+    let brought = local.blocks.iter().filter(is_telling).filter_map(|block| {
+        let index = *first.get(block.content.text.as_str())?;
+        (shown[index].by == By::Us).then_some(index)
+    });
+    let oldest = brought.filter(|index| *index <= start).max().unwrap_or_default();
+    (oldest..start).filter(|index| shown[index + 1].by != By::Writer).collect()
+}
+
+fn by_id(blocks: &[Known<RecordId>]) -> BTreeMap<RecordId, &Block> {
+    blocks.iter().map(|known| (known.id, &known.block)).collect()
+}
+
+/// Whether every word of `theirs` is still in `ours`, as often.
+fn holds_words_of(ours: &str, theirs: &str) -> bool {
+    let mut rest: Vec<&str> = ours.split_whitespace().collect();
+    theirs.split_whitespace().all(|word| {
+        let place = rest.iter().position(|other| *other == word);
+        place.map(|place| rest.swap_remove(place)).is_some()
+    })
+}
+
+fn record(id: RecordId, base: Option<&Block>, text: Option<&str>, theirs: &Block) -> Conflict<RecordId> {
+    let (class, field) = match text {
+        None => (ConflictClass::Structure, ConflictField::Existence),
+        Some(_) => (ConflictClass::Data, ConflictField::Text),
+    };
+    Conflict {
+        id: Some(id),
+        class,
+        field,
+        base: base.map(Block::print),
+        ours: text.map(str::to_owned),
+        theirs: Some(theirs.print()),
+    }
+}
+
+fn whole(cluster: &[Known<RecordId>]) -> Conflict<RecordId> {
+    let theirs = cluster.iter().map(|known| known.block.print()).collect();
+    let (class, field) = (ConflictClass::Structure, ConflictField::Existence);
+    Conflict { id: None, class, field, base: None, ours: None, theirs: Some(theirs) }
+}
