@@ -8,7 +8,12 @@ use std::sync::{
 use rocksdb::DB;
 use tokio::sync::watch;
 
-use super::{error::LogError, identity::Lock, view::View, writer::Job};
+use super::{
+    error::LogError,
+    identity::Lock,
+    view::View,
+    writer::{Job, Submitted},
+};
 
 /// The shared state of one open log.
 #[derive(Debug)]
@@ -19,6 +24,8 @@ pub(crate) struct Shared {
     durable: watch::Sender<Option<u64>>,
     free_bytes: AtomicU64,
     free_bytes_min: u64,
+    /// A commit index that waits for another job; locked only while the view is, or by the writer thread.
+    deferred: Mutex<Option<Submitted>>,
     /// Last, so that the database is closed before the next process may open it.
     _lock: Lock,
 }
@@ -32,6 +39,7 @@ impl Shared {
             fatal: watch::Sender::new(None),
             free_bytes: AtomicU64::new(0),
             free_bytes_min,
+            deferred: Mutex::new(None),
             _lock: lock,
         }
     }
@@ -102,6 +110,17 @@ impl Shared {
             }
         }
         self.publish_durable(&view);
+    }
+
+    /// Keeps a job that nobody waits for until the next one, or until the log rests. To be called with the view locked, so that
+    /// jobs keep their order. One that is kept already is replaced: the newer commit index says all.
+    pub(crate) fn defer(&self, submitted: Submitted) {
+        *self.deferred.lock().unwrap_or_else(PoisonError::into_inner) = Some(submitted);
+    }
+
+    /// Takes the kept job out, if it is as asked for.
+    pub(crate) fn take_deferred(&self, is_wanted: impl FnOnce(&Submitted) -> bool) -> Option<Submitted> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner).take_if(|submitted| is_wanted(submitted))
     }
 
     pub(crate) fn set_free_bytes(&self, bytes: u64) {

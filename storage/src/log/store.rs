@@ -266,7 +266,16 @@ impl LogStore {
         self.shared.publish_durable(&view);
         let submitted = Submitted { job, last: view.last(), truncations: view.truncations(), _share: share };
         let queue = self.queue.as_ref().ok_or_else(|| Arc::new(LogError::Closed))?;
-        queue.send(submitted).map_err(|_| Arc::new(LogError::Closed))
+        let deferred = if matches!(submitted.job, Job::Committed { .. }) {
+            self.shared.defer(submitted);
+            return Ok(());
+        } else {
+            self.shared.take_deferred(|_| true)
+        };
+        for submitted in deferred.into_iter().chain([submitted]) {
+            queue.send(submitted).map_err(|_| Arc::new(LogError::Closed))?;
+        }
+        Ok(())
     }
 
     /// Submits a job and waits until it is on disk.
@@ -311,7 +320,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.finish(0, |_, done| Ok(Job::Vote { vote, done })).await
     }
 
-    /// Returns at once: it is written in order with everything else, and is on disk when anything after it is.
+    /// Returns at once, and doesn't wake the writer thread: it goes with the next job, in order, or is written when the log rests.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let job = |view: &mut View| {
             view.committed = committed;

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Invariants: jobs reach the disk in the order in which they were submitted; no callback runs before the sync of its
-//! batch; the first error is final and answers every job after it; `save_committed` alone costs no sync, it rides with
-//! the next batch or is synced when the queue falls idle.
+//! batch; the first error is final and answers every job after it; `save_committed` alone costs neither a sync nor a
+//! wake-up, it rides with the next job or is synced when the queue falls idle.
 
 use std::{
     sync::{
@@ -67,6 +67,12 @@ pub(crate) struct Submitted {
     pub _share: OwnedSemaphorePermit,
 }
 
+impl std::fmt::Debug for Submitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submitted").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
 /// The thread's state.
 pub(crate) struct Writer {
     pub io: Box<dyn LogIo>,
@@ -90,9 +96,9 @@ impl Writer {
         loop {
             match self.queue.recv_timeout(self.patience()) {
                 Ok(first) => self.work(first),
-                Err(RecvTimeoutError::Timeout) => self.rest(),
+                Err(RecvTimeoutError::Timeout) => self.rest_fully(),
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.rest();
+                    self.rest_fully();
                     return;
                 }
             }
@@ -212,6 +218,24 @@ impl Writer {
         self.promise = promise;
         self.promised_at = Instant::now();
         Ok(())
+    }
+
+    /// Writes the commit index that waited for another job, and rests.
+    fn rest_fully(&mut self) {
+        let written = self.last;
+        // One above what is written belongs after an append that was queued a moment ago.
+        let is_written = |submitted: &Submitted| match &submitted.job {
+            Job::Committed { committed } => {
+                committed.as_ref().map(|id| id.index) <= written.as_ref().map(|id| id.index)
+            }
+            Job::Append { .. } | Job::Vote { .. } | Job::Truncate { .. } | Job::Purge { .. } => true,
+        };
+        if let Some(mut submitted) = self.shared.take_deferred(is_written) {
+            // Its log may have gone on meanwhile: what this batch ends with is what was written before it.
+            submitted.last = written;
+            self.work(submitted);
+        }
+        self.rest();
     }
 
     /// What is done when there is nothing to do.

@@ -32,6 +32,10 @@ use crate::write::Keep;
 /// How often a closed gate is tried again without a hint: half a second.
 const GATE_POLL: Duration = Duration::from_millis(500);
 
+/// After a look at what the cluster applied, the next one comes not before this, so that a thousand writes to other files in a
+/// second cost two hundred looks. The first after a pause is immediate.
+const APPLIED_GAP: Duration = Duration::from_millis(5);
+
 /// Sleep when nothing is due.
 const NOTHING_DUE: Duration = Duration::from_hours(1);
 
@@ -70,6 +74,8 @@ pub(super) struct Engine<C> {
     pub(super) waiting: BTreeSet<FilePath>,
     pub(super) applied: watch::Receiver<Revision>,
     pub(super) looked_at: Revision,
+    /// When the next move of `applied` is looked at at the earliest.
+    pub(super) applied_from: Instant,
     pub(super) is_cluster_due: bool,
     pub(super) is_list_due: bool,
     pub(super) wishes: watch::Receiver<Wishes>,
@@ -82,6 +88,12 @@ pub(super) struct Engine<C> {
     pub(super) status: watch::Sender<CheckoutStatus>,
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests interfere"))]
     pub(super) seams: Seams,
+}
+
+/// Waits until `from` and then for a change.
+async fn changed_after(applied: &mut watch::Receiver<Revision>, from: Instant) -> Result<(), watch::error::RecvError> {
+    sleep_until(from).await;
+    applied.changed().await
 }
 
 impl<C: Cluster> Engine<C> {
@@ -147,6 +159,7 @@ impl<C: Cluster> Engine<C> {
             watcher,
             applied,
             looked_at,
+            applied_from: now,
             wishes,
             take,
             status,
@@ -188,7 +201,7 @@ impl<C: Cluster> Engine<C> {
                     Event::Timer
                 }
             },
-            Ok(()) = self.applied.changed() => Event::Applied,
+            Ok(()) = changed_after(&mut self.applied, self.applied_from) => Event::Applied,
             Ok(()) = self.wishes.changed() => Event::Wish,
             () = sleep_until(due) => Event::Timer,
         }
@@ -197,7 +210,10 @@ impl<C: Cluster> Engine<C> {
     fn apply(&mut self, event: Event, now: Instant) {
         match event {
             Event::Hint(hint) => self.hinted(hint, now),
-            Event::Applied => self.is_cluster_due = true,
+            Event::Applied => {
+                self.is_cluster_due = true;
+                self.applied_from = now + APPLIED_GAP;
+            }
             Event::Landed(landed) => self.land(*landed, now),
             Event::Wish => self.wished(now),
             Event::Timer | Event::Stop => {}
