@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use std::{
 
 use rustix::process::{Pid, WaitOptions, waitpid};
 use tempfile::TempDir;
+use zyflow_jepsen::disk::LoopDisk;
 use zyflow_storage::log::{
     LogStore, PLANTED,
     drill::{self, Model, Op, Random, Script},
@@ -53,53 +54,32 @@ async fn the_child() {
 
 /// An ext4 file system of its own.
 struct Disk {
+    disk: LoopDisk,
     folder: TempDir,
 }
 
 impl Disk {
     /// `None`, with a notice, where loop devices can't be mounted.
     fn new() -> Option<Self> {
-        let missing = if !rustix::process::geteuid().is_root() {
-            "it needs root"
-        } else if !Path::new("/dev/loop-control").exists() {
-            "there are no loop devices"
-        } else {
-            let folder = tempfile::tempdir().unwrap();
-            let disk = Self { folder };
-            std::fs::create_dir(disk.mount_point()).unwrap();
-            let image = std::fs::File::create(disk.image()).unwrap();
-            image.set_len(IMAGE_BYTES).unwrap();
-            if command("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), &disk.image()]) && disk.mount() {
-                return Some(disk);
+        let folder = tempfile::tempdir().unwrap();
+        match LoopDisk::create(folder.path().join("image"), folder.path().join("mount"), IMAGE_BYTES) {
+            Ok(disk) => Some(Self { disk, folder }),
+            Err(missing) => {
+                // Straight to the terminal: the notice must not be swallowed with the output of passed tests.
+                let notice = format!("SKIPPED: the power loss test did not run, {missing:#}\n");
+                std::io::stderr().write_all(notice.as_bytes()).unwrap();
+                None
             }
-            "an ext4 image can't be made or mounted"
-        };
-        // Straight to the terminal: the notice must not be swallowed with the output of passed tests.
-        std::io::stderr()
-            .write_all(format!("SKIPPED: the power loss test did not run, {missing}\n").as_bytes())
-            .unwrap();
-        None
-    }
-
-    fn image(&self) -> PathBuf {
-        self.folder.path().join("image")
-    }
-
-    fn mount_point(&self) -> PathBuf {
-        self.folder.path().join("mount")
+        }
     }
 
     fn log(&self) -> PathBuf {
-        self.mount_point().join("log")
+        self.disk.mount_point().join("log")
     }
 
     /// What the child wrote to its standard error.
     fn errors(&self) -> PathBuf {
         self.folder.path().join("errors")
-    }
-
-    fn mount(&self) -> bool {
-        command("mount", &["-o".as_ref(), "loop".as_ref(), &self.image(), &self.mount_point()])
     }
 
     /// Cuts the power, with random parts of the log's files written back, and says when.
@@ -109,7 +89,7 @@ impl Disk {
             files.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
         }
         let output = Command::new(env!("CARGO_BIN_EXE_powercut"))
-            .arg(self.mount_point())
+            .arg(self.disk.mount_point())
             .arg(seed.to_string())
             .args(files.iter().filter(|path| path.is_file()))
             .output()
@@ -121,27 +101,21 @@ impl Disk {
     /// Mounts the file system again, as after a start of the machine.
     fn remount(&self) {
         let deadline = Instant::now() + DEADLINE;
-        while !command("umount", &[&self.mount_point()]) {
+        while !self.disk.unmount() {
             assert!(Instant::now() < deadline, "the file system stays busy");
         }
-        assert!(self.mount());
+        assert!(self.disk.mount());
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        command("umount", &["-l".as_ref(), &self.mount_point()]);
         if std::thread::panicking() {
             self.folder.disable_cleanup(true);
             let kept = self.folder.path().display();
             eprintln!("the file system is kept for a look: {kept}");
         }
     }
-}
-
-fn command(name: &str, arguments: &[&Path]) -> bool {
-    let status = Command::new(name).args(arguments).stderr(Stdio::null()).stdout(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
 }
 
 /// A child at work, and the lines that it prints.

@@ -126,6 +126,7 @@ struct Behaviour {
     is_lagging: bool,
     is_unavailable: bool,
     faults: Vec<Fault>,
+    loses_answers: bool,
     before_next: Option<Interference>,
     proposals: usize,
 }
@@ -186,6 +187,11 @@ impl Node {
         self.behaviour.lock().unwrap().faults.push(fault);
     }
 
+    /// Every answer gets lost, or none any more.
+    pub(crate) fn lose_answers(&self, is_lost: bool) {
+        self.behaviour.lock().unwrap().loses_answers = is_lost;
+    }
+
     /// Something that happens right before the next file's proposal is applied.
     pub(crate) fn before_next(&self, interfere: impl FnOnce(&mut Ledger) + Send + 'static) {
         self.behaviour.lock().unwrap().before_next = Some(Box::new(interfere));
@@ -214,7 +220,10 @@ impl Node {
                 (None, None)
             } else {
                 behaviour.proposals += 1;
-                let fault = (!behaviour.faults.is_empty()).then(|| behaviour.faults.remove(0));
+                let fault = match behaviour.loses_answers {
+                    true => Some(Fault::LostAnswer),
+                    false => (!behaviour.faults.is_empty()).then(|| behaviour.faults.remove(0)),
+                };
                 (fault, behaviour.before_next.take())
             }
         };

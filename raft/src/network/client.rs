@@ -36,6 +36,10 @@ use crate::applier::{Snapshot, SnapshotFile};
 /// less than anybody wants to wait for a half-dead peer.
 const APPEND_ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How long news of a commit alone waits for entries to go with. openraft sends it as soon as a majority has an entry; beside a lone
+/// client that is a wake-up and an answer more on every follower, just before the next entry comes. Followers apply so much later.
+const COMMIT_HELD: Duration = Duration::from_millis(1);
+
 /// Makes a [`Link`] for each thing that openraft wants from a peer.
 pub(crate) struct Links {
     pub(crate) peers: Arc<Peers>,
@@ -171,7 +175,8 @@ impl RaftNetworkV2<TypeConfig> for Link {
             // try again without any pause for as long as the peer refuses connections.
             let (first, others) = input.into_future().await;
             let Some(first) = first else { return Ok(futures::stream::empty().boxed()) };
-            let messages = futures::stream::iter([first]).chain(others).flat_map(move |request| {
+            let requests = held(futures::stream::iter([first]).chain(others));
+            let messages = requests.flat_map(move |request| {
                 let messages = wire::append_messages(ends, &request, peers.now_ms());
                 sent.send(&peers, messages.len());
                 futures::stream::iter(messages)
@@ -249,6 +254,23 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let reply = self.call(option.soft_ttl(), self.client(Lane::Pulse).transfer_leader(message)).await?;
         self.read(wire::transfer_response(&request, &reply))
     }
+}
+
+/// The same requests in the same order; one without entries comes together with the next, if that follows soon.
+fn held<S>(requests: S) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin,
+{
+    let together = futures::stream::unfold(requests.fuse(), |mut requests| async move {
+        let mut taken = vec![requests.next().await?];
+        if taken[0].entries.is_empty()
+            && let Ok(Some(next)) = timeout(COMMIT_HELD, requests.next()).await
+        {
+            taken.push(next);
+        }
+        Some((taken, requests))
+    });
+    together.flat_map(futures::stream::iter)
 }
 
 /// How much of a stream is under way.

@@ -39,6 +39,9 @@ const APPLIED_GAP: Duration = Duration::from_millis(5);
 /// Sleep when nothing is due.
 const NOTHING_DUE: Duration = Duration::from_hours(1);
 
+/// Where replaced files are kept as a last resort, in the checkout. Its files match no glob by their names.
+const KEEP_IN_ROOT: &str = ".zyflow-replaced";
+
 /// What the loop waits for.
 pub(super) enum Event {
     Hint(Hint),
@@ -432,7 +435,8 @@ fn keep_folders(config: &Config, git: Option<&Git>) -> Vec<PathBuf> {
     let mut name = blake3::hash(config.root.as_os_str().as_encoded_bytes()).to_hex().to_string();
     name.truncate(16);
     let in_git = git.map(|git| git.dir().join("zyflow").join(name));
-    in_git.into_iter().chain([config.state_dir.join("replaced")]).collect()
+    // The last is in the checkout itself: the only place left where it isn't a git work tree and lies on another disk than the node's data.
+    in_git.into_iter().chain([config.state_dir.join("replaced"), config.root.join(KEEP_IN_ROOT)]).collect()
 }
 
 #[cfg(not(test))]
