@@ -17,7 +17,7 @@ const DISK_BYTES: u64 = 1 << 30;
 /// Less than `limits.disk_free_min`, so that proposals are refused.
 const LOW: u64 = 16 << 20;
 
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);
 
 /// Notes of this size fill what a full disk still gives away.
 const NOTE_BYTES: usize = 60_000;

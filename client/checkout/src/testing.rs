@@ -220,9 +220,10 @@ impl Node {
                 (None, None)
             } else {
                 behaviour.proposals += 1;
-                let fault = match behaviour.loses_answers {
-                    true => Some(Fault::LostAnswer),
-                    false => (!behaviour.faults.is_empty()).then(|| behaviour.faults.remove(0)),
+                let fault = if behaviour.loses_answers {
+                    Some(Fault::LostAnswer)
+                } else {
+                    (!behaviour.faults.is_empty()).then(|| behaviour.faults.remove(0))
                 };
                 (fault, behaviour.before_next.take())
             }
