@@ -167,7 +167,8 @@ fn a_certificate_of_another_cluster_is_refused() -> anyhow::Result<()> {
     runtime.block_on(async {
         let harness = Harness::start(1).await?;
         let stranger = harness.folder().join("stranger");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/certificates.sh");
+        let script =
+            Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../deploy/certificates.sh");
         let made = Command::new("sh").arg(script).arg(&stranger).args(["dev", "ca", "admin", "dev"]).output()?;
         ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let profile = harness.cluster.layout().dir().join("stranger.toml");

@@ -131,7 +131,8 @@ struct Cluster {
 
 async fn cluster(scripts: Vec<Vec<Next>>) -> Cluster {
     let dir = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/certificates.sh");
+    let script =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../deploy/certificates.sh");
     let made =
         Command::new("sh").arg(script).arg(dir.path()).args(["test", "ca", "node", "1", "client", "ann"]).output();
     assert!(made.unwrap().status.success());
@@ -313,7 +314,8 @@ async fn many_callers_share_one_stream_and_each_gets_its_own_answer() {
 async fn a_node_of_another_cluster_is_not_spoken_to() {
     let cluster = cluster(vec![vec![]]).await;
     let other = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/certificates.sh");
+    let script =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../deploy/certificates.sh");
     let made = Command::new("sh").arg(script).arg(other.path()).args(["test", "ca", "client", "ann"]).output();
     assert!(made.unwrap().status.success());
     let at = |name: &str| other.path().join(name);

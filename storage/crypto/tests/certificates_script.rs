@@ -10,7 +10,10 @@ use std::process::{Command, Output};
 
 use zyflow_crypto::{Role, TlsFiles, TlsMaterial, load_key_file};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/certificates.sh");
+/// Asked for at run time: a target folder may be shared by several clones, and the path of one isn't the path of the other.
+fn script() -> std::path::PathBuf {
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../../deploy/certificates.sh")
+}
 
 /// False, with a notice past the test runner's capture, where openssl is missing.
 fn has_openssl() -> bool {
@@ -23,7 +26,7 @@ fn has_openssl() -> bool {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new("sh").arg(SCRIPT).args(arguments).output().unwrap()
+    Command::new("sh").arg(script()).args(arguments).output().unwrap()
 }
 
 #[track_caller]

@@ -15,7 +15,7 @@ use zyflow_spec::check;
 
 #[test]
 fn samples_are_read_as_meant() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples");
+    let folder = Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("tests/samples");
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut seen = String::new();
