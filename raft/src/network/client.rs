@@ -336,3 +336,34 @@ impl Answers {
         wire::append_result(&reply).map(Some).map_err(|error| malformed(self.target, &error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use openraft::raft::AppendEntriesRequest;
+    use zyflow_storage::types::{Entry, EntryPayload, LogId, TypeConfig, Vote};
+
+    use super::held;
+
+    fn request(nth: u64, is_news_alone: bool) -> AppendEntriesRequest<TypeConfig> {
+        let log_id = LogId::new_term_index(1, nth);
+        let entry = Entry { log_id, payload: EntryPayload::Blank };
+        let entries = if is_news_alone { Vec::new() } else { vec![entry] };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: None,
+            entries,
+            leader_commit: Some(log_id),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_comes_in_order_and_all_of_it() {
+        for news in 0..16_u64 {
+            let sent: Vec<_> = (0..4).map(|nth| request(nth, news >> nth & 1 == 1)).collect();
+            let quiet = futures::stream::iter(sent).chain(futures::stream::pending());
+            let commits = held(quiet).take(4).map(|request| request.leader_commit.map(|id| id.index));
+            assert_eq!(commits.collect::<Vec<_>>().await, [Some(0), Some(1), Some(2), Some(3)]);
+        }
+    }
+}

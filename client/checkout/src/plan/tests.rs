@@ -296,3 +296,34 @@ fn nothing_is_done_on_a_state_older_than_the_base() {
     };
     assert_eq!(plan(&input), Step::Behind { need: shown[0].text.revision });
 }
+
+/// The record of a rewording that took an unseen rewording away: whole blocks, as in every conflict about a text.
+#[test]
+fn what_an_edit_may_have_taken_away_unseen_is_recorded_whole() {
+    let text = |revision, line: &str| {
+        let blocks = parse(line).blocks.into_iter().map(|block| Known { id: id(1), block }).collect();
+        KnownText { revision: Revision(revision), blocks }
+    };
+    let newer = "- [ ] cut the power at a random time by hand\n";
+    let shown = [
+        Shown { text: text(2, "- [ ] cut the power at a random time\n"), by: By::Writer },
+        Shown { text: text(3, newer), by: By::Us },
+    ];
+    let cluster = Side::Live { change: id(9), text: shown[1].text.clone() };
+    let local = "- [ ] cut the power at a random time twice\n";
+    let input = Input {
+        path: "tasks.md",
+        project: PROJECT,
+        agreed: Some((id(9), &shown)),
+        local: Some(local),
+        origin: Origin::Saved,
+        cluster: &cluster,
+        take: None,
+        is_deletion_confirmed: false,
+    };
+    let Step::Propose(proposal) = plan(&input) else { panic!("an edit is proposed") };
+    let Body::Edit { conflicts, .. } = proposal.body else { panic!("it is an edit") };
+    let kept: Vec<_> =
+        conflicts.iter().map(|conflict| (conflict.spec.as_deref(), conflict.runtime.as_deref())).collect();
+    assert_eq!(kept, [(Some(local), Some(newer))]);
+}

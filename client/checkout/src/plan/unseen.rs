@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use zyflow_machine::id::RecordId;
-use zyflow_spec::{Block, BlockKind, Conflict, ConflictClass, ConflictField, Document, Known, Op};
+use zyflow_spec::{Block, BlockKind, Conflict, ConflictClass, ConflictField, Content, Document, Known, Op};
 
 use super::{By, Shown};
 
@@ -45,18 +45,22 @@ pub(super) fn unseen(
     let current = by_id(cluster);
     let kept: BTreeSet<&str> = local.blocks.iter().map(|block| block.content.text.as_str()).collect();
     let taken = ops.iter().filter_map(|op| {
-        let (id, text) = match op {
-            Op::Delete { id } => (*id, None),
-            Op::SetText { id, text, .. } => (*id, Some(text.as_str())),
+        let (id, theirs, ours) = match op {
+            Op::Delete { id } => (*id, *current.get(id)?, None),
+            Op::SetText { id, kind, lead, text } => {
+                let theirs = *current.get(id)?;
+                let content = Content { lead: lead.clone(), mark: theirs.content.mark.clone(), text: text.clone() };
+                (*id, theirs, Some(Block { kind: *kind, content }))
+            }
             Op::Insert { .. } | Op::SetMark { .. } | Op::Move { .. } => return None,
         };
-        let theirs = *current.get(&id)?;
+        let text = ours.as_ref().map_or("", |block| &block.content.text);
         let read = guessed.get(&id)?;
         let is_nothing_lost = theirs.kind == BlockKind::Blank
             || kept.contains(theirs.content.text.as_str())
-            || holds_words_of(text.unwrap_or_default(), &theirs.content.text);
+            || holds_words_of(text, &theirs.content.text);
         let older = possible.iter().find(|older| older.get(&id).is_none_or(|b| b.content.text != read.content.text))?;
-        (!is_nothing_lost).then(|| record(id, older.get(&id).copied(), text, theirs))
+        (!is_nothing_lost).then(|| record(id, older.get(&id).copied(), ours.as_ref(), theirs))
     });
     let records: Vec<_> = taken.collect();
     if records.len() <= RECORDS_MAX { records } else { vec![whole(cluster)] }
@@ -93,8 +97,9 @@ fn holds_words_of(ours: &str, theirs: &str) -> bool {
     })
 }
 
-fn record(id: RecordId, base: Option<&Block>, text: Option<&str>, theirs: &Block) -> Conflict<RecordId> {
-    let (class, field) = match text {
+/// The values are whole blocks, as in every conflict about a text or about whether a block exists.
+fn record(id: RecordId, base: Option<&Block>, ours: Option<&Block>, theirs: &Block) -> Conflict<RecordId> {
+    let (class, field) = match ours {
         None => (ConflictClass::Structure, ConflictField::Existence),
         Some(_) => (ConflictClass::Data, ConflictField::Text),
     };
@@ -103,7 +108,7 @@ fn record(id: RecordId, base: Option<&Block>, text: Option<&str>, theirs: &Block
         class,
         field,
         base: base.map(Block::print),
-        ours: text.map(str::to_owned),
+        ours: ours.map(Block::print),
         theirs: Some(theirs.print()),
     }
 }

@@ -267,7 +267,7 @@ fn a_worktree_has_a_git_folder_of_its_own() {
         fs::write(main.join(".git/MERGE_HEAD"), "").unwrap();
         running.looked_at().await;
         assert_eq!(running.handle.status().paused, None, "a merge in the main work tree is none of ours");
-        let marker = main.join(".git/worktrees/work/MERGE_HEAD");
+        let marker = main.join(".git/worktrees").join(bench.root().file_name().unwrap()).join("MERGE_HEAD");
         fs::write(&marker, "").unwrap();
         running.paused("a merge").await;
         fs::remove_file(&marker).unwrap();
