@@ -345,6 +345,8 @@ mod tests {
 
     use super::held;
 
+    const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
     fn request(nth: u64, is_news_alone: bool) -> AppendEntriesRequest<TypeConfig> {
         let log_id = LogId::new_term_index(1, nth);
         let entry = Entry { log_id, payload: EntryPayload::Blank };
@@ -363,7 +365,8 @@ mod tests {
             let sent: Vec<_> = (0..4).map(|nth| request(nth, news >> nth & 1 == 1)).collect();
             let quiet = futures::stream::iter(sent).chain(futures::stream::pending());
             let commits = held(quiet).take(4).map(|request| request.leader_commit.map(|id| id.index));
-            assert_eq!(commits.collect::<Vec<_>>().await, [Some(0), Some(1), Some(2), Some(3)]);
+            let all = tokio::time::timeout(WITHIN, commits.collect::<Vec<_>>()).await;
+            assert_eq!(all, Ok(vec![Some(0), Some(1), Some(2), Some(3)]), "news alone: {news:04b}");
         }
     }
 }
