@@ -11,15 +11,20 @@ mod args;
 mod bench;
 mod change;
 mod checkout;
+mod claim;
+mod conflict;
 mod context;
 mod demo;
 mod dev;
+mod point;
+mod policy;
 mod project;
 mod quorum;
 mod render;
 mod report;
 mod resolve;
 mod spec;
+mod sync;
 mod task;
 mod task_edit;
 mod task_view;
@@ -94,6 +99,10 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Change(command) => change::run(context, command).await,
         Command::Task(command) => task::run(context, command).await,
         Command::Spec(command) => spec::run(context, command).await,
+        Command::Conflict(command) => conflict::run(context, command).await,
+        Command::Point(command) => point::run(context, command).await,
+        Command::Sync(args) => sync::sync(context, args).await,
+        Command::Validate(args) => sync::validate(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,
         Command::Bench(args) => bench::run(context, args).await,
     }

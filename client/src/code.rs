@@ -56,6 +56,8 @@ pub enum Code {
     Certificate,
     /// A file is not lossless or can't be read as text.
     Check,
+    /// Somebody else has the task.
+    Claimed,
     /// A merge left conflicts.
     Conflict,
     /// No node of the profile can be reached.
@@ -74,6 +76,8 @@ pub enum Code {
     FateUnknown,
     /// A file on this machine can't be read or written.
     File,
+    /// Specification and runtime state disagree.
+    Inconsistent,
     /// What was asked is malformed.
     Invalid,
     /// Something is over a limit.
@@ -110,10 +114,11 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of their names.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Ambiguous,
         Self::Certificate,
         Self::Check,
+        Self::Claimed,
         Self::Conflict,
         Self::Connect,
         Self::Denied,
@@ -123,6 +128,7 @@ impl Code {
         Self::Exists,
         Self::FateUnknown,
         Self::File,
+        Self::Inconsistent,
         Self::Invalid,
         Self::Limit,
         Self::NodeFailed,
@@ -148,6 +154,7 @@ impl Code {
             Self::Ambiguous => "E-AMBIGUOUS",
             Self::Certificate => "E-CERTIFICATE",
             Self::Check => "E-CHECK",
+            Self::Claimed => "E-CLAIMED",
             Self::Conflict => "E-CONFLICT",
             Self::Connect => "E-CONNECT",
             Self::Denied => "E-DENIED",
@@ -157,6 +164,7 @@ impl Code {
             Self::Exists => "E-EXISTS",
             Self::FateUnknown => "E-FATE-UNKNOWN",
             Self::File => "E-FILE",
+            Self::Inconsistent => "E-INCONSISTENT",
             Self::Invalid => "E-INVALID",
             Self::Limit => "E-LIMIT",
             Self::NodeFailed => "E-NODE-FAILED",
@@ -180,12 +188,18 @@ impl Code {
     #[must_use]
     pub fn exit(self) -> Exit {
         match self {
-            Self::Check | Self::Dev | Self::Differs | Self::File | Self::Precondition | Self::Protocol => Exit::Failed,
+            Self::Check
+            | Self::Dev
+            | Self::Differs
+            | Self::File
+            | Self::Inconsistent
+            | Self::Precondition
+            | Self::Protocol => Exit::Failed,
             Self::Ambiguous | Self::Certificate | Self::Invalid | Self::Limit | Self::Profile | Self::Usage => {
                 Exit::Usage
             }
             Self::NotFound | Self::Revision => Exit::NotFound,
-            Self::Conflict | Self::Exists | Self::Stale | Self::TakeNeeded => Exit::Conflict,
+            Self::Claimed | Self::Conflict | Self::Exists | Self::Stale | Self::TakeNeeded => Exit::Conflict,
             Self::Connect
             | Self::DiskFull
             | Self::FateUnknown

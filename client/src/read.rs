@@ -8,8 +8,8 @@ use v1::query_response::Answer as Got;
 use zyflow_api::convert::{event_id, record_id};
 use zyflow_api::{ConvertError, v1};
 use zyflow_machine::event::{Fact, Provenance};
-use zyflow_machine::id::{EventId, RecordId, Revision};
-use zyflow_machine::record::{Block, Change, Conflict, Project, Status};
+use zyflow_machine::id::{ClusterTime, EventId, RecordId, Revision};
+use zyflow_machine::record::{Block, Change, Comment, Conflict, Point, Project, Status};
 
 /// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct Read {
 pub struct Answer<T> {
     /// The revision.
     pub revision: Revision,
+    /// The answering node's clock, which leases can be compared with; the claim itself is decided by the leader's.
+    pub time: ClusterTime,
     /// The value.
     pub value: T,
 }
@@ -87,6 +89,17 @@ pub struct Tasks {
     pub is_truncated: bool,
 }
 
+/// A conflict with where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedConflict {
+    /// The conflict.
+    pub row: Row<Conflict>,
+    /// The project's name; empty where the change is deleted.
+    pub project_name: String,
+    /// The change's path; empty where it is deleted.
+    pub change_path: String,
+}
+
 /// One version of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
@@ -111,6 +124,10 @@ pub struct TaskFilter {
     pub assignee: Option<String>,
     /// With this in their text.
     pub text: Option<String>,
+    /// With this in their text, note, labels, requirements or comments.
+    pub search: Option<String>,
+    /// That somebody can begin now, the most urgent first.
+    pub is_ready: bool,
     /// Most tasks to answer with; 0 = the server's own limit.
     pub limit: u32,
 }
@@ -165,6 +182,8 @@ impl Client {
             assignee: filter.assignee,
             text: filter.text,
             limit: filter.limit,
+            search: filter.search,
+            ready: filter.is_ready,
         };
         self.read(read, Query::Tasks(ask::Tasks { filter: Some(filter) }), |answer| {
             if let Got::Tasks(list) = answer { Some(tasks(list)) } else { None }
@@ -194,6 +213,23 @@ impl Client {
         .await
     }
 
+    /// The newest versions of a change and of everything in it, newest first.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the code is `NOT_FOUND` where there never was such a change.
+    pub async fn change_history(
+        &self,
+        read: Read,
+        change: RecordId,
+        limit: u32,
+    ) -> Result<Answer<Vec<Version>>, ClientError> {
+        let query = ask::ChangeHistory { change: change.to_u64(), limit };
+        self.read(read, Query::ChangeHistory(query), |answer| {
+            if let Got::History(list) = answer { Some(list.versions.into_iter().map(version).collect()) } else { None }
+        })
+        .await
+    }
+
     /// Conflicts, oldest first; with `resolved` the closed ones too.
     ///
     /// # Errors
@@ -201,16 +237,59 @@ impl Client {
     pub async fn conflicts(
         &self,
         read: Read,
+        project: Option<RecordId>,
         change: Option<RecordId>,
         resolved: bool,
-    ) -> Result<Answer<Vec<Row<Conflict>>>, ClientError> {
-        let query = ask::Conflicts { project: None, change: change.map(RecordId::to_u64), resolved };
+    ) -> Result<Answer<Vec<PlacedConflict>>, ClientError> {
+        let query = ask::Conflicts {
+            project: project.map(RecordId::to_u64),
+            change: change.map(RecordId::to_u64),
+            resolved,
+        };
         self.read(read, Query::Conflicts(query), |answer| {
             if let Got::Conflicts(list) = answer {
                 Some(list.conflicts.into_iter().map(conflict).collect())
             } else {
                 None
             }
+        })
+        .await
+    }
+
+    /// One conflict.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the code is `NOT_FOUND` where it doesn't exist.
+    pub async fn conflict(&self, read: Read, id: RecordId) -> Result<Answer<PlacedConflict>, ClientError> {
+        self.read(read, Query::Conflict(ask::Conflict { id: id.to_u64() }), |answer| {
+            if let Got::Conflict(found) = answer { Some(conflict(found)) } else { None }
+        })
+        .await
+    }
+
+    /// The comments on a task, oldest first.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the code is `NOT_FOUND` where the task doesn't exist.
+    pub async fn comments(&self, read: Read, task: RecordId) -> Result<Answer<Vec<Comment>>, ClientError> {
+        self.read(read, Query::Comments(ask::Comments { task: task.to_u64() }), |answer| {
+            let Got::Comments(list) = answer else { return None };
+            Some(list.comments.into_iter().map(|found| must("comment.record", found.record)?.try_into()).collect())
+        })
+        .await
+    }
+
+    /// All rollback points, by name.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn points(&self, read: Read) -> Result<Answer<Vec<(RecordId, Point)>>, ClientError> {
+        self.read(read, Query::Points(ask::Points {}), |answer| {
+            let Got::Points(list) = answer else { return None };
+            let point = |found: v1::Point| {
+                Ok((record_id("point.id", found.id)?, must("point.record", found.record)?.into()))
+            };
+            Some(list.points.into_iter().map(point).collect())
         })
         .await
     }
@@ -240,7 +319,7 @@ impl Client {
         let response = self.query(request, read.within).await?;
         let converted = response.answer.and_then(convert).unwrap_or(Err(ConvertError::Missing { field: "answer" }));
         let value = converted.map_err(|error| ClientError::convert("the cluster", &error))?;
-        Ok(Answer { revision: Revision(response.revision), value })
+        Ok(Answer { revision: Revision(response.revision), time: ClusterTime(response.time_ms), value })
     }
 }
 
@@ -266,7 +345,7 @@ fn must<T>(field: &'static str, value: Option<T>) -> Result<T, ConvertError> {
 }
 
 fn project(found: v1::Project) -> Result<Row<Project>, ConvertError> {
-    row(found.id, found.version, must("project.record", found.record)?.into())
+    row(found.id, found.version, must("project.record", found.record)?.try_into()?)
 }
 
 fn change(found: v1::Change) -> Result<Row<Option<Change>>, ConvertError> {
@@ -277,8 +356,9 @@ fn block(found: v1::Block) -> Result<Row<Block>, ConvertError> {
     row(found.id, found.version, must("block.record", found.record)?.try_into()?)
 }
 
-fn conflict(found: v1::Conflict) -> Result<Row<Conflict>, ConvertError> {
-    row(found.id, found.version, must("conflict.record", found.record)?.try_into()?)
+fn conflict(found: v1::Conflict) -> Result<PlacedConflict, ConvertError> {
+    let row = row(found.id, found.version, must("conflict.record", found.record)?.try_into()?)?;
+    Ok(PlacedConflict { row, project_name: found.project_name, change_path: found.change_path })
 }
 
 fn document(found: v1::Document) -> Result<Document, ConvertError> {

@@ -129,7 +129,7 @@ async fn write(session: Session, task: RecordId, stopped: watch::Receiver<bool>)
     while !*stopped.borrow() {
         number += 1;
         let fields = vec![TaskField::Note(number.to_string())];
-        match session.propose(Body::SetTask { task, expected: None, fields }, WITHIN).await? {
+        match session.propose(Body::SetTask { task, expected: None, fields, mark: None }, WITHIN).await? {
             Outcome::Accepted { revision, .. } => written.acknowledged.push((number, revision)),
             other @ (Outcome::Stale { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_)) => {
                 anyhow::bail!("write {number} was answered by {other:?}")

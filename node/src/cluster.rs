@@ -124,7 +124,7 @@ impl TouchedLog {
                     let touched = change.rows.iter().filter_map(|row| match row.stored.kind {
                         Kind::Change => Some(row.id),
                         Kind::Block => Some(row.stored.parent),
-                        Kind::Project | Kind::Conflict => None,
+                        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point => None,
                     });
                     let touched: BTreeSet<RecordId> = touched.collect();
                     self.up_to = change.revision;

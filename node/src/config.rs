@@ -31,6 +31,17 @@ pub struct Config {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// Who is told what.
+    #[serde(default)]
+    pub notify: Notify,
+}
+
+/// Who is told what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    /// An `http://` or `https://` address that is told of open conflicts; empty = nobody.
+    pub webhook: String,
 }
 
 /// Who this node is and where its data lies.

@@ -34,6 +34,7 @@ use crate::cluster::NodeCluster;
 use crate::config::Config;
 use crate::http::{self, Probe};
 use crate::metrics::{Metrics, Readings};
+use crate::notify::Notifier;
 use crate::services::admin::{About, AdminService};
 use crate::services::propose::ProposeService;
 use crate::services::query::QueryService;
@@ -229,6 +230,11 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
         metrics,
     };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
+    if !config.notify.webhook.is_empty() {
+        let notifier = Notifier::new(&config.notify.webhook, consensus.clone(), tables.clone());
+        let notifier = notifier.map_err(part("the webhook can't be used"))?;
+        files.spawn(tell(notifier, stopped.clone()));
+    }
     let about = About { config: config.clone(), lineage, started, runtime: files };
     let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
     let api = tokio::spawn(serve_api(api, acceptor, consensus.clone(), tables.clone(), admin, stopped));
@@ -249,6 +255,13 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     drop(layout);
     info!(node = config.node.id, "node stopped");
     ended
+}
+
+/// Tells the webhook of conflicts until the node stops. It is a courtesy: where it can't be, the node goes on.
+async fn tell(notifier: Notifier, stopped: watch::Receiver<bool>) {
+    if let Err(error) = notifier.run(stopped).await {
+        warn!(error = %error_chain(&error), "nobody is told of conflicts");
+    }
 }
 
 /// Until a signal, or until the node has failed.

@@ -128,7 +128,7 @@ async fn measure(
                 // A multiplier that is coprime to the number of tasks visits them all, in no order.
                 let at = next.fetch_add(1, Ordering::Relaxed).wrapping_mul(7919) as usize % tasks.len();
                 let set =
-                    Body::SetTask { task: tasks[at], expected: None, fields: vec![TaskField::Note(note.clone())] };
+                    Body::SetTask { task: tasks[at], expected: None, fields: vec![TaskField::Note(note.clone())], mark: None };
                 let since = Instant::now();
                 let outcome = consensus.propose(command(set), since + Duration::from_secs(20)).await.unwrap();
                 assert!(matches!(outcome, Outcome::Accepted { .. }), "{outcome:?}");

@@ -194,7 +194,7 @@ impl Bench {
                 text: format!("] {number}.{at} A task as people write them, of some length\n"),
             };
             let blocks = (0..TASKS_PER_CHANGE).map(block).collect();
-            let created = self.run(Body::CreateChange { project, path: format!("{number}/tasks.md"), blocks })?;
+            let created = self.run(Body::CreateChange { project, path: format!("{number}/tasks.md"), blocks, ops: Vec::new() })?;
             ids.extend(created.into_iter().skip(1));
         }
         Ok(ids)
@@ -216,7 +216,7 @@ impl Bench {
                 let place = usize::try_from(next(random) >> 16)? % ids.len();
                 let task = *ids.get(place).context("below the length")?;
                 let text = format!("{:0>NOTE_BYTES$}", next(random));
-                let body = Body::SetTask { task, expected: None, fields: vec![TaskField::Note(text)] };
+                let body = Body::SetTask { task, expected: None, fields: vec![TaskField::Note(text)], mark: None };
                 commands.push(command(self.request()?, body));
             }
             batches.push(Batch { stamped: ClusterTime(1), commands });

@@ -9,6 +9,7 @@ mod command;
 mod event;
 mod ids;
 mod outcome;
+mod policy;
 mod record;
 
 #[cfg(test)]

@@ -188,14 +188,12 @@ impl Flight {
     pub fn named_text(&self, created: &[RecordId], revision: Revision) -> Option<KnownText> {
         let document = parse(self.text.as_deref()?);
         // A change's own id comes before its blocks, an edit's conflicts come after its inserts.
-        let (skipped, inserts) = match &self.body {
-            Body::CreateChange { blocks, .. } => (1, blocks.len()),
-            Body::Edit { ops, .. } => (0, ops.iter().filter(|op| matches!(op, BlockOp::Insert { .. })).count()),
-            Body::OpenSession
-            | Body::CloseSession
-            | Body::CreateProject { .. }
-            | Body::DeleteChange { .. }
-            | Body::SetTask { .. } => return None,
+        let (skipped, inserts) = if let Body::CreateChange { blocks, .. } = &self.body {
+            (1, blocks.len())
+        } else if let Body::Edit { ops, .. } = &self.body {
+            (0, ops.iter().filter(|op| matches!(op, BlockOp::Insert { .. })).count())
+        } else {
+            return None;
         };
         let is_complete = document.blocks.len() == self.ids.len()
             && self.ids.iter().filter(|id| id.is_none()).count() == inserts

@@ -392,7 +392,7 @@ fn create(input: &Input<'_>, local: &str) -> Step {
     let document = parse(local);
     let blocks: Vec<NewBlock> = document.blocks.iter().map(new_block).collect();
     let ids = vec![None; blocks.len()];
-    let body = Body::CreateChange { project: input.project, path: input.path.to_owned(), blocks };
+    let body = Body::CreateChange { project: input.project, path: input.path.to_owned(), blocks, ops: Vec::new() };
     Step::Propose(Box::new(Proposal { body, text: Some(local.to_owned()), ids, start: None }))
 }
 

@@ -59,7 +59,7 @@ impl Ledger {
             match row.kind {
                 Kind::Change => self.touched.push((revision, row.id)),
                 Kind::Block => self.touched.push((revision, row.parent)),
-                Kind::Project | Kind::Conflict => {}
+                Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point => {}
             }
         }
         effects.outcomes.into_iter().next().unwrap()
@@ -68,7 +68,7 @@ impl Ledger {
     pub(crate) fn conflicts(&self) -> Vec<Conflict> {
         let conflicts = self.view.records().filter_map(|(_, record)| match record {
             Record::Conflict(conflict) => Some(conflict.clone()),
-            Record::Project(_) | Record::Change(_) | Record::Block(_) => None,
+            Record::Project(_) | Record::Change(_) | Record::Block(_) | Record::Comment(_) | Record::Point(_) => None,
         });
         conflicts.collect()
     }

@@ -85,5 +85,6 @@ pub fn new_conflict(conflict: Conflict<RecordId>) -> NewConflict {
         base: conflict.base,
         spec: conflict.ours,
         runtime: conflict.theirs,
+        settlement: None,
     }
 }

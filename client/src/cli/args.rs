@@ -1,6 +1,6 @@
 //! The grammar of the command line.
 
-use super::{admin, bench, change, checkout, demo, dev, project, spec, task, verify};
+use super::{admin, bench, change, checkout, conflict, demo, dev, point, project, spec, sync, task, verify};
 use crate::read::Consistency;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -89,6 +89,16 @@ pub(super) enum Command {
     /// The text of changes, and of files.
     #[command(subcommand)]
     Spec(spec::SpecCommand),
+    /// What couldn't be united, and how it is settled.
+    #[command(subcommand)]
+    Conflict(conflict::ConflictCommand),
+    /// Names for revisions, agreed by all machines.
+    #[command(subcommand)]
+    Point(point::PointCommand),
+    /// Bring the text of a change and its runtime state together.
+    Sync(sync::SyncArgs),
+    /// Report where texts, runtime state and checkouts disagree.
+    Validate(sync::ValidateArgs),
     /// Compare the digests of all nodes at one revision.
     Verify(verify::VerifyArgs),
     /// Measure durable operations per second.
@@ -176,6 +186,24 @@ mod tests {
             "zyflow spec check a.md b -o jsonl",
             "zyflow spec merge a b c",
             "zyflow verify",
+            "zyflow task next --claim --lease 30m --as agent-7",
+            "zyflow task claim tasks.md#1.2 --lease 8h",
+            "zyflow task release 12.3 --force",
+            "zyflow task comment 12.3 hello",
+            "zyflow task search log",
+            "zyflow conflict list --all",
+            "zyflow conflict show 12.3",
+            "zyflow conflict resolve 12.3 12.4 --take other --dry-run",
+            "zyflow point create before-release --at 12",
+            "zyflow point list",
+            "zyflow point remove before-release --yes",
+            "zyflow project policy demo --strategy mark=spec-wins --allow todo=in-progress --convention kiro",
+            "zyflow change archive add-login --date 2026-01-02",
+            "zyflow change move add-login --to b/tasks.md",
+            "zyflow sync add-login --direction spec-to-runtime --dry-run",
+            "zyflow sync add-login --history",
+            "zyflow validate add-login",
+            "zyflow validate --fix --dry-run",
             "zyflow bench --clients 64 --seconds 10 --size 256 --batch 4 --read local -o json",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split(' ')) {

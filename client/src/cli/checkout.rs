@@ -157,22 +157,34 @@ async fn list(context: &Context, client: &Client) -> Result<Report, Failure> {
 
 async fn status(context: &Context, client: &Client, path: Option<PathBuf>) -> Result<Report, Failure> {
     let path = path.as_ref().map(absolute).transpose()?;
+    let (answers, failure) = all_nodes(context, client).await?;
+    let is_asked = |found: &v1::Checkout| path.as_ref().is_none_or(|path| *path == found.path);
     let mut items = Vec::new();
+    for (node, answer) in &answers {
+        for item in &answer.checkouts {
+            if let Some(found) = item.checkout.as_ref().filter(|found| is_asked(found)) {
+                items.extend(item.files.iter().map(|file| checkout_file(*node, found, file)));
+            }
+        }
+    }
+    let columns = &["node", "checkout", "path", "state", "revision", "reason"];
+    Ok(Report { output: Output::List { columns, items, revision: None }, failure })
+}
+
+/// The checkouts of all nodes (or of `--node`) with their files, by endpoint from 0; and why a node couldn't be asked.
+pub(super) async fn all_nodes(
+    context: &Context,
+    client: &Client,
+) -> Result<(Vec<(usize, v1::CheckoutStatusResponse)>, Option<Failure>), Failure> {
+    let mut answers = Vec::new();
     let failure = for_each_node(context, client, async |node| {
         let request = v1::CheckoutStatusRequest { path: None };
         let call = |mut admin: AdminClient<_>| async move { admin.checkout_status(request).await };
-        let found = client.admin(node, context.within(), call).await?;
-        let is_asked = |found: &v1::Checkout| path.as_ref().is_none_or(|path| *path == found.path);
-        for item in &found.checkouts {
-            if let Some(found) = item.checkout.as_ref().filter(|found| is_asked(found)) {
-                items.extend(item.files.iter().map(|file| checkout_file(node, found, file)));
-            }
-        }
+        answers.push((node, client.admin(node, context.within(), call).await?));
         Ok(())
     });
     let failure = failure.await?;
-    let columns = &["node", "checkout", "path", "state", "revision", "reason"];
-    Ok(Report { output: Output::List { columns, items, revision: None }, failure })
+    Ok((answers, failure))
 }
 
 /// Asks the node of `--node`, else all. Some that can't be asked don't hide the others: what they said is the failure.

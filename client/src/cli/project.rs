@@ -1,6 +1,7 @@
 //! `zyflow project`.
 
 use super::context::Context;
+use super::policy;
 use super::report::{Failure, Output, Report};
 use super::resolve;
 use crate::read::Row;
@@ -22,6 +23,8 @@ pub(super) enum ProjectCommand {
         /// Its name.
         name: String,
     },
+    /// Show how a project treats conflicts, statuses and marks, or change that.
+    Policy(policy::PolicyArgs),
     /// Make a project.
     Create {
         /// Its name.
@@ -35,6 +38,7 @@ pub(super) enum ProjectCommand {
 pub(super) async fn run(context: &Context, command: ProjectCommand) -> Result<Report, Failure> {
     let client = context.client()?;
     match command {
+        ProjectCommand::Policy(args) => policy::run(context, args).await,
         ProjectCommand::List => {
             let projects = client.projects(context.read()).await?;
             let items = projects.value.iter().map(project).collect();
@@ -58,5 +62,10 @@ pub(super) async fn run(context: &Context, command: ProjectCommand) -> Result<Re
 }
 
 fn project(row: &Row<Project>) -> Value {
-    json!({ "id": row.id.to_string(), "name": row.record.name, "files": row.record.files })
+    json!({
+        "id": row.id.to_string(),
+        "name": row.record.name,
+        "files": row.record.files,
+        "policy": policy::shown(&row.record.policy.value),
+    })
 }

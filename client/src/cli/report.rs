@@ -128,6 +128,11 @@ fn rejected(reject: &Reject, what: &str) -> Failure {
         Reject::WrongKind { .. } | Reject::Invalid(_) => (Code::Invalid, "; correct it and repeat the command"),
         Reject::OverLimit { .. } => (Code::Limit, "; make it smaller and repeat the command"),
         Reject::SessionExpired | Reject::RequestTooOld { .. } => (Code::FateUnknown, "; look before you repeat it"),
+        Reject::Claimed { until, .. } => {
+            let message = format!("{what}: {reject} until {}; take another, or wait", super::task_view::time(*until));
+            return Failure::new(Code::Claimed, message);
+        }
+        Reject::Transition { .. } => (Code::Invalid, "; `zyflow project policy` shows the steps that it allows"),
     };
     Failure::new(code, format!("{what}: {reject}{next}"))
 }

@@ -4,10 +4,10 @@ use super::context::Context;
 use super::report::Failure;
 use crate::client::Client;
 use crate::code::Code;
+use crate::coordinator::{self, spec_block};
 use crate::read::{Answer, Document, Read, Row};
 use zyflow_machine::id::RecordId;
 use zyflow_machine::record::{Block, Project};
-use zyflow_spec::{BlockKind, Content};
 
 /// A change that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) async fn project(client: &Client, read: Read, name: &str) -> Result<A
     let value = found.ok_or_else(|| {
         Failure::new(Code::NotFound, format!("there is no project `{name}`: `zyflow project list` shows all"))
     })?;
-    Ok(Answer { revision: projects.revision, value })
+    Ok(Answer { revision: projects.revision, time: projects.time, value })
 }
 
 /// All live changes, of one project or of all.
@@ -36,21 +36,21 @@ pub(super) async fn changes(
     let projects = match project_name {
         Some(name) => {
             let found = project(client, read, name).await?;
-            Answer { revision: found.revision, value: vec![found.value] }
+            Answer { revision: found.revision, time: found.time, value: vec![found.value] }
         }
         None => client.projects(read).await?,
     };
     let mut found = Vec::new();
-    let mut revision = projects.revision;
+    let (mut revision, mut time) = (projects.revision, projects.time);
     for project in projects.value {
         let changes = client.changes(read, project.id).await?;
-        revision = changes.revision;
+        (revision, time) = (changes.revision, changes.time);
         found.extend(changes.value.into_iter().filter_map(|row| {
             let path = row.record?.path;
             Some(FoundChange { id: row.id, path, project: project.record.name.clone() })
         }));
     }
-    Ok(Answer { revision, value: found })
+    Ok(Answer { revision, time, value: found })
 }
 
 /// The one change that `text` means.
@@ -121,11 +121,16 @@ fn numbered(document: &Document, path: &str, number: &str) -> Result<RecordId, F
     }
 }
 
-/// The block as the spec crate sees it. A kind of a newer version reads as prose: it is only shown.
-pub(super) fn spec_block(block: &Block) -> zyflow_spec::Block {
-    let kind = BlockKind::try_from(block.kind).unwrap_or(BlockKind::Prose);
-    let content = Content { lead: block.lead.clone(), mark: block.mark.value.clone(), text: block.text.value.clone() };
-    zyflow_spec::Block { kind, content }
+/// A change as the coordinator sees it, with the revision that it is true at.
+pub(super) async fn coordinated(
+    client: &Client,
+    read: Read,
+    found: &FoundChange,
+) -> Result<Answer<coordinator::Change>, Failure> {
+    let policy = project(client, read, &found.project).await?.value.record.policy.value;
+    let document = client.document(read, found.id).await?;
+    let change = coordinator::Change::new(&found.path, &document.value, &policy);
+    Ok(Answer { revision: document.revision, time: document.time, value: change })
 }
 
 impl Context {

@@ -11,8 +11,9 @@
 use super::change::ChangeArgs;
 use super::context::Context;
 use super::report::{Failure, Output, Report};
-use super::resolve::{self, spec_block};
+use super::resolve;
 use crate::code::Code;
+use crate::coordinator::spec_block;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::fs::File;

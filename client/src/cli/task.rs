@@ -1,5 +1,6 @@
 //! `zyflow task`: looking at tasks and setting their fields. Changes of the text are in `task_edit`.
 
+use super::claim::{self, ClaimArgs, CommentArgs, NextArgs, ReleaseArgs, SearchArgs};
 use super::context::Context;
 use super::report::{Failure, Output, Report};
 use super::resolve;
@@ -11,6 +12,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use zyflow_machine::command::{Body, TaskField};
 use zyflow_machine::id::Revision;
+
+/// What a list of tasks shows.
+pub(super) const COLUMNS: &[&str] = &["id", "number", "status", "assignee", "priority", "change", "title"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TaskCommand {
@@ -28,6 +32,16 @@ pub(super) enum TaskCommand {
     Remove(TaskArgs),
     /// Show all versions of a task.
     History(TaskArgs),
+    /// Show the first task that somebody can begin: not done, not taken, waiting for no other; the most urgent first.
+    Next(NextArgs),
+    /// Take a task for a while, so that nobody else does; again = for longer.
+    Claim(ClaimArgs),
+    /// Give a task back.
+    Release(ReleaseArgs),
+    /// Say something about a task, or show what was said.
+    Comment(CommentArgs),
+    /// Find tasks by words.
+    Search(SearchArgs),
 }
 
 /// Which task.
@@ -112,6 +126,11 @@ pub(super) async fn run(context: &Context, command: TaskCommand) -> Result<Repor
             let found = client.task(context.read(), id).await?;
             Ok(Output::One { item: task_view::task(&found.value), revision: Some(found.revision) }.into())
         }
+        TaskCommand::Next(args) => claim::next(context, args).await,
+        TaskCommand::Claim(args) => claim::claim(context, args).await,
+        TaskCommand::Release(args) => claim::release(context, args).await,
+        TaskCommand::Comment(args) => claim::comment(context, args).await,
+        TaskCommand::Search(args) => claim::search(context, args).await,
         TaskCommand::Add(args) => task_edit::add(context, args).await,
         TaskCommand::Set(args) => set(context, args).await,
         TaskCommand::Move(args) => task_edit::move_task(context, args).await,
@@ -144,13 +163,13 @@ async fn list(context: &Context, args: ListArgs) -> Result<Report, Failure> {
         assignee: args.assignee,
         text: args.text,
         limit: args.limit,
+        ..TaskFilter::default()
     };
     let found = client.tasks(context.read(), filter).await?;
     let items: Vec<_> = found.value.tasks.iter().map(task_view::task).collect();
     let more = format!("there are more than these {} tasks: narrow the filter, or raise --limit", items.len());
     let failure = (found.value.is_truncated && args.limit == 0).then(|| Failure::new(Code::Limit, more));
-    let columns = &["id", "number", "status", "assignee", "priority", "change", "title"];
-    Ok(Report { output: Output::List { columns, items, revision: Some(found.revision) }, failure })
+    Ok(Report { output: Output::List { columns: COLUMNS, items, revision: Some(found.revision) }, failure })
 }
 
 async fn set(context: &Context, args: SetArgs) -> Result<Report, Failure> {
@@ -172,7 +191,11 @@ async fn set(context: &Context, args: SetArgs) -> Result<Report, Failure> {
     let expected = args.expected.map(Revision);
     let (mut items, mut newest) = (Vec::new(), Revision(0));
     for (text, task) in tasks {
-        let body = Body::SetTask { task, expected, fields: fields.clone() };
+        let mark = match args.fields.status {
+            Some(status) => claim::mark_of(context, &client, task, status.into()).await?,
+            None => None,
+        };
+        let body = Body::SetTask { task, expected, fields: fields.clone(), mark };
         let (revision, _) = context.propose(&client, body, &format!("task {text}")).await?;
         newest = newest.max(revision);
         items.push(json!({ "id": task.to_string(), "task": text, "revision": revision.0 }));

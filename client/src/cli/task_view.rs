@@ -1,13 +1,14 @@
 //! Tasks as they are shown.
 
-use super::resolve::spec_block;
+use crate::coordinator::spec_block;
 use crate::read::{Task, Version};
 use clap::ValueEnum;
 use serde_json::{Value, json};
+use zyflow_checkout::fields::written;
 use zyflow_machine::command::TaskField;
 use zyflow_machine::event::Fact;
 use zyflow_machine::id::{ClusterTime, RecordId};
-use zyflow_machine::record::{Priority, Status};
+use zyflow_machine::record::{Claim, Priority, Status, Strategy};
 
 /// A status, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,18 +43,6 @@ impl From<StatusArg> for Status {
     }
 }
 
-/// A status, as it is shown; the same word that is written.
-pub(super) fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Todo => "todo",
-        Status::InProgress => "in-progress",
-        Status::Review => "review",
-        Status::Blocked => "blocked",
-        Status::Done => "done",
-        Status::Cancelled => "cancelled",
-        Status::Archived => "archived",
-    }
-}
 
 /// A priority, as it is written; `none` takes it away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -79,14 +68,6 @@ impl From<PriorityArg> for Option<Priority> {
     }
 }
 
-fn priority_name(priority: Priority) -> &'static str {
-    match priority {
-        Priority::Low => "low",
-        Priority::Medium => "medium",
-        Priority::High => "high",
-    }
-}
-
 fn ids<'a>(ids: impl IntoIterator<Item = &'a RecordId>) -> Vec<String> {
     ids.into_iter().map(ToString::to_string).collect()
 }
@@ -106,15 +87,22 @@ pub(super) fn task(task: &Task) -> Value {
         "version": task.block.version.revision().0,
     });
     if let Some(fields) = &block.task {
-        item["status"] = status_name(fields.status.value).into();
+        item["status"] = fields.status.value.to_string().into();
         item["assignee"] = fields.assignee.value.clone().into();
-        item["priority"] = fields.priority.value.map(priority_name).into();
+        item["priority"] = written(&TaskField::Priority(fields.priority.value)).into();
         item["due"] = fields.due.value.clone().into();
         item["labels"] = fields.labels.value.iter().cloned().collect();
         item["blocked_by"] = ids(&fields.blocked_by.value).into();
         item["note"] = fields.note.value.clone().into();
+        item["requirements"] = fields.requirements.value.iter().cloned().collect();
+        item["claim"] = fields.claim.value.as_ref().map(claim).into();
     }
     item
+}
+
+/// Who has a task, and until when.
+pub(super) fn claim(claim: &Claim) -> Value {
+    json!({ "holder": claim.holder, "until": time(claim.until) })
 }
 
 /// One version of a task.
@@ -130,7 +118,7 @@ pub(super) fn version(version: &Version) -> Value {
 }
 
 /// Cluster time as RFC 3339; the bare number where it is no time that a calendar has.
-fn time(time: ClusterTime) -> String {
+pub(super) fn time(time: ClusterTime) -> String {
     let timestamp = i64::try_from(time.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     timestamp.map_or_else(|| format!("{} ms", time.0), |timestamp| timestamp.to_string())
 }
@@ -147,6 +135,14 @@ fn fact_name(fact: &Fact) -> &'static str {
         Fact::BlockDeleted => "deleted",
         Fact::TaskSet { .. } => "task-set",
         Fact::ConflictRecorded(_) => "conflict",
+        Fact::ConflictSettled(_) => "conflict-settled",
+        Fact::ChangeMoved { .. } => "change-moved",
+        Fact::PolicySet(_) => "policy-set",
+        Fact::Claimed { .. } => "claimed",
+        Fact::Released => "released",
+        Fact::Commented(_) => "commented",
+        Fact::PointCreated(_) => "point-created",
+        Fact::PointRemoved => "point-removed",
     }
 }
 
@@ -156,33 +152,62 @@ fn fact(fact: &Fact) -> Value {
         Fact::ChangeCreated { path, .. } => json!({ "path": path }),
         Fact::BlockInserted { block, status, .. } => {
             let line = format!("{}{}{}", block.lead, block.mark, block.text);
-            json!({ "text": line.trim_end(), "status": status.map(status_name) })
+            json!({ "text": line.trim_end(), "status": status.map(|status| status.to_string()) })
         }
         Fact::BlockTextSet { text, .. } => json!({ "text": text.trim_end() }),
-        Fact::BlockMarked { mark, status } => json!({ "mark": mark, "status": status.map(status_name) }),
-        Fact::TaskSet { fields, mark } => {
-            let mut detail: serde_json::Map<_, _> = fields.iter().map(field).collect();
-            detail.extend(mark.iter().map(|mark| ("mark".to_owned(), mark.clone().into())));
+        Fact::BlockMarked { mark, status } => json!({ "mark": mark, "status": status.map(|status| status.to_string()) }),
+        Fact::TaskSet { fields, mark } => set(fields, mark.as_ref()).into(),
+        Fact::Claimed { claim, fields, mark } => {
+            let mut detail = set(fields, mark.as_ref());
+            detail.insert("holder".to_owned(), claim.holder.clone().into());
+            detail.insert("until".to_owned(), time(claim.until).into());
             detail.into()
         }
+        Fact::Commented(comment) => json!({ "text": comment.text }),
+        Fact::ChangeMoved { path } => json!({ "path": path }),
+        Fact::ConflictSettled(settled) => {
+            json!({ "strategy": strategy_name(settled.settlement.strategy), "value": settled.settlement.value })
+        }
+        Fact::PointCreated(point) => json!({ "name": point.name, "revision": point.revision.0 }),
+        Fact::PolicySet(policy) => super::policy::shown(policy),
         Fact::ConflictRecorded(conflict) => {
             json!({ "field": conflict.field, "base": conflict.base, "spec": conflict.spec, "runtime": conflict.runtime })
         }
-        Fact::ChangeDeleted | Fact::BlockMoved { .. } | Fact::BlockDeleted => json!({}),
+        Fact::ChangeDeleted | Fact::BlockMoved { .. } | Fact::BlockDeleted | Fact::Released | Fact::PointRemoved => {
+            json!({})
+        }
     }
 }
 
+fn set(fields: &[TaskField], mark: Option<&String>) -> serde_json::Map<String, Value> {
+    let mut detail: serde_json::Map<_, _> = fields.iter().map(field).collect();
+    detail.extend(mark.map(|mark| ("mark".to_owned(), mark.clone().into())));
+    detail
+}
+
 fn field(field: &TaskField) -> (String, Value) {
-    let (name, value) = match field {
-        TaskField::Status(status) => ("status", status_name(*status).into()),
-        TaskField::Assignee(assignee) => ("assignee", assignee.clone().into()),
-        TaskField::Priority(priority) => ("priority", priority.map(priority_name).into()),
-        TaskField::Due(due) => ("due", due.clone().into()),
-        TaskField::Labels(labels) => ("labels", labels.iter().cloned().collect()),
-        TaskField::BlockedBy(blockers) => ("blocked_by", ids(blockers).into()),
-        TaskField::Note(note) => ("note", note.clone().into()),
+    let value = match field {
+        TaskField::Labels(words) | TaskField::Requirements(words) => words.iter().cloned().collect(),
+        TaskField::BlockedBy(blockers) => ids(blockers).into(),
+        TaskField::Status(_)
+        | TaskField::Assignee(_)
+        | TaskField::Priority(_)
+        | TaskField::Due(_)
+        | TaskField::Note(_) => written(field).into(),
     };
-    (name.to_owned(), value)
+    (field.name().replace('-', "_"), value)
+}
+
+/// A strategy by its name in the original design.
+pub(super) fn strategy_name(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::SpecWins => "SPEC_WINS",
+        Strategy::RuntimeWins => "RUNTIME_WINS",
+        Strategy::LastWriteWins => "LAST_WRITE_WINS",
+        Strategy::Merge => "MERGE",
+        Strategy::Manual => "MANUAL",
+        Strategy::Skip => "SKIP",
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +218,7 @@ mod tests {
     fn a_status_is_shown_as_it_is_written() {
         for arg in StatusArg::value_variants() {
             let written = arg.to_possible_value().unwrap().get_name().to_owned();
-            assert_eq!(status_name((*arg).into()), written);
+            assert_eq!(Status::from(*arg).to_string(), written);
         }
     }
 

@@ -10,12 +10,13 @@ use zyflow_api::ApiError;
 use zyflow_api::convert::record_id;
 use zyflow_api::v1::query_server::Query;
 use zyflow_api::v1::{self, ErrorCode, consistency, query_request, query_response};
-use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::id::{ClusterTime, RecordId, Revision};
 use zyflow_machine::record::{Kind, Record, Status as MachineStatus};
 use zyflow_machine::view::{Stored, View};
 use zyflow_raft::{Consensus, Consistency};
-use zyflow_storage::tables::{Tables, TablesView, TaskFilter};
+use zyflow_storage::tables::{Tables, TablesView, TaskFilter, Version};
 
+use crate::cluster::wall_clock_ms;
 use crate::services::{read_error, tables_error};
 
 /// How long a read waits for its consistency: a few elections.
@@ -23,6 +24,9 @@ const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most tasks in one answer.
 const TASKS_MAX: usize = 20_000;
+
+/// Most versions in the history of a change.
+const VERSIONS_MAX: usize = 10_000;
 
 /// The service.
 #[derive(Clone)]
@@ -62,11 +66,12 @@ impl Query for QueryService {
             let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
             let digest = v1::StateDigest { digest: digest.to_bytes().to_vec() };
             let answer = Some(query_response::Answer::Digest(digest));
-            return Ok(Response::new(v1::QueryResponse { revision: revision.0, answer }));
+            return Ok(Response::new(v1::QueryResponse { revision: revision.0, time_ms: wall_clock_ms(), answer }));
         } else {
             Reader { view: &view }.answer(query)?
         };
-        Ok(Response::new(v1::QueryResponse { revision: view.revision().0, answer: Some(answer) }))
+        let revision = view.revision().0;
+        Ok(Response::new(v1::QueryResponse { revision, time_ms: wall_clock_ms(), answer: Some(answer) }))
     }
 }
 
@@ -101,7 +106,22 @@ impl Reader<'_> {
             Q::Tasks(query) => A::Tasks(self.tasks(query.filter.unwrap_or_default())?),
             Q::Task(query) => A::Task(Box::new(self.task(record_id("id", query.id)?)?)),
             Q::TaskHistory(query) => A::History(self.history(record_id("id", query.id)?)?),
+            Q::ChangeHistory(query) => {
+                let asked = usize::try_from(query.limit).unwrap_or(VERSIONS_MAX);
+                let limit = if asked == 0 { VERSIONS_MAX } else { asked.min(VERSIONS_MAX) };
+                A::History(self.change_history(record_id("change", query.change)?, limit)?)
+            }
             Q::Conflicts(query) => A::Conflicts(self.conflicts(&query)?),
+            Q::Conflict(query) => A::Conflict(self.conflict(record_id("id", query.id)?)?),
+            Q::Comments(query) => {
+                let task = self.live(record_id("task", query.task)?, Kind::Block, "task")?.0;
+                let found = self.view.comments(task).map_err(|error| tables_error(&error))?;
+                A::Comments(v1::CommentList { comments: found.iter().filter_map(comment).collect() })
+            }
+            Q::Points(_) => {
+                let found = self.view.points().map_err(|error| tables_error(&error))?;
+                A::Points(v1::PointList { points: found.iter().filter_map(point).collect() })
+            }
             Q::Digest(_) => {
                 return Err(ApiError::new(ErrorCode::Invalid, "a digest is of the newest state, without --at"));
             }
@@ -132,6 +152,8 @@ impl Reader<'_> {
             status,
             assignee: filter.assignee,
             text: filter.text,
+            search: filter.search,
+            ready_at: filter.ready.then(|| ClusterTime(wall_clock_ms())),
             limit: Some(limit + 1),
         };
         let mut found = self.view.tasks(&filter).map_err(|error| tables_error(&error))?;
@@ -183,12 +205,16 @@ impl Reader<'_> {
         if versions.is_empty() {
             return Err(not_found("task", &id.to_string()));
         }
-        let versions = versions.into_iter().map(|version| v1::Version {
-            version: version.version.to_u64(),
-            provenance: Some((*version.provenance).clone().into()),
-            fact: Some(version.fact.into()),
-        });
-        Ok(v1::History { versions: versions.collect() })
+        Ok(v1::History { versions: versions.into_iter().map(version).collect() })
+    }
+
+    fn change_history(&self, change: RecordId, limit: usize) -> Result<v1::History, ApiError> {
+        let stored = self.view.get(change).map_err(|error| tables_error(&error))?;
+        if stored.is_none_or(|stored| stored.kind != Kind::Change) {
+            return Err(not_found("change", &change.to_string()));
+        }
+        let versions = self.view.change_history(change, limit).map_err(|error| tables_error(&error))?;
+        Ok(v1::History { versions: versions.into_iter().map(version).collect() })
     }
 
     fn conflicts(&self, query: &query_request::Conflicts) -> Result<v1::ConflictList, ApiError> {
@@ -204,20 +230,24 @@ impl Reader<'_> {
         let mut conflicts = Vec::new();
         for change in changes {
             let found = self.view.conflicts(change).map_err(|error| tables_error(&error))?;
-            let wanted = found.iter().filter_map(|(id, stored)| match &stored.record {
-                Some(Record::Conflict(conflict)) if query.resolved || conflict.resolved_at.is_none() => {
-                    Some(v1::Conflict {
-                        id: id.to_u64(),
-                        version: stored.version.to_u64(),
-                        record: Some(conflict.clone().into()),
-                    })
-                }
-                _ => None,
+            let mut wanted = found.iter().filter(|(_, stored)| match &stored.record {
+                Some(Record::Conflict(conflict)) => query.resolved || conflict.settled.is_none(),
+                _ => false,
             });
-            conflicts.extend(wanted);
+            if let Some(first) = wanted.next() {
+                let names = self.names(change)?;
+                let all = std::iter::once(first).chain(wanted);
+                conflicts.extend(all.filter_map(|found| shown_conflict(found, names.as_ref())));
+            }
         }
         conflicts.sort_unstable_by_key(|conflict| conflict.id);
         Ok(v1::ConflictList { conflicts })
+    }
+
+    fn conflict(&self, id: RecordId) -> Result<v1::Conflict, ApiError> {
+        let found = self.live(id, Kind::Conflict, "conflict")?;
+        let names = self.names(found.1.parent)?;
+        shown_conflict(&found, names.as_ref()).ok_or_else(|| not_found("conflict", &id.to_string()))
     }
 
     fn change_ids(&self, project: RecordId) -> Result<Vec<RecordId>, ApiError> {
@@ -260,6 +290,41 @@ fn block((id, stored): &Found) -> Option<v1::Block> {
         Some(Record::Block(block)) => {
             Some(v1::Block { id: id.to_u64(), version: stored.version.to_u64(), record: Some(block.clone().into()) })
         }
+        _ => None,
+    }
+}
+
+fn shown_conflict((id, stored): &Found, names: Option<&Names>) -> Option<v1::Conflict> {
+    match &stored.record {
+        Some(Record::Conflict(conflict)) => Some(v1::Conflict {
+            id: id.to_u64(),
+            version: stored.version.to_u64(),
+            record: Some(conflict.clone().into()),
+            project_name: names.map(|names| names.project_name.clone()).unwrap_or_default(),
+            change_path: names.map(|names| names.change_path.clone()).unwrap_or_default(),
+        }),
+        _ => None,
+    }
+}
+
+fn version(version: Version) -> v1::Version {
+    v1::Version {
+        version: version.version.to_u64(),
+        provenance: Some((*version.provenance).clone().into()),
+        fact: Some(version.fact.into()),
+    }
+}
+
+fn comment((id, stored): &Found) -> Option<v1::Comment> {
+    match &stored.record {
+        Some(Record::Comment(comment)) => Some(v1::Comment { id: id.to_u64(), record: Some(comment.clone().into()) }),
+        _ => None,
+    }
+}
+
+fn point((id, stored): &Found) -> Option<v1::Point> {
+    match &stored.record {
+        Some(Record::Point(point)) => Some(v1::Point { id: id.to_u64(), record: Some(point.clone().into()) }),
         _ => None,
     }
 }

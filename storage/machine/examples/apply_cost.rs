@@ -80,14 +80,14 @@ fn prepare() -> (Node, Vec<RecordId>, Vec<RecordId>) {
     let line =
         |at| NewBlock { kind: 2, lead: "- [".to_owned(), mark: " ".to_owned(), text: format!("] {at} Do it well\n") };
     let blocks = (0..TASKS).map(line).collect();
-    let tasks = node.create(Body::CreateChange { project, path: "tasks.md".to_owned(), blocks }).split_off(1);
+    let tasks = node.create(Body::CreateChange { project, path: "tasks.md".to_owned(), blocks, ops: Vec::new() }).split_off(1);
     let sessions = (0..SESSIONS).map(|_| node.create(Body::OpenSession)[0]).collect();
     (node, tasks, sessions)
 }
 
 fn set_note(task: RecordId, request: Option<RequestId>, at: u64) -> Command {
     let note = format!("{at:0>NOTE_BYTES$}");
-    let body = Body::SetTask { task, expected: None, fields: vec![TaskField::Note(note)] };
+    let body = Body::SetTask { task, expected: None, fields: vec![TaskField::Note(note)], mark: None };
     Command { request, author: Author::default(), body }
 }
 

@@ -1,7 +1,7 @@
 //! What can be asked of the cluster. A log entry holds a sealed [`Batch`] of commands.
 
 use crate::id::{ClusterTime, RecordId, RequestId, Revision};
-use crate::record::{ConflictClass, Priority, Status};
+use crate::record::{ConflictClass, Policy, Priority, Settlement, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -57,6 +57,18 @@ pub enum Body {
         path: String,
         /// Its blocks, in order.
         blocks: Vec<NewBlock>,
+        /// What its text says of runtime fields: only [`BlockOp::SetFields`] and [`BlockOp::SetBlockers`], whose [`BlockRef::New`]
+        /// is the n-th block.
+        ops: Vec<BlockOp>,
+    },
+    /// Gives a change another path, within its project: an archived change keeps its tasks and their history.
+    MoveChange {
+        /// Which.
+        change: RecordId,
+        /// Its path from now on; as in `CreateChange`.
+        path: String,
+        /// The path that the caller saw. Stale where it is another by now.
+        from: String,
     },
     /// Deletes a change and with it its blocks; nothing where it is deleted already. Its conflicts stay.
     DeleteChange {
@@ -87,6 +99,62 @@ pub enum Body {
         expected: Option<Revision>,
         /// What is set.
         fields: Vec<TaskField>,
+        /// The mark that shows the new status in the dialect of the task's file. `None` = `x` for done and a blank for what was done
+        /// and isn't any more.
+        mark: Option<String>,
+    },
+    /// Takes a task for a while, or takes it for longer: compare-and-set, so that two never have it. Rejected as `Claimed` where somebody
+    /// else has it and their lease, by cluster time, isn't over.
+    Claim {
+        /// Which.
+        task: RecordId,
+        /// Who takes it.
+        holder: String,
+        /// For how long from now, in milliseconds; see [`crate::limits::LEASE_MS_MAX`].
+        lease_ms: u64,
+        /// Set together with it, as in `SetTask`.
+        fields: Vec<TaskField>,
+        /// As in `SetTask`.
+        mark: Option<String>,
+    },
+    /// Gives a task back; nothing where nobody has it.
+    Release {
+        /// Which.
+        task: RecordId,
+        /// Only where they have it (else `Claimed`); `None` = whoever has it.
+        holder: Option<String>,
+    },
+    /// Says something about a task, beside its text.
+    Comment {
+        /// Which.
+        task: RecordId,
+        /// What.
+        text: String,
+    },
+    /// Names a revision, so that the state can be read as of it and be put back to it.
+    CreatePoint {
+        /// Unique among live points.
+        name: String,
+        /// The revision; `None` = the one before this entry.
+        at: Option<Revision>,
+        /// Why it was made.
+        note: String,
+        /// Made by the system before something that may want to be undone.
+        is_automatic: bool,
+    },
+    /// Forgets the name of a revision; nothing where it is gone already.
+    RemovePoint {
+        /// Which.
+        point: RecordId,
+    },
+    /// How a project treats conflicts, statuses and marks.
+    SetPolicy {
+        /// Which project.
+        project: RecordId,
+        /// Stale if the policy changed after this revision.
+        expected: Option<Revision>,
+        /// From now on.
+        policy: Policy,
     },
 }
 
@@ -124,7 +192,16 @@ pub enum Anchor {
     AfterNew(u32),
 }
 
-/// One change of a change's text.
+/// A block that is there, or one that the same command makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum BlockRef {
+    /// One that is there.
+    Known(RecordId),
+    /// The n-th (from 0) that this same command has made.
+    New(u32),
+}
+
+/// One change of a change's text, or of what it says about tasks and conflicts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlockOp {
     /// A new block.
@@ -167,6 +244,29 @@ pub enum BlockOp {
         /// Which.
         block: RecordId,
     },
+    /// What the text says of a task's runtime fields, where that changed. Leaves the mark alone. [`TaskField::BlockedBy`] isn't taken
+    /// here, as the text names tasks that may not be there yet.
+    SetFields {
+        /// Which task.
+        block: BlockRef,
+        /// What is set.
+        fields: Vec<TaskField>,
+    },
+    /// The tasks that must be done before, as the text says. Where it would close a circle or names no task, nothing is set
+    /// and a conflict of the class dependency is recorded: a text is never refused for what it says.
+    SetBlockers {
+        /// Which task.
+        block: BlockRef,
+        /// All of them from now on.
+        on: BTreeSet<BlockRef>,
+    },
+    /// Closes an open conflict. The operations before it make its value stand.
+    Resolve {
+        /// Which.
+        conflict: RecordId,
+        /// How.
+        settlement: Settlement,
+    },
 }
 
 /// A conflict that the proposer found while merging.
@@ -176,14 +276,16 @@ pub struct NewConflict {
     pub block: Option<RecordId>,
     /// What kind of disagreement.
     pub class: ConflictClass,
-    /// The field: `mark`, `text`, `place`, `existence`.
+    /// One of [`crate::record::CONFLICT_FIELDS`].
     pub field: String,
     /// The value both started from.
     pub base: Option<String>,
-    /// The value from the file that lost.
+    /// The value from the file.
     pub spec: Option<String>,
-    /// The value that the cluster had, which stands.
+    /// The value that the cluster had.
     pub runtime: Option<String>,
+    /// How the project's policy settled it at once; `None` = it waits for somebody.
+    pub settlement: Option<Settlement>,
 }
 
 /// One runtime field with its new value.
@@ -203,4 +305,23 @@ pub enum TaskField {
     BlockedBy(BTreeSet<RecordId>),
     /// Free text.
     Note(String),
+    /// What it fulfils, as written in its file.
+    Requirements(BTreeSet<String>),
+}
+
+impl TaskField {
+    /// Its name, as in conflicts and stale answers.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status(_) => "status",
+            Self::Assignee(_) => "assignee",
+            Self::Priority(_) => "priority",
+            Self::Due(_) => "due",
+            Self::Labels(_) => "labels",
+            Self::BlockedBy(_) => "blocked-by",
+            Self::Note(_) => "note",
+            Self::Requirements(_) => "requirements",
+        }
+    }
 }

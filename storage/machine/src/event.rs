@@ -2,7 +2,7 @@
 
 use crate::command::{Author, NewBlock, TaskField};
 use crate::id::{ClusterTime, EventId, RecordId, RequestId};
-use crate::record::{Conflict, Kind, OrderKey, Record, Status};
+use crate::record::{Claim, Comment, Conflict, Kind, OrderKey, Point, Policy, Record, Settled, Status};
 use serde::{Deserialize, Serialize};
 
 /// A fact about one record, at (revision, ordinal).
@@ -78,6 +78,32 @@ pub enum Fact {
     },
     /// A conflict was recorded.
     ConflictRecorded(Conflict),
+    /// An open conflict was settled.
+    ConflictSettled(Settled),
+    /// A change got another path.
+    ChangeMoved {
+        /// Its path from now on.
+        path: String,
+    },
+    /// A project got another policy.
+    PolicySet(Policy),
+    /// A task was taken, and maybe runtime fields were set with that.
+    Claimed {
+        /// By whom, until when.
+        claim: Claim,
+        /// Fields whose value changed.
+        fields: Vec<TaskField>,
+        /// The mark, where it changed.
+        mark: Option<String>,
+    },
+    /// A task was given back.
+    Released,
+    /// Somebody said something about a task.
+    Commented(Comment),
+    /// A revision got a name.
+    PointCreated(Point),
+    /// A revision lost its name.
+    PointRemoved,
 }
 
 /// The version of a row that an event makes, with who and when: what tables store.

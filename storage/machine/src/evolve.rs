@@ -1,8 +1,9 @@
 //! From an event and the record as it was to the version of the row that it makes. Decides nothing: what it is told has happened.
 
+use crate::command::TaskField;
 use crate::event::{Event, Fact, RowChange};
 use crate::id::{EventId, Revision};
-use crate::record::{Block, Change, Field, KIND_TASK, Kind, Project, Record, Status, TaskFields};
+use crate::record::{Block, Change, Conflict, Field, KIND_TASK, Kind, Project, Record, Status, TaskFields};
 use crate::view::Stored;
 
 /// An event that can't have happened to the record it names: rows and events don't belong together.
@@ -53,7 +54,7 @@ impl Fate {
 fn created(fact: &Fact, at: Revision) -> Option<Record> {
     match fact {
         Fact::ProjectCreated { name, files } => {
-            Some(Record::Project(Project { name: name.clone(), files: files.clone() }))
+            Some(Record::Project(Project { name: name.clone(), files: files.clone(), policy: Field::default() }))
         }
         Fact::ChangeCreated { project, path } => Some(Record::Change(Change { project: *project, path: path.clone() })),
         Fact::BlockInserted { change, order, block, status } => Some(Record::Block(Block {
@@ -66,23 +67,46 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
             task: status.map(|status| new_task(status, at)),
         })),
         Fact::ConflictRecorded(conflict) => Some(Record::Conflict(conflict.clone())),
+        Fact::Commented(comment) => Some(Record::Comment(comment.clone())),
+        Fact::PointCreated(point) => Some(Record::Point(point.clone())),
         Fact::ChangeDeleted
+        | Fact::ChangeMoved { .. }
+        | Fact::PolicySet(_)
         | Fact::BlockTextSet { .. }
         | Fact::BlockMarked { .. }
         | Fact::BlockMoved { .. }
         | Fact::BlockDeleted
-        | Fact::TaskSet { .. } => None,
+        | Fact::TaskSet { .. }
+        | Fact::Claimed { .. }
+        | Fact::Released
+        | Fact::ConflictSettled(_)
+        | Fact::PointRemoved => None,
     }
 }
 
 /// What becomes of a live record; `None` where the fact isn't about such a one.
 fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
     match (record, fact) {
-        (Record::Change(_), Fact::ChangeDeleted) | (Record::Block(_), Fact::BlockDeleted) => Some(Fate::Gone),
+        (Record::Change(_), Fact::ChangeDeleted)
+        | (Record::Block(_), Fact::BlockDeleted)
+        | (Record::Point(_), Fact::PointRemoved) => Some(Fate::Gone),
         (Record::Block(block), fact) => {
             changed_block(block.clone(), fact, at).map(|block| Fate::Lives(Record::Block(block)))
         }
-        (Record::Project(_) | Record::Change(_) | Record::Conflict(_), _) => None,
+        (Record::Change(change), Fact::ChangeMoved { path }) => {
+            Some(Fate::Lives(Record::Change(Change { path: path.clone(), ..change.clone() })))
+        }
+        (Record::Project(project), Fact::PolicySet(policy)) => {
+            let policy = Field::new(policy.clone(), at);
+            Some(Fate::Lives(Record::Project(Project { policy, ..project.clone() })))
+        }
+        (Record::Conflict(conflict @ Conflict { settled: None, .. }), Fact::ConflictSettled(settled)) => {
+            Some(Fate::Lives(Record::Conflict(Conflict { settled: Some(settled.clone()), ..conflict.clone() })))
+        }
+        (
+            Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_),
+            _,
+        ) => None,
     }
 }
 
@@ -100,23 +124,36 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
             }
         }
         Fact::BlockMoved { order } => block.order = Field::new(order.clone(), at),
-        Fact::TaskSet { fields, mark } => {
-            let task = block.task.as_mut()?;
-            for field in fields {
-                task.set(field, at);
-            }
-            if let Some(mark) = mark {
-                set_mark(&mut block, mark, at);
-            }
+        Fact::TaskSet { fields, mark } => set_task(&mut block, fields, mark.as_deref(), at)?,
+        Fact::Claimed { claim, fields, mark } => {
+            block.task.as_mut()?.claim = Field::new(Some(claim.clone()), at);
+            set_task(&mut block, fields, mark.as_deref(), at)?;
         }
+        Fact::Released => block.task.as_mut()?.claim = Field::new(None, at),
         Fact::ProjectCreated { .. }
         | Fact::ChangeCreated { .. }
+        | Fact::ChangeMoved { .. }
         | Fact::ChangeDeleted
+        | Fact::PolicySet(_)
         | Fact::BlockInserted { .. }
         | Fact::BlockDeleted
-        | Fact::ConflictRecorded(_) => return None,
+        | Fact::ConflictRecorded(_)
+        | Fact::ConflictSettled(_)
+        | Fact::Commented(_)
+        | Fact::PointCreated(_)
+        | Fact::PointRemoved => return None,
     }
     Some(block)
+}
+
+/// `None` where the block is no task.
+fn set_task(block: &mut Block, fields: &[TaskField], mark: Option<&str>, at: Revision) -> Option<()> {
+    let task = block.task.as_mut()?;
+    fields.iter().for_each(|field| task.set(field, at));
+    if let Some(mark) = mark {
+        set_mark(block, mark, at);
+    }
+    Some(())
 }
 
 /// A status may change while the mark stays: then the mark keeps the revision that last changed it.
@@ -150,6 +187,8 @@ impl Kind {
             Self::Change => "change",
             Self::Block => "block",
             Self::Conflict => "conflict",
+            Self::Comment => "comment",
+            Self::Point => "rollback point",
         }
     }
 }

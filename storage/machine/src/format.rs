@@ -16,15 +16,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Format of a [`Batch`]: what an entry's envelope seals.
-pub const BATCH_FORMAT: u16 = 1;
+pub const BATCH_FORMAT: u16 = 2;
 /// Format of a [`Record`] or of its absence.
-pub const RECORD_FORMAT: u16 = 1;
+pub const RECORD_FORMAT: u16 = 2;
 /// Format of an [`Outcome`].
-pub const OUTCOME_FORMAT: u16 = 1;
+pub const OUTCOME_FORMAT: u16 = 2;
 /// Format of a [`Provenance`].
 pub const PROVENANCE_FORMAT: u16 = 1;
 /// Format of a [`Fact`].
-pub const FACT_FORMAT: u16 = 1;
+pub const FACT_FORMAT: u16 = 2;
 /// Format of the machine's header, as [`crate::Machine::save`] writes it.
 pub const HEADER_FORMAT: u16 = 1;
 /// Format of one saved session.

@@ -54,6 +54,24 @@ pub const CHANGES_PER_PROJECT_MAX: usize = 20_000;
 /// Fields of one `SetTask`: each kind of field a few times.
 pub const FIELDS_PER_COMMAND_MAX: usize = 16;
 
+/// Bytes of a comment: a page of text.
+pub const COMMENT_BYTES_MAX: usize = 64 << 10;
+
+/// Live comments of one task; all are shown at once.
+pub const COMMENTS_PER_TASK_MAX: usize = 1_000;
+
+/// Requirements of a task: shown in one line.
+pub const REQUIREMENTS_PER_TASK_MAX: usize = 256;
+
+/// Longest lease of a claim, in milliseconds: a month. A claim is a promise to work on something now; who needs longer renews it.
+pub const LEASE_MS_MAX: u64 = 31 * 24 * 60 * 60 * 1_000;
+
+/// Live rollback points; all are listed at once.
+pub const POINTS_MAX: usize = 10_000;
+
+/// Bytes of a convention of marks in a policy: every status with several marks.
+pub const CONVENTION_BYTES_MAX: usize = 1_024;
+
 /// Labels of a task: shown in one line.
 pub const LABELS_PER_TASK_MAX: usize = 64;
 

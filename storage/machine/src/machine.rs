@@ -12,7 +12,7 @@
 //! a command says; a view that can't be read is the only error, and then the machine must be thrown away.
 
 use crate::command::{Batch, Body, Command};
-use crate::decide::{Halt, decide};
+use crate::decide::{Cause, Halt, decide};
 use crate::digest::Digest;
 use crate::event::{Provenance, RowChange};
 use crate::format::{self, FormatError, HEADER_FORMAT};
@@ -197,7 +197,7 @@ impl Machine {
             (Body::CloseSession, None) => {
                 Err(Reject::Invalid("only a request of a session can close it".to_owned()).into())
             }
-            (body, _) => decide(scratch, &command.author.name, body),
+            (body, _) => decide(scratch, Cause { author: &command.author.name, now: self.time }, body),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the proposer is told.
 
-use crate::id::{EventId, RecordId, Revision};
+use crate::id::{ClusterTime, EventId, RecordId, Revision};
+use crate::record::Status;
 use serde::{Deserialize, Serialize};
 
 /// The answer to one command: part of the replicated state, so it must be the same on every node.
@@ -92,5 +93,25 @@ pub enum Reject {
         seq: u64,
         /// How many outcomes are kept.
         window: u64,
+    },
+    /// Somebody else has the task.
+    #[error("task {task} is taken by {holder}")]
+    Claimed {
+        /// Which.
+        task: RecordId,
+        /// Who has it.
+        holder: String,
+        /// Until when, by the cluster's clock.
+        until: ClusterTime,
+    },
+    /// The project's policy doesn't allow the step.
+    #[error("task {task} may not go from {from} to {to} in this project")]
+    Transition {
+        /// Which.
+        task: RecordId,
+        /// The status it has.
+        from: Status,
+        /// The status that was asked for.
+        to: Status,
     },
 }

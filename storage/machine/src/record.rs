@@ -1,13 +1,14 @@
 //! What the state consists of: records, each with the revision that last changed each of its fields.
 //!
 //! A record has an address besides its id: (kind, parent, order). The order of a project is its name, of a change its
-//! path within the project, of a block its fractional order key, of a conflict its own id; so every lookup the machine
-//! needs is one ordered index.
+//! path within the project, of a block its fractional order key, of a conflict or comment its own id, of a point its name; so
+//! every lookup the machine needs is one ordered index.
 
 use crate::command::TaskField;
-use crate::id::{RecordId, Revision};
+use crate::id::{ClusterTime, RecordId, Revision};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// The stored code of the one block kind that has a mark and runtime fields (`zyflow_spec::BlockKind::Task`). Every other
 /// code is text to the machine, also one that a newer proposer uses.
@@ -24,9 +25,17 @@ pub enum Kind {
     Block,
     /// Two values of one field of which one lost.
     Conflict,
+    /// What somebody said about a task.
+    Comment,
+    /// A named revision.
+    Point,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point];
+
     /// The number that is stored.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -35,13 +44,15 @@ impl Kind {
             Self::Change => 2,
             Self::Block => 3,
             Self::Conflict => 4,
+            Self::Comment => 5,
+            Self::Point => 6,
         }
     }
 
     /// The kind that a stored number means.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        [Self::Project, Self::Change, Self::Block, Self::Conflict].into_iter().find(|kind| kind.code() == code)
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 }
 
@@ -72,6 +83,10 @@ pub enum Record {
     Block(Block),
     /// See [`Conflict`].
     Conflict(Conflict),
+    /// See [`Comment`].
+    Comment(Comment),
+    /// See [`Point`].
+    Point(Point),
 }
 
 /// A named set of changes that checkouts are bound to.
@@ -81,6 +96,90 @@ pub struct Project {
     pub name: String,
     /// Globs, relative to a checkout's root, of the files that are synced.
     pub files: Vec<String>,
+    /// How it treats conflicts, statuses and marks.
+    pub policy: Field<Policy>,
+}
+
+/// How a project treats conflicts, statuses and marks. The default asks a person about every conflict and allows every step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// For fields that aren't named below.
+    pub strategy: Strategy,
+    /// By field, one of [`CONFLICT_FIELDS`].
+    pub strategies: BTreeMap<String, Strategy>,
+    /// From weakest to strongest: where file and cluster both changed a status, the stronger one stands, and one that isn't here
+    /// clashes. Empty = [`Policy::ORDER`].
+    pub order: Vec<Status>,
+    /// From a status to those that may follow it. A status that isn't here may be followed by any.
+    pub transitions: BTreeMap<Status, BTreeSet<Status>>,
+    /// What marks mean, as `zyflow_spec` writes a convention; `None` = each file's own dialect decides.
+    pub convention: Option<String>,
+}
+
+impl Policy {
+    /// What becomes of a conflict about `field`.
+    #[must_use]
+    pub fn strategy_for(&self, field: &str) -> Strategy {
+        self.strategies.get(field).copied().unwrap_or(self.strategy)
+    }
+
+    /// The order of a project that set none: further along is stronger; giving up is nobody's to decide but a person's.
+    pub const ORDER: [Status; 5] =
+        [Status::Todo, Status::Blocked, Status::InProgress, Status::Review, Status::Done];
+
+    /// Of two statuses the one that stands; `None` = they clash.
+    #[must_use]
+    pub fn stronger(&self, one: Status, other: Status) -> Option<Status> {
+        let order = if self.order.is_empty() { &Self::ORDER[..] } else { &self.order };
+        let rank = |status| order.iter().position(|known| *known == status);
+        Some(if rank(one)? >= rank(other)? { one } else { other })
+    }
+
+    /// Whether a task may go from one status to another.
+    #[must_use]
+    pub fn allows(&self, from: Status, to: Status) -> bool {
+        from == to || self.transitions.get(&from).is_none_or(|next| next.contains(&to))
+    }
+}
+
+/// What becomes of a conflict (the seed's names).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Strategy {
+    /// The file's value.
+    SpecWins,
+    /// The value that the cluster has.
+    RuntimeWins,
+    /// The one that is committed later, by revision.
+    LastWriteWins,
+    /// Both, as far as nothing has to be made up; else as manual.
+    Merge,
+    /// The cluster's value stands until somebody decides.
+    #[default]
+    Manual,
+    /// The cluster's value stands, and nobody is asked.
+    Skip,
+}
+
+/// Who settled a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SettledBy {
+    /// The project's policy, at once.
+    Auto,
+    /// Somebody who was asked.
+    User,
+    /// The system later on, as there was nothing left to decide.
+    System,
+}
+
+/// How a conflict was settled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    /// By which strategy.
+    pub strategy: Strategy,
+    /// By whom.
+    pub by: SettledBy,
+    /// The value that stands from then on, where one value does.
+    pub value: Option<String>,
 }
 
 /// One `tasks.md`, by its path within the project.
@@ -132,6 +231,27 @@ pub struct TaskFields {
     pub blocked_by: Field<BTreeSet<RecordId>>,
     /// Free text that the file doesn't show.
     pub note: Field<String>,
+    /// What it fulfils, as written in its file.
+    pub requirements: Field<BTreeSet<String>>,
+    /// Who has taken it.
+    pub claim: Field<Option<Claim>>,
+}
+
+/// A task that somebody has taken for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Who has it.
+    pub holder: String,
+    /// Until when, by the cluster's clock.
+    pub until: ClusterTime,
+}
+
+impl Claim {
+    /// Whether it still keeps others away at `now`.
+    #[must_use]
+    pub fn holds_at(&self, now: ClusterTime) -> bool {
+        now < self.until
+    }
 }
 
 /// Where the work on a task stands.
@@ -152,6 +272,35 @@ pub enum Status {
     Cancelled,
     /// Out of sight.
     Archived,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Todo, Self::InProgress, Self::Review, Self::Blocked, Self::Done, Self::Cancelled, Self::Archived];
+
+    /// Whether the task still has to be worked on.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::Todo | Self::InProgress | Self::Review | Self::Blocked => true,
+            Self::Done | Self::Cancelled | Self::Archived => false,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Todo => "todo",
+            Self::InProgress => "in-progress",
+            Self::Review => "review",
+            Self::Blocked => "blocked",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+            Self::Archived => "archived",
+        })
+    }
 }
 
 /// How urgent a task is.
@@ -178,6 +327,37 @@ pub enum ConflictClass {
     Dependency,
     /// One side wasn't allowed to.
     Permission,
+    /// A file whose dialect or structure changed.
+    Schema,
+}
+
+/// What a conflict can be about: parts of a block, of a file (`dialect`), and a task's runtime fields.
+pub const CONFLICT_FIELDS: &[&str] = &[
+    "mark",
+    "text",
+    "place",
+    "existence",
+    "dialect",
+    "status",
+    "assignee",
+    "priority",
+    "due",
+    "labels",
+    "blocked-by",
+    "requirements",
+];
+
+/// How much a conflict matters (the seed's words).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Nothing was lost that anybody must see.
+    Low,
+    /// Somebody should look.
+    Medium,
+    /// Words or work of somebody don't stand.
+    High,
+    /// A whole file waits.
+    Critical,
 }
 
 /// Two values of which one lost. The winner stands in the record; the loser is kept here.
@@ -189,18 +369,75 @@ pub struct Conflict {
     pub block: Option<RecordId>,
     /// What kind of disagreement.
     pub class: ConflictClass,
-    /// The field: `mark`, `text`, `place`, `existence`.
+    /// One of [`CONFLICT_FIELDS`].
     pub field: String,
     /// The value both started from.
     pub base: Option<String>,
-    /// The value from the file that lost.
+    /// The value from the file.
     pub spec: Option<String>,
-    /// The value that the cluster had, which stands.
+    /// The value that the cluster had; it stands unless the settlement says otherwise.
     pub runtime: Option<String>,
-    /// Who proposed the losing value.
+    /// Who proposed the file's value.
     pub author: String,
-    /// `None` while it is open.
-    pub resolved_at: Option<Revision>,
+    /// When and how it was settled; `None` while it is open.
+    pub settled: Option<Settled>,
+}
+
+/// When, by whom and how a conflict was settled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The revision that settled it.
+    pub at: Revision,
+    /// In whose name.
+    pub author: String,
+    /// How.
+    pub settlement: Settlement,
+}
+
+impl Conflict {
+    /// How much it matters: a function of what it is about, so that it needs no place in the record.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        match (self.class, self.field.as_str()) {
+            (ConflictClass::Schema, _) => Severity::Critical,
+            (ConflictClass::Permission, _) | (_, "text" | "existence") => Severity::High,
+            (_, "mark" | "status" | "assignee" | "blocked-by") => Severity::Medium,
+            (
+                ConflictClass::Data | ConflictClass::Structure | ConflictClass::Version | ConflictClass::Dependency,
+                _,
+            ) => Severity::Low,
+        }
+    }
+}
+
+/// What somebody said about a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comment {
+    /// The task it is about.
+    pub task: RecordId,
+    /// Who said it, as they say themselves.
+    pub author: String,
+    /// When, by the cluster's clock.
+    pub time: ClusterTime,
+    /// What.
+    pub text: String,
+}
+
+/// A named revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// Unique among live points.
+    pub name: String,
+    /// The revision it names.
+    pub revision: Revision,
+    /// Why it was made.
+    pub note: String,
+    /// Who made it, as they say themselves.
+    pub author: String,
+    /// When, by the cluster's clock.
+    pub time: ClusterTime,
+    /// Made by the system before something that may want to be undone.
+    pub is_automatic: bool,
 }
 
 impl TaskFields {
@@ -215,6 +452,7 @@ impl TaskFields {
             TaskField::Labels(value) => self.labels.value == *value,
             TaskField::BlockedBy(value) => self.blocked_by.value == *value,
             TaskField::Note(value) => self.note.value == *value,
+            TaskField::Requirements(value) => self.requirements.value == *value,
         }
     }
 
@@ -228,6 +466,22 @@ impl TaskFields {
             TaskField::Labels(value) => self.labels = Field::new(value.clone(), at),
             TaskField::BlockedBy(value) => self.blocked_by = Field::new(value.clone(), at),
             TaskField::Note(value) => self.note = Field::new(value.clone(), at),
+            TaskField::Requirements(value) => self.requirements = Field::new(value.clone(), at),
+        }
+    }
+
+    /// The revision that last changed what `field` sets.
+    #[must_use]
+    pub fn at(&self, field: &TaskField) -> Revision {
+        match field {
+            TaskField::Status(_) => self.status.at,
+            TaskField::Assignee(_) => self.assignee.at,
+            TaskField::Priority(_) => self.priority.at,
+            TaskField::Due(_) => self.due.at,
+            TaskField::Labels(_) => self.labels.at,
+            TaskField::BlockedBy(_) => self.blocked_by.at,
+            TaskField::Note(_) => self.note.at,
+            TaskField::Requirements(_) => self.requirements.at,
         }
     }
 }
@@ -241,15 +495,18 @@ impl Record {
             Self::Change(_) => Kind::Change,
             Self::Block(_) => Kind::Block,
             Self::Conflict(_) => Kind::Conflict,
+            Self::Comment(_) => Kind::Comment,
+            Self::Point(_) => Kind::Point,
         }
     }
 
-    /// The record it belongs to; [`RecordId::ROOT`] for projects.
+    /// The record it belongs to; [`RecordId::ROOT`] for projects and points.
     #[must_use]
     pub fn parent(&self) -> RecordId {
         match self {
-            Self::Project(_) => RecordId::ROOT,
+            Self::Project(_) | Self::Point(_) => RecordId::ROOT,
             Self::Change(change) => change.project,
+            Self::Comment(comment) => comment.task,
             Self::Block(block) => block.change,
             Self::Conflict(conflict) => conflict.change,
         }
@@ -262,7 +519,8 @@ impl Record {
             Self::Project(project) => project.name.clone().into_bytes(),
             Self::Change(change) => change.path.clone().into_bytes(),
             Self::Block(block) => block.order.value.0.clone(),
-            Self::Conflict(_) => id.to_u64().to_be_bytes().to_vec(),
+            Self::Conflict(_) | Self::Comment(_) => id.to_u64().to_be_bytes().to_vec(),
+            Self::Point(point) => point.name.clone().into_bytes(),
         }
     }
 }

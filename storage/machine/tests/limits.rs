@@ -13,7 +13,7 @@ use zyflow_machine::command::{
 use zyflow_machine::id::{ClusterTime, ORDINALS_MAX, RecordId, Revision};
 use zyflow_machine::limits;
 use zyflow_machine::outcome::{Outcome, Reject};
-use zyflow_machine::record::{ConflictClass, Kind, Record, Status};
+use zyflow_machine::record::{ConflictClass, Policy, Kind, Record, Status};
 use zyflow_machine::view::{Stored, View};
 
 fn limit_of(outcome: &Outcome) -> Option<(&str, u64, u64)> {
@@ -36,9 +36,9 @@ fn prose(bytes: usize) -> NewBlock {
 fn cases(change: RecordId, task: RecordId, project: RecordId, over: usize) -> Vec<(&'static str, usize, Body)> {
     let edit = |ops, conflicts| Body::Edit { change, base: Revision(2), mode: EditMode::Merge, ops, conflicts };
     let insert = |block| BlockOp::Insert { after: Anchor::Start, block };
-    let set = |field| Body::SetTask { task, expected: None, fields: vec![field] };
+    let set = |field| Body::SetTask { task, expected: None, fields: vec![field], mark: None };
     let named = |name: String| Body::CreateProject { name, files: Vec::new() };
-    let at = |path: String| Body::CreateChange { project, path, blocks: Vec::new() };
+    let at = |path: String| Body::CreateChange { project, path, blocks: Vec::new(), ops: Vec::new() };
     let conflict = |value: String| NewConflict {
         block: None,
         class: ConflictClass::Data,
@@ -46,6 +46,7 @@ fn cases(change: RecordId, task: RecordId, project: RecordId, over: usize) -> Ve
         base: None,
         spec: Some(value),
         runtime: None,
+        settlement: None,
     };
     let mark = |bytes| BlockOp::SetMark { block: task, mark: "m".repeat(bytes), status: None };
     let words = |count: usize| (0..count).map(|word| word.to_string()).collect();
@@ -100,6 +101,7 @@ fn cases(change: RecordId, task: RecordId, project: RecordId, over: usize) -> Ve
                 task,
                 expected: None,
                 fields: vec![TaskField::Status(Status::Todo); limits::FIELDS_PER_COMMAND_MAX + over],
+                mark: None,
             },
         ),
         ("bytes of a project's name", limits::NAME_BYTES_MAX, named("n".repeat(limits::NAME_BYTES_MAX + over))),
@@ -124,6 +126,40 @@ fn cases(change: RecordId, task: RecordId, project: RecordId, over: usize) -> Ve
                 project,
                 path: format!("{over}.md"),
                 blocks: vec![prose(1); limits::BLOCKS_PER_CHANGE_MAX + over],
+                ops: Vec::new(),
+            },
+        ),
+        (
+            "bytes of a comment",
+            limits::COMMENT_BYTES_MAX,
+            Body::Comment { task, text: "c".repeat(limits::COMMENT_BYTES_MAX + over) },
+        ),
+        (
+            "requirements of a task",
+            limits::REQUIREMENTS_PER_TASK_MAX,
+            set(TaskField::Requirements(words(limits::REQUIREMENTS_PER_TASK_MAX + over))),
+        ),
+        (
+            "milliseconds of a lease",
+            usize::try_from(limits::LEASE_MS_MAX).unwrap(),
+            Body::Claim {
+                task,
+                holder: "ann".to_owned(),
+                lease_ms: limits::LEASE_MS_MAX + u64::try_from(over).unwrap(),
+                fields: Vec::new(),
+                mark: None,
+            },
+        ),
+        (
+            "bytes of a convention",
+            limits::CONVENTION_BYTES_MAX,
+            Body::SetPolicy {
+                project,
+                expected: None,
+                policy: Policy {
+                    convention: Some("c".repeat(limits::CONVENTION_BYTES_MAX + over)),
+                    ..Policy::default()
+                },
             },
         ),
     ]
@@ -174,7 +210,7 @@ fn too_many_tasks_to_wait_for_are_refused() {
     let (_, tasks) = node.change("tasks.md", vec![block("[ ] One"); limits::BLOCKED_BY_PER_TASK_MAX + 2]);
     let mut wait = |count| {
         let fields = vec![TaskField::BlockedBy(tasks[1..=count].iter().copied().collect())];
-        node.run(Body::SetTask { task: tasks[0], expected: None, fields })
+        node.run(Body::SetTask { task: tasks[0], expected: None, fields, mark: None })
     };
     assert_eq!(limit_of(&wait(limits::BLOCKED_BY_PER_TASK_MAX + 1)).unwrap().0, "tasks that a task waits for");
     assert!(matches!(wait(limits::BLOCKED_BY_PER_TASK_MAX), Outcome::Accepted { .. }));
@@ -186,7 +222,7 @@ fn looking_for_a_cycle_ends() {
     let (_, tasks) = node.change("tasks.md", vec![block("[ ] One"); limits::BLOCKED_BY_WALK_MAX + 2]);
     let wait = |pair: &[RecordId]| {
         let fields = vec![TaskField::BlockedBy([pair[1]].into())];
-        command(Body::SetTask { task: pair[0], expected: None, fields })
+        command(Body::SetTask { task: pair[0], expected: None, fields, mark: None })
     };
     // From the near end, so that only the very last step has a long way to look.
     let (first, rest) = (wait(&tasks[..2]), tasks[1..].windows(2).map(wait).collect::<Vec<_>>());
@@ -218,7 +254,7 @@ fn an_entry_without_ordinals_left_refuses_what_does_not_fit_and_takes_it_later()
     let commands: Vec<Command> = (1..=changes)
         .map(|seq| {
             let blocks = vec![prose(1); limits::BLOCKS_PER_CHANGE_MAX];
-            let body = Body::CreateChange { project, path: format!("{seq}.md"), blocks };
+            let body = Body::CreateChange { project, path: format!("{seq}.md"), blocks, ops: Vec::new() };
             Command { request: Some(zyflow_machine::id::RequestId { session, seq: number(seq) }), ..command(body) }
         })
         .chain([command(Body::CreateProject { name: "small".to_owned(), files: Vec::new() })])
@@ -361,6 +397,7 @@ fn conflicts_belong_to_their_change() {
         base: None,
         spec: None,
         runtime: None,
+        settlement: None,
     };
     let base = node.machine.revision();
     let edit =

@@ -9,7 +9,7 @@
 //! what only history reads, and is hashed into the digest as it stands.
 //!
 //! What is in clear: ids, kinds, parents, the fractional order of blocks, whether a record lives, a task's status. The
-//! name of a project and the path of a change are found by a keyed hash.
+//! name of a project or rollback point and the path of a change are found by a keyed hash.
 
 use std::sync::Arc;
 
@@ -59,11 +59,11 @@ impl Codec {
         self.lookup
     }
 
-    /// The order as the head table's index has it. Keeps the order of blocks and conflicts, hides the names of the rest.
+    /// The order as the head table's index has it. Keeps the order of blocks, conflicts and comments, hides the names of the rest.
     pub(crate) fn place(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Vec<u8> {
         match kind {
-            Kind::Block | Kind::Conflict => order.to_vec(),
-            Kind::Project | Kind::Change => {
+            Kind::Block | Kind::Conflict | Kind::Comment => order.to_vec(),
+            Kind::Project | Kind::Change | Kind::Point => {
                 let mut hasher = blake3::Hasher::new_keyed(&self.lookup);
                 hasher.update(&[kind.code()]).update(&parent.to_u64().to_be_bytes()).update(order);
                 hasher.finalize().as_bytes()[..HASHED_ORDER_BYTES].to_vec()
@@ -74,8 +74,8 @@ impl Codec {
     /// Does [`Codec::place`] keep the order?
     pub(crate) fn keeps_order(kind: Kind) -> bool {
         match kind {
-            Kind::Block | Kind::Conflict => true,
-            Kind::Project | Kind::Change => false,
+            Kind::Block | Kind::Conflict | Kind::Comment => true,
+            Kind::Project | Kind::Change | Kind::Point => false,
         }
     }
 

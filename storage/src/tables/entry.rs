@@ -100,6 +100,11 @@ pub(super) fn text_bytes(stored: &Stored) -> usize {
                 .map_or(0, |task| task.note.value.len() + task.labels.value.iter().map(String::len).sum::<usize>());
             block.lead.len() + block.mark.value.len() + block.text.value.len() + task
         }
-        Some(Record::Conflict(conflict)) => of(&conflict.base) + of(&conflict.spec) + of(&conflict.runtime),
+        Some(Record::Conflict(conflict)) => {
+            let settled = conflict.settled.as_ref().map_or(0, |settled| of(&settled.settlement.value));
+            of(&conflict.base) + of(&conflict.spec) + of(&conflict.runtime) + settled
+        }
+        Some(Record::Comment(comment)) => comment.text.len(),
+        Some(Record::Point(point)) => point.name.len() + point.note.len(),
     }
 }

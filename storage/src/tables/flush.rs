@@ -130,8 +130,9 @@ pub(crate) const INSERT_HEAD: &str =
 /// Can the order of the record be another after this?
 pub(crate) fn moves(fact: &Fact) -> bool {
     match fact {
-        Fact::BlockMoved { .. } => true,
+        Fact::BlockMoved { .. } | Fact::ChangeMoved { .. } => true,
         Fact::ProjectCreated { .. }
+        | Fact::PolicySet(_)
         | Fact::ChangeCreated { .. }
         | Fact::ChangeDeleted
         | Fact::BlockInserted { .. }
@@ -139,7 +140,13 @@ pub(crate) fn moves(fact: &Fact) -> bool {
         | Fact::BlockMarked { .. }
         | Fact::BlockDeleted
         | Fact::TaskSet { .. }
-        | Fact::ConflictRecorded(_) => false,
+        | Fact::Claimed { .. }
+        | Fact::Released
+        | Fact::ConflictRecorded(_)
+        | Fact::ConflictSettled(_)
+        | Fact::Commented(_)
+        | Fact::PointCreated(_)
+        | Fact::PointRemoved => false,
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the product asks of a view: projects, changes, blocks, tasks, conflicts, histories.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use zyflow_machine::event::{Fact, Provenance};
-use zyflow_machine::id::{EventId, RecordId};
-use zyflow_machine::record::{Block, Kind, Record, Status, TaskFields};
+use zyflow_machine::id::{ClusterTime, EventId, RecordId};
+use zyflow_machine::record::{Block, Kind, Priority, Record, Status, TaskFields};
 use zyflow_machine::view::{Stored, View};
 
 use super::error::TablesError;
@@ -27,7 +28,12 @@ pub struct TaskFilter {
     pub assignee: Option<String>,
     /// Those whose text or note holds this, in either case.
     pub text: Option<String>,
-    /// At most so many, the first in the order of projects, paths and lines.
+    /// Those in whose text, note, labels, requirements or comments this is, in either case.
+    pub search: Option<String>,
+    /// Those that somebody can begin at this time: todo, not taken, waiting for no open task, and without open tasks nested below
+    /// them. The most urgent come first, then those that are due first.
+    pub ready_at: Option<ClusterTime>,
+    /// At most so many, the first in the order of projects, paths and lines (for ready ones, of urgency).
     pub limit: Option<usize>,
 }
 
@@ -124,16 +130,77 @@ impl TablesView {
         let limit = filter.limit.unwrap_or(usize::MAX);
         let mut tasks = Vec::new();
         for change in self.changes_of(filter)? {
-            for (id, stored) in self.blocks(change)? {
-                if tasks.len() >= limit {
+            let mut blocks = self.blocks(change)?;
+            if let Some(now) = filter.ready_at {
+                blocks = self.ready(blocks, now)?;
+            }
+            for (id, stored) in blocks {
+                if tasks.len() >= limit && filter.ready_at.is_none() {
                     return Ok(tasks);
                 }
-                if wanted.matches(&stored) {
+                if wanted.matches(&stored) && self.holds_searched(&wanted, id, &stored)? {
                     tasks.push((id, stored));
                 }
             }
         }
+        if filter.ready_at.is_some() {
+            tasks.sort_by_key(|(_, stored)| urgency(stored));
+            tasks.truncate(limit);
+        }
         Ok(tasks)
+    }
+
+    /// Of the blocks of one change, the tasks that somebody can begin.
+    fn ready(&self, blocks: Vec<Found>, now: ClusterTime) -> Result<Vec<Found>, TablesError> {
+        let leaves = leaves(&blocks);
+        let mut ready = Vec::new();
+        for ((id, stored), is_leaf) in blocks.into_iter().zip(leaves) {
+            let Some(task) = task_of(&stored) else { continue };
+            let is_free = task.claim.value.as_ref().is_none_or(|claim| !claim.holds_at(now));
+            if !is_leaf || !is_free || task.status.value != Status::Todo {
+                continue;
+            }
+            let mut is_waiting = false;
+            for blocker in &task.blocked_by.value {
+                let blocker = self.settle(self.get(*blocker))?;
+                is_waiting |= blocker.is_some_and(|stored| task_of(&stored).is_some_and(|task| task.status.value.is_open()));
+            }
+            if !is_waiting {
+                ready.push((id, stored));
+            }
+        }
+        Ok(ready)
+    }
+
+    /// The comments on a task, oldest first.
+    ///
+    /// # Errors
+    /// The tables can't be read.
+    pub fn comments(&self, task: RecordId) -> Result<Vec<Found>, TablesError> {
+        self.live(Kind::Comment, task)
+    }
+
+    /// All rollback points, by name.
+    ///
+    /// # Errors
+    /// The tables can't be read.
+    pub fn points(&self) -> Result<Vec<Found>, TablesError> {
+        self.live(Kind::Point, RecordId::ROOT)
+    }
+
+    fn holds_searched(&self, wanted: &Wanted<'_>, id: RecordId, stored: &Stored) -> Result<bool, TablesError> {
+        let Some(words) = &wanted.search else { return Ok(true) };
+        let Some(Record::Block(block)) = &stored.record else { return Ok(false) };
+        let Some(task) = &block.task else { return Ok(false) };
+        let in_sets = task.labels.value.iter().chain(&task.requirements.value);
+        if holds(block, task, words) || in_sets.into_iter().any(|word| word.to_lowercase().contains(words)) {
+            return Ok(true);
+        }
+        let comments = self.comments(id)?;
+        Ok(comments.iter().any(|(_, stored)| match &stored.record {
+            Some(Record::Comment(comment)) => comment.text.to_lowercase().contains(words),
+            _ => false,
+        }))
     }
 
     /// Every version of a record up to the view's revision, oldest first; those before the horizon aren't kept.
@@ -142,6 +209,23 @@ impl TablesView {
     /// The tables can't be read.
     pub fn history(&self, record: RecordId) -> Result<Vec<Version>, TablesError> {
         self.settle(self.history_of(record))
+    }
+
+    /// The newest versions of a change and of everything in it, newest first, deleted blocks included.
+    ///
+    /// # Errors
+    /// The tables can't be read.
+    pub fn change_history(&self, change: RecordId, limit: usize) -> Result<Vec<Version>, TablesError> {
+        let mut versions = self.history(change)?;
+        for kind in [Kind::Block, Kind::Conflict] {
+            let siblings = self.settle(self.siblings((kind, change)))?;
+            for (_, id, _) in siblings.all() {
+                versions.extend(self.history(id)?);
+            }
+        }
+        versions.sort_unstable_by_key(|version| Reverse(version.version));
+        versions.truncate(limit);
+        Ok(versions)
     }
 
     fn history_of(&self, id: RecordId) -> Result<Vec<Version>, TablesError> {
@@ -218,15 +302,61 @@ impl TablesView {
     }
 }
 
+fn task_of(stored: &Stored) -> Option<&TaskFields> {
+    match &stored.record {
+        Some(Record::Block(block)) => block.task.as_deref(),
+        _ => None,
+    }
+}
+
+/// For each block whether it is a task that no open task is nested below.
+fn leaves(blocks: &[Found]) -> Vec<bool> {
+    let indent = |stored: &Stored| match &stored.record {
+        Some(Record::Block(block)) => block.lead.len() - block.lead.trim_start().len(),
+        _ => 0,
+    };
+    let mut leaves = vec![false; blocks.len()];
+    // Depths of open tasks further down that no task in between stands above.
+    let mut open: Vec<usize> = Vec::new();
+    for (at, (_, stored)) in blocks.iter().enumerate().rev() {
+        let Some(task) = task_of(stored) else {
+            if matches!(&stored.record, Some(Record::Block(block)) if block.text.value.starts_with('#')) {
+                open.clear();
+            }
+            continue;
+        };
+        let depth = indent(stored);
+        let before = open.len();
+        open.retain(|below| *below <= depth);
+        leaves[at] = open.len() == before;
+        // A closed task with open ones below it is as open as they are for the task above it.
+        if task.status.value.is_open() || open.len() < before {
+            open.push(depth);
+        }
+    }
+    leaves
+}
+
+/// What is more urgent comes first; then what is due first, and what is never due last. Ties keep their order.
+fn urgency(stored: &Stored) -> (Reverse<Option<Priority>>, bool, Option<String>) {
+    let task = task_of(stored);
+    let due = task.and_then(|task| task.due.value.clone());
+    let priority = task.and_then(|task| task.priority.value);
+    // Without a word about it, a task is as urgent as usual.
+    (Reverse(Some(priority.unwrap_or(Priority::Medium))), due.is_none(), due)
+}
+
 /// A filter, prepared.
 struct Wanted<'a> {
     filter: &'a TaskFilter,
     text: Option<String>,
+    search: Option<String>,
 }
 
 impl<'a> Wanted<'a> {
     fn new(filter: &'a TaskFilter) -> Self {
-        Self { filter, text: filter.text.as_ref().map(|text| text.to_lowercase()) }
+        let lower = |words: &Option<String>| words.as_ref().map(|words| words.to_lowercase());
+        Self { filter, text: lower(&filter.text), search: lower(&filter.search) }
     }
 
     fn matches(&self, stored: &Stored) -> bool {

@@ -182,11 +182,11 @@ impl TablesView {
 }
 
 /// May the order of a record of that kind change while it lives? Whoever makes the first fact that renames a project or a
-/// change answers yes here, and writes the order in `flush.rs`.
+/// point answers yes here, and writes the order in `flush.rs`.
 fn may_move(kind: Kind) -> bool {
     match kind {
-        Kind::Block => true,
-        Kind::Project | Kind::Change | Kind::Conflict => false,
+        Kind::Block | Kind::Change => true,
+        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point => false,
     }
 }
 

@@ -5,7 +5,7 @@ use super::{ConvertError, required};
 use crate::v1;
 use std::time::Duration;
 use v1::propose_request as request;
-use zyflow_machine::command::{Anchor, BlockOp, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
 use zyflow_machine::id::{RecordId, Revision};
 
 /// A command on its way: with the number that its answer will carry, and the time that its sender waits.
@@ -53,11 +53,15 @@ impl From<Body> for request::Body {
             Body::OpenSession => Self::OpenSession(v1::Nothing {}),
             Body::CloseSession => Self::CloseSession(v1::Nothing {}),
             Body::CreateProject { name, files } => Self::CreateProject(request::CreateProject { name, files }),
-            Body::CreateChange { project, path, blocks } => Self::CreateChange(request::CreateChange {
+            Body::CreateChange { project, path, blocks, ops } => Self::CreateChange(request::CreateChange {
                 project: project.to_u64(),
                 path,
                 blocks: blocks.into_iter().map(Into::into).collect(),
+                ops: ops.into_iter().map(Into::into).collect(),
             }),
+            Body::MoveChange { change, path, from } => {
+                Self::MoveChange(request::MoveChange { change: change.to_u64(), path, from })
+            }
             Body::DeleteChange { change, base } => {
                 Self::DeleteChange(request::DeleteChange { change: change.to_u64(), base: base.0 })
             }
@@ -68,10 +72,32 @@ impl From<Body> for request::Body {
                 ops: ops.into_iter().map(Into::into).collect(),
                 conflicts: conflicts.into_iter().map(Into::into).collect(),
             }),
-            Body::SetTask { task, expected, fields } => Self::SetTask(request::SetTask {
+            Body::SetTask { task, expected, fields, mark } => Self::SetTask(request::SetTask {
                 task: task.to_u64(),
                 expected: expected.map(|revision| revision.0),
                 fields: fields.into_iter().map(Into::into).collect(),
+                mark,
+            }),
+            Body::Claim { task, holder, lease_ms, fields, mark } => Self::Claim(request::ClaimTask {
+                task: task.to_u64(),
+                holder,
+                lease_ms,
+                fields: fields.into_iter().map(Into::into).collect(),
+                mark,
+            }),
+            Body::Release { task, holder } => Self::Release(request::ReleaseTask { task: task.to_u64(), holder }),
+            Body::Comment { task, text } => Self::Comment(request::CommentTask { task: task.to_u64(), text }),
+            Body::CreatePoint { name, at, note, is_automatic } => Self::CreatePoint(request::CreatePoint {
+                name,
+                at: at.map(|revision| revision.0),
+                note,
+                automatic: is_automatic,
+            }),
+            Body::RemovePoint { point } => Self::RemovePoint(request::RemovePoint { point: point.to_u64() }),
+            Body::SetPolicy { project, expected, policy } => Self::SetPolicy(request::SetPolicy {
+                project: project.to_u64(),
+                expected: expected.map(|revision| revision.0),
+                policy: Some(policy.into()),
             }),
         }
     }
@@ -89,6 +115,12 @@ impl TryFrom<request::Body> for Body {
                 project: record_id("create_change.project", create.project)?,
                 path: create.path,
                 blocks: all(create.blocks)?,
+                ops: all(create.ops)?,
+            },
+            request::Body::MoveChange(moved) => Self::MoveChange {
+                change: record_id("move_change.change", moved.change)?,
+                path: moved.path,
+                from: moved.from,
             },
             request::Body::DeleteChange(delete) => Self::DeleteChange {
                 change: record_id("delete_change.change", delete.change)?,
@@ -105,6 +137,34 @@ impl TryFrom<request::Body> for Body {
                 task: record_id("set_task.task", set.task)?,
                 expected: set.expected.map(Revision),
                 fields: all(set.fields)?,
+                mark: set.mark,
+            },
+            request::Body::Claim(claim) => Self::Claim {
+                task: record_id("claim.task", claim.task)?,
+                holder: claim.holder,
+                lease_ms: claim.lease_ms,
+                fields: all(claim.fields)?,
+                mark: claim.mark,
+            },
+            request::Body::Release(release) => {
+                Self::Release { task: record_id("release.task", release.task)?, holder: release.holder }
+            }
+            request::Body::Comment(comment) => {
+                Self::Comment { task: record_id("comment.task", comment.task)?, text: comment.text }
+            }
+            request::Body::CreatePoint(point) => Self::CreatePoint {
+                name: point.name,
+                at: point.at.map(Revision),
+                note: point.note,
+                is_automatic: point.automatic,
+            },
+            request::Body::RemovePoint(remove) => {
+                Self::RemovePoint { point: record_id("remove_point.point", remove.point)? }
+            }
+            request::Body::SetPolicy(set) => Self::SetPolicy {
+                project: record_id("set_policy.project", set.project)?,
+                expected: set.expected.map(Revision),
+                policy: required("set_policy.policy", set.policy)?.try_into()?,
             },
         })
     }
@@ -168,9 +228,30 @@ impl TryFrom<v1::Anchor> for Anchor {
     }
 }
 
+impl From<BlockRef> for v1::BlockRef {
+    fn from(block: BlockRef) -> Self {
+        let block = match block {
+            BlockRef::Known(id) => v1::block_ref::Block::Known(id.to_u64()),
+            BlockRef::New(nth) => v1::block_ref::Block::Made(nth),
+        };
+        Self { block: Some(block) }
+    }
+}
+
+impl TryFrom<v1::BlockRef> for BlockRef {
+    type Error = ConvertError;
+
+    fn try_from(block: v1::BlockRef) -> Result<Self, ConvertError> {
+        Ok(match required("block_ref.block", block.block)? {
+            v1::block_ref::Block::Known(id) => Self::Known(record_id("block_ref.known", id)?),
+            v1::block_ref::Block::Made(nth) => Self::New(nth),
+        })
+    }
+}
+
 impl From<BlockOp> for v1::BlockOp {
     fn from(op: BlockOp) -> Self {
-        use v1::block_op::{Delete, Insert, Move, Op, SetMark, SetText};
+        use v1::block_op::{Delete, Insert, Move, Op, Resolve, SetBlockers, SetFields, SetMark, SetText};
         let op = match op {
             BlockOp::Insert { after, block } => {
                 Op::Insert(Insert { after: Some(after.into()), block: Some(block.into()) })
@@ -185,6 +266,17 @@ impl From<BlockOp> for v1::BlockOp {
             }),
             BlockOp::Move { block, after } => Op::Move(Move { block: block.to_u64(), after: Some(after.into()) }),
             BlockOp::Delete { block } => Op::Delete(Delete { block: block.to_u64() }),
+            BlockOp::SetFields { block, fields } => Op::SetFields(SetFields {
+                block: Some(block.into()),
+                fields: fields.into_iter().map(Into::into).collect(),
+            }),
+            BlockOp::SetBlockers { block, on } => Op::SetBlockers(SetBlockers {
+                block: Some(block.into()),
+                on: on.into_iter().map(Into::into).collect(),
+            }),
+            BlockOp::Resolve { conflict, settlement } => {
+                Op::Resolve(Resolve { conflict: conflict.to_u64(), settlement: Some(settlement.into()) })
+            }
         };
         Self { op: Some(op) }
     }
@@ -216,6 +308,18 @@ impl TryFrom<v1::BlockOp> for BlockOp {
                 after: required("move.after", moved.after)?.try_into()?,
             },
             Op::Delete(delete) => Self::Delete { block: record_id("delete.block", delete.block)? },
+            Op::SetFields(set) => Self::SetFields {
+                block: required("set_fields.block", set.block)?.try_into()?,
+                fields: all(set.fields)?,
+            },
+            Op::SetBlockers(set) => Self::SetBlockers {
+                block: required("set_blockers.block", set.block)?.try_into()?,
+                on: set.on.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            },
+            Op::Resolve(resolve) => Self::Resolve {
+                conflict: record_id("resolve.conflict", resolve.conflict)?,
+                settlement: required("resolve.settlement", resolve.settlement)?.try_into()?,
+            },
         })
     }
 }
@@ -229,6 +333,7 @@ impl From<NewConflict> for v1::NewConflict {
             base: conflict.base,
             spec: conflict.spec,
             runtime: conflict.runtime,
+            settlement: conflict.settlement.map(Into::into),
         }
     }
 }
@@ -244,6 +349,7 @@ impl TryFrom<v1::NewConflict> for NewConflict {
             base: conflict.base,
             spec: conflict.spec,
             runtime: conflict.runtime,
+            settlement: conflict.settlement.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -264,6 +370,7 @@ impl From<TaskField> for v1::TaskField {
                 Field::BlockedBy(v1::IdSet { ids: ids.into_iter().map(RecordId::to_u64).collect() })
             }
             TaskField::Note(note) => Field::Note(note),
+            TaskField::Requirements(all) => Field::Requirements(v1::TextSet { values: all.into_iter().collect() }),
         };
         Self { field: Some(field) }
     }
@@ -282,6 +389,7 @@ impl TryFrom<v1::TaskField> for TaskField {
             Field::Labels(set) => Self::Labels(set.values.into_iter().collect()),
             Field::BlockedBy(set) => Self::BlockedBy(record_ids("blocked_by", set.ids)?),
             Field::Note(note) => Self::Note(note),
+            Field::Requirements(set) => Self::Requirements(set.values.into_iter().collect()),
         })
     }
 }

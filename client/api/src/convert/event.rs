@@ -35,6 +35,18 @@ impl From<Fact> for v1::Fact {
                 Out::TaskSet(fact::TaskSet { fields: fields.into_iter().map(Into::into).collect(), mark })
             }
             Fact::ConflictRecorded(conflict) => Out::ConflictRecorded(conflict.into()),
+            Fact::ConflictSettled(settled) => Out::ConflictSettled(settled.into()),
+            Fact::ChangeMoved { path } => Out::ChangeMoved(fact::ChangeMoved { path }),
+            Fact::PolicySet(policy) => Out::PolicySet(policy.into()),
+            Fact::Claimed { claim, fields, mark } => Out::Claimed(fact::Claimed {
+                claim: Some(claim.into()),
+                fields: fields.into_iter().map(Into::into).collect(),
+                mark,
+            }),
+            Fact::Released => Out::Released(v1::Nothing {}),
+            Fact::Commented(comment) => Out::Commented(comment.into()),
+            Fact::PointCreated(point) => Out::PointCreated(point.into()),
+            Fact::PointRemoved => Out::PointRemoved(v1::Nothing {}),
         };
         Self { fact: Some(fact) }
     }
@@ -69,6 +81,18 @@ impl TryFrom<v1::Fact> for Fact {
             In::BlockDeleted(_) => Self::BlockDeleted,
             In::TaskSet(it) => Self::TaskSet { fields: all(it.fields)?, mark: it.mark },
             In::ConflictRecorded(it) => Self::ConflictRecorded(it.try_into()?),
+            In::ConflictSettled(it) => Self::ConflictSettled(it.try_into()?),
+            In::ChangeMoved(it) => Self::ChangeMoved { path: it.path },
+            In::PolicySet(it) => Self::PolicySet(it.try_into()?),
+            In::Claimed(it) => Self::Claimed {
+                claim: required("claimed.claim", it.claim)?.into(),
+                fields: all(it.fields)?,
+                mark: it.mark,
+            },
+            In::Released(_) => Self::Released,
+            In::Commented(it) => Self::Commented(it.try_into()?),
+            In::PointCreated(it) => Self::PointCreated(it.into()),
+            In::PointRemoved(_) => Self::PointRemoved,
         })
     }
 }

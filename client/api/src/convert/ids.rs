@@ -63,6 +63,7 @@ pub(super) fn conflict_class(value: i32) -> Result<ConflictClass, ConvertError> 
         Ok(v1::ConflictClass::Version) => Ok(ConflictClass::Version),
         Ok(v1::ConflictClass::Dependency) => Ok(ConflictClass::Dependency),
         Ok(v1::ConflictClass::Permission) => Ok(ConflictClass::Permission),
+        Ok(v1::ConflictClass::Schema) => Ok(ConflictClass::Schema),
         Ok(v1::ConflictClass::Unspecified) | Err(_) => Err(ConvertError::UnknownValue { field: "class", value }),
     }
 }
@@ -116,6 +117,7 @@ impl From<ConflictClass> for v1::ConflictClass {
             ConflictClass::Version => Self::Version,
             ConflictClass::Dependency => Self::Dependency,
             ConflictClass::Permission => Self::Permission,
+            ConflictClass::Schema => Self::Schema,
         }
     }
 }
@@ -127,6 +129,8 @@ impl From<Kind> for v1::RecordKind {
             Kind::Change => Self::Change,
             Kind::Block => Self::Block,
             Kind::Conflict => Self::Conflict,
+            Kind::Comment => Self::Comment,
+            Kind::Point => Self::Point,
         }
     }
 }
@@ -140,6 +144,8 @@ impl TryFrom<v1::RecordKind> for Kind {
             v1::RecordKind::Change => Ok(Self::Change),
             v1::RecordKind::Block => Ok(Self::Block),
             v1::RecordKind::Conflict => Ok(Self::Conflict),
+            v1::RecordKind::Comment => Ok(Self::Comment),
+            v1::RecordKind::Point => Ok(Self::Point),
             v1::RecordKind::Unspecified => Err(ConvertError::UnknownValue { field: "kind", value: 0 }),
         }
     }

@@ -1,10 +1,10 @@
 //! Outcomes: what a proposer is told.
 
-use super::ids::{event_id, record_id, record_ids};
+use super::ids::{event_id, record_id, record_ids, status};
 use super::{ConvertError, required};
 use crate::v1;
 use v1::{outcome, rejected};
-use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::id::{ClusterTime, RecordId, Revision};
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 
 /// How deep `duplicate` may nest: a duplicate is of a first answer, so once. More is a hostile message.
@@ -76,7 +76,7 @@ impl TryFrom<outcome::StaleField> for StaleField {
 
 impl From<Reject> for v1::Rejected {
     fn from(reject: Reject) -> Self {
-        use rejected::{Exists, NotFound, OverLimit, Reason, RequestTooOld, WrongKind};
+        use rejected::{Claimed, Exists, NotFound, OverLimit, Reason, RequestTooOld, Transition, WrongKind};
         let reason = match reject {
             Reject::NotFound { what, id } => Reason::NotFound(NotFound { what, id: id.to_u64() }),
             Reject::Exists { what, name, id } => Reason::Exists(Exists { what, name, id: id.to_u64() }),
@@ -85,6 +85,14 @@ impl From<Reject> for v1::Rejected {
             Reject::Invalid(message) => Reason::Invalid(message),
             Reject::SessionExpired => Reason::SessionExpired(v1::Nothing {}),
             Reject::RequestTooOld { seq, window } => Reason::RequestTooOld(RequestTooOld { seq, window }),
+            Reject::Claimed { task, holder, until } => {
+                Reason::Claimed(Claimed { task: task.to_u64(), holder, until_ms: until.0 })
+            }
+            Reject::Transition { task, from, to } => Reason::Transition(Transition {
+                task: task.to_u64(),
+                from: v1::TaskStatus::from(from).into(),
+                to: v1::TaskStatus::from(to).into(),
+            }),
         };
         Self { reason: Some(reason) }
     }
@@ -103,6 +111,16 @@ impl TryFrom<v1::Rejected> for Reject {
             Reason::Invalid(message) => Self::Invalid(message),
             Reason::SessionExpired(_) => Self::SessionExpired,
             Reason::RequestTooOld(it) => Self::RequestTooOld { seq: it.seq, window: it.window },
+            Reason::Claimed(it) => Self::Claimed {
+                task: record_id("claimed.task", it.task)?,
+                holder: it.holder,
+                until: ClusterTime(it.until_ms),
+            },
+            Reason::Transition(it) => Self::Transition {
+                task: record_id("transition.task", it.task)?,
+                from: status(it.from)?,
+                to: status(it.to)?,
+            },
         })
     }
 }

@@ -3,18 +3,26 @@
 use super::ids::{byte, conflict_class, optional_id, priority, record_id, record_ids, status};
 use super::{ConvertError, required};
 use crate::v1;
-use zyflow_machine::id::{RecordId, Revision};
-use zyflow_machine::record::{Block, Change, Conflict, Field, OrderKey, Project, TaskFields};
+use zyflow_machine::id::{ClusterTime, RecordId, Revision};
+use zyflow_machine::record::{Block, Change, Comment, Conflict, Field, OrderKey, Point, Project, TaskFields};
 
 impl From<Project> for v1::ProjectRecord {
     fn from(project: Project) -> Self {
-        Self { name: project.name, files: project.files }
+        Self {
+            name: project.name,
+            files: project.files,
+            policy: Some(project.policy.value.into()),
+            policy_at: project.policy.at.0,
+        }
     }
 }
 
-impl From<v1::ProjectRecord> for Project {
-    fn from(project: v1::ProjectRecord) -> Self {
-        Self { name: project.name, files: project.files }
+impl TryFrom<v1::ProjectRecord> for Project {
+    type Error = ConvertError;
+
+    fn try_from(project: v1::ProjectRecord) -> Result<Self, ConvertError> {
+        let policy = required("project.policy", project.policy)?.try_into()?;
+        Ok(Self { name: project.name, files: project.files, policy: Field::new(policy, Revision(project.policy_at)) })
     }
 }
 
@@ -82,6 +90,10 @@ impl From<TaskFields> for v1::TaskRecord {
             blocked_by_at: task.blocked_by.at.0,
             note: task.note.value,
             note_at: task.note.at.0,
+            requirements: task.requirements.value.into_iter().collect(),
+            requirements_at: task.requirements.at.0,
+            claim: task.claim.value.map(Into::into),
+            claim_at: task.claim.at.0,
         }
     }
 }
@@ -98,6 +110,8 @@ impl TryFrom<v1::TaskRecord> for TaskFields {
             labels: Field::new(task.labels.into_iter().collect(), Revision(task.labels_at)),
             blocked_by: Field::new(record_ids("task.blocked_by", task.blocked_by)?, Revision(task.blocked_by_at)),
             note: Field::new(task.note, Revision(task.note_at)),
+            requirements: Field::new(task.requirements.into_iter().collect(), Revision(task.requirements_at)),
+            claim: Field::new(task.claim.map(Into::into), Revision(task.claim_at)),
         })
     }
 }
@@ -113,7 +127,7 @@ impl From<Conflict> for v1::ConflictRecord {
             spec: conflict.spec,
             runtime: conflict.runtime,
             author: conflict.author,
-            resolved_at: conflict.resolved_at.map(|revision| revision.0),
+            settled: conflict.settled.map(Into::into),
         }
     }
 }
@@ -131,8 +145,58 @@ impl TryFrom<v1::ConflictRecord> for Conflict {
             spec: conflict.spec,
             runtime: conflict.runtime,
             author: conflict.author,
-            resolved_at: conflict.resolved_at.map(Revision),
+            settled: conflict.settled.map(TryInto::try_into).transpose()?,
         })
+    }
+}
+
+impl From<Comment> for v1::CommentRecord {
+    fn from(comment: Comment) -> Self {
+        Self {
+            task: comment.task.to_u64(),
+            author: comment.author,
+            time_ms: comment.time.0,
+            text: comment.text,
+        }
+    }
+}
+
+impl TryFrom<v1::CommentRecord> for Comment {
+    type Error = ConvertError;
+
+    fn try_from(comment: v1::CommentRecord) -> Result<Self, ConvertError> {
+        Ok(Self {
+            task: record_id("comment.task", comment.task)?,
+            author: comment.author,
+            time: ClusterTime(comment.time_ms),
+            text: comment.text,
+        })
+    }
+}
+
+impl From<Point> for v1::PointRecord {
+    fn from(point: Point) -> Self {
+        Self {
+            name: point.name,
+            revision: point.revision.0,
+            note: point.note,
+            author: point.author,
+            time_ms: point.time.0,
+            automatic: point.is_automatic,
+        }
+    }
+}
+
+impl From<v1::PointRecord> for Point {
+    fn from(point: v1::PointRecord) -> Self {
+        Self {
+            name: point.name,
+            revision: Revision(point.revision),
+            note: point.note,
+            author: point.author,
+            time: ClusterTime(point.time_ms),
+            is_automatic: point.automatic,
+        }
     }
 }
 

@@ -2,17 +2,18 @@
 
 use super::*;
 use crate::v1;
-use proptest::collection::{btree_set, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 use std::time::Duration;
-use zyflow_machine::command::{Anchor, Author, BlockOp, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::command::{Anchor, Author, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 use zyflow_machine::record::{
-    Block, Change, Conflict, ConflictClass, Field, Kind, OrderKey, Priority, Project, Status, TaskFields,
+    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, Kind, OrderKey, Point, Policy, Priority, Project,
+    Settled, SettledBy, Settlement, Status, Strategy as Way, TaskFields,
 };
 
 fn event() -> impl Strategy<Value = EventId> {
@@ -36,15 +37,62 @@ fn maybe_text() -> impl Strategy<Value = Option<String>> {
 }
 
 fn status() -> impl Strategy<Value = Status> {
+    prop::sample::select(Status::ALL.to_vec())
+}
+
+fn way() -> impl Strategy<Value = Way> {
     prop::sample::select(vec![
-        Status::Todo,
-        Status::InProgress,
-        Status::Review,
-        Status::Blocked,
-        Status::Done,
-        Status::Cancelled,
-        Status::Archived,
+        Way::SpecWins,
+        Way::RuntimeWins,
+        Way::LastWriteWins,
+        Way::Merge,
+        Way::Manual,
+        Way::Skip,
     ])
+}
+
+fn settlement() -> impl Strategy<Value = Settlement> {
+    let by = prop::sample::select(vec![SettledBy::Auto, SettledBy::User, SettledBy::System]);
+    (way(), by, maybe_text()).prop_map(|(strategy, by, value)| Settlement { strategy, by, value })
+}
+
+fn settled() -> impl Strategy<Value = Settled> {
+    (revision(), text(), settlement()).prop_map(|(at, author, settlement)| Settled { at, author, settlement })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let transitions = btree_map(status(), btree_set(status(), 0..3), 0..3);
+    (way(), btree_map(text(), way(), 0..3), vec(status(), 0..4), transitions, maybe_text()).prop_map(
+        |(strategy, strategies, order, transitions, convention)| Policy {
+            strategy,
+            strategies,
+            order,
+            transitions,
+            convention,
+        },
+    )
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    (text(), any::<u64>()).prop_map(|(holder, until)| Claim { holder, until: ClusterTime(until) })
+}
+
+fn comment() -> impl Strategy<Value = Comment> {
+    (record(), text(), any::<u64>(), text())
+        .prop_map(|(task, author, time, text)| Comment { task, author, time: ClusterTime(time), text })
+}
+
+fn point() -> impl Strategy<Value = Point> {
+    (text(), revision(), text(), text(), any::<u64>(), any::<bool>()).prop_map(
+        |(name, revision, note, author, time, is_automatic)| Point {
+            name,
+            revision,
+            note,
+            author,
+            time: ClusterTime(time),
+            is_automatic,
+        },
+    )
 }
 
 fn priority() -> impl Strategy<Value = Priority> {
@@ -58,6 +106,7 @@ fn class() -> impl Strategy<Value = ConflictClass> {
         ConflictClass::Version,
         ConflictClass::Dependency,
         ConflictClass::Permission,
+        ConflictClass::Schema,
     ])
 }
 
@@ -93,12 +142,29 @@ fn op() -> impl Strategy<Value = BlockOp> {
         }),
         (record(), anchor()).prop_map(|(block, after)| BlockOp::Move { block, after }),
         record().prop_map(|block| BlockOp::Delete { block }),
+        (block_ref(), vec(task_field(), 0..4)).prop_map(|(block, fields)| BlockOp::SetFields { block, fields }),
+        (block_ref(), btree_set(block_ref(), 0..4)).prop_map(|(block, on)| BlockOp::SetBlockers { block, on }),
+        (record(), settlement()).prop_map(|(conflict, settlement)| BlockOp::Resolve { conflict, settlement }),
     ]
 }
 
+fn block_ref() -> impl Strategy<Value = BlockRef> {
+    prop_oneof![record().prop_map(BlockRef::Known), any::<u32>().prop_map(BlockRef::New)]
+}
+
 fn new_conflict() -> impl Strategy<Value = NewConflict> {
-    (option::of(record()), class(), text(), maybe_text(), maybe_text(), maybe_text())
-        .prop_map(|(block, class, field, base, spec, runtime)| NewConflict { block, class, field, base, spec, runtime })
+    let values = (maybe_text(), maybe_text(), maybe_text());
+    (option::of(record()), class(), text(), values, option::of(settlement())).prop_map(
+        |(block, class, field, (base, spec, runtime), settlement)| NewConflict {
+            block,
+            class,
+            field,
+            base,
+            spec,
+            runtime,
+            settlement,
+        },
+    )
 }
 
 fn task_field() -> impl Strategy<Value = TaskField> {
@@ -110,6 +176,7 @@ fn task_field() -> impl Strategy<Value = TaskField> {
         btree_set(text(), 0..4).prop_map(TaskField::Labels),
         btree_set(record(), 0..4).prop_map(TaskField::BlockedBy),
         text().prop_map(TaskField::Note),
+        btree_set(text(), 0..4).prop_map(TaskField::Requirements),
     ]
 }
 
@@ -119,16 +186,24 @@ fn body() -> impl Strategy<Value = Body> {
         Just(Body::OpenSession),
         Just(Body::CloseSession),
         (text(), vec(text(), 0..4)).prop_map(|(name, files)| Body::CreateProject { name, files }),
-        (record(), text(), vec(new_block(), 0..4)).prop_map(|(project, path, blocks)| Body::CreateChange {
-            project,
-            path,
-            blocks
-        }),
+        (record(), text(), vec(new_block(), 0..4), vec(op(), 0..3))
+            .prop_map(|(project, path, blocks, ops)| Body::CreateChange { project, path, blocks, ops }),
+        (record(), text(), text()).prop_map(|(change, path, from)| Body::MoveChange { change, path, from }),
         (record(), revision()).prop_map(|(change, base)| Body::DeleteChange { change, base }),
         (record(), revision(), mode, vec(op(), 0..6), vec(new_conflict(), 0..3))
             .prop_map(|(change, base, mode, ops, conflicts)| Body::Edit { change, base, mode, ops, conflicts }),
-        (record(), option::of(revision()), vec(task_field(), 0..4))
-            .prop_map(|(task, expected, fields)| Body::SetTask { task, expected, fields }),
+        (record(), option::of(revision()), vec(task_field(), 0..4), maybe_text())
+            .prop_map(|(task, expected, fields, mark)| Body::SetTask { task, expected, fields, mark }),
+        (record(), text(), any::<u64>(), vec(task_field(), 0..4), maybe_text()).prop_map(
+            |(task, holder, lease_ms, fields, mark)| Body::Claim { task, holder, lease_ms, fields, mark }
+        ),
+        (record(), maybe_text()).prop_map(|(task, holder)| Body::Release { task, holder }),
+        (record(), text()).prop_map(|(task, text)| Body::Comment { task, text }),
+        (text(), option::of(revision()), text(), any::<bool>())
+            .prop_map(|(name, at, note, is_automatic)| Body::CreatePoint { name, at, note, is_automatic }),
+        record().prop_map(|point| Body::RemovePoint { point }),
+        (record(), option::of(revision()), policy())
+            .prop_map(|(project, expected, policy)| Body::SetPolicy { project, expected, policy }),
     ]
 }
 
@@ -152,6 +227,12 @@ fn reject() -> impl Strategy<Value = Reject> {
         text().prop_map(Reject::Invalid),
         Just(Reject::SessionExpired),
         (any::<u64>(), any::<u64>()).prop_map(|(seq, window)| Reject::RequestTooOld { seq, window }),
+        (record(), claim()).prop_map(|(task, claim)| Reject::Claimed {
+            task,
+            holder: claim.holder,
+            until: claim.until
+        }),
+        (record(), status(), status()).prop_map(|(task, from, to)| Reject::Transition { task, from, to }),
     ]
 }
 
@@ -170,9 +251,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn conflict() -> impl Strategy<Value = Conflict> {
-    let values = (maybe_text(), maybe_text(), maybe_text(), text(), option::of(revision()));
+    let values = (maybe_text(), maybe_text(), maybe_text(), text(), option::of(settled()));
     (record(), option::of(record()), class(), text(), values).prop_map(
-        |(change, block, class, field, (base, spec, runtime, author, resolved_at))| Conflict {
+        |(change, block, class, field, (base, spec, runtime, author, settled))| Conflict {
             change,
             block,
             class,
@@ -181,7 +262,7 @@ fn conflict() -> impl Strategy<Value = Conflict> {
             spec,
             runtime,
             author,
-            resolved_at,
+            settled,
         },
     )
 }
@@ -199,8 +280,10 @@ fn task_fields() -> impl Strategy<Value = TaskFields> {
         field(btree_set(text(), 0..3)),
         field(btree_set(record(), 0..3)),
         field(text()),
+        field(btree_set(text(), 0..3)),
+        field(option::of(claim())),
     )
-        .prop_map(|(status, assignee, priority, due, labels, blocked_by, note)| TaskFields {
+        .prop_map(|(status, assignee, priority, due, labels, blocked_by, note, requirements, claim)| TaskFields {
             status,
             assignee,
             priority,
@@ -208,6 +291,8 @@ fn task_fields() -> impl Strategy<Value = TaskFields> {
             labels,
             blocked_by,
             note,
+            requirements,
+            claim,
         })
 }
 
@@ -234,6 +319,15 @@ fn fact() -> impl Strategy<Value = Fact> {
         Just(Fact::BlockDeleted),
         (vec(task_field(), 0..4), maybe_text()).prop_map(|(fields, mark)| Fact::TaskSet { fields, mark }),
         conflict().prop_map(Fact::ConflictRecorded),
+        settled().prop_map(Fact::ConflictSettled),
+        text().prop_map(|path| Fact::ChangeMoved { path }),
+        policy().prop_map(Fact::PolicySet),
+        (claim(), vec(task_field(), 0..4), maybe_text())
+            .prop_map(|(claim, fields, mark)| Fact::Claimed { claim, fields, mark }),
+        Just(Fact::Released),
+        comment().prop_map(Fact::Commented),
+        point().prop_map(Fact::PointCreated),
+        Just(Fact::PointRemoved),
     ]
 }
 
@@ -282,11 +376,14 @@ proptest! {
     #[test]
     fn records_survive_the_wire(
         block in block(), conflict in conflict(), project in record(), path in text(), files in vec(text(), 0..4),
+        policy in field(policy()), comment in comment(), point in point(),
     ) {
+        check::<_, v1::CommentRecord>(comment)?;
+        check::<_, v1::PointRecord>(point)?;
         check::<_, v1::BlockRecord>(block)?;
         check::<_, v1::ConflictRecord>(conflict)?;
         check::<_, v1::ChangeRecord>(Change { project, path: path.clone() })?;
-        check::<_, v1::ProjectRecord>(Project { name: path, files })?;
+        check::<_, v1::ProjectRecord>(Project { name: path, files, policy })?;
     }
 
     #[test]
@@ -299,7 +396,7 @@ proptest! {
 
 #[test]
 fn every_kind_of_record_has_its_number() {
-    for kind in [Kind::Project, Kind::Change, Kind::Block, Kind::Conflict] {
+    for kind in Kind::ALL {
         assert_eq!(Kind::try_from(v1::RecordKind::from(kind)), Ok(kind));
     }
     let unset = Kind::try_from(v1::RecordKind::Unspecified);
@@ -315,7 +412,7 @@ fn a_deadline_under_a_millisecond_is_not_none() {
 
 fn set_status(status: i32, task: u64) -> v1::ProposeRequest {
     let field = v1::TaskField { field: Some(v1::task_field::Field::Status(status)) };
-    let set = v1::propose_request::SetTask { task, expected: None, fields: vec![field] };
+    let set = v1::propose_request::SetTask { task, expected: None, fields: vec![field], mark: None };
     v1::ProposeRequest { body: Some(v1::propose_request::Body::SetTask(set)), ..Default::default() }
 }
 

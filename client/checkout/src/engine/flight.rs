@@ -180,19 +180,12 @@ impl<C: Cluster> Engine<C> {
             self.deletion_accepted(path, revision, now);
             return;
         }
-        let change = match &flight.body {
-            Body::Edit { change, .. } => *change,
-            Body::CreateChange { .. } if !created.is_empty() => created[0],
-            Body::CreateChange { .. }
-            | Body::DeleteChange { .. }
-            | Body::OpenSession
-            | Body::CloseSession
-            | Body::CreateProject { .. }
-            | Body::SetTask { .. } => {
-                tracing::error!(path = path.as_str(), %revision, "an accepted command doesn't say what it created");
-                self.dropped(path, Some(revision), now);
-                return;
-            }
+        let made = created.first().filter(|_| matches!(flight.body, Body::CreateChange { .. })).copied();
+        let edited = if let Body::Edit { change, .. } = &flight.body { Some(*change) } else { None };
+        let Some(change) = edited.or(made) else {
+            tracing::error!(path = path.as_str(), %revision, "an accepted command doesn't say what it created");
+            self.dropped(path, Some(revision), now);
+            return;
         };
         let text = match flight.named_text(created, revision) {
             Some(text) => text,

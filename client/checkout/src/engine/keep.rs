@@ -270,15 +270,6 @@ impl<C: Cluster> Engine<C> {
 
 /// Whether a command deletes text or takes words out of it.
 fn takes_something_away(body: &Body) -> bool {
-    match body {
-        Body::Edit { ops, .. } => ops
-            .iter()
-            .any(|op| matches!(op, BlockOp::Delete { .. } | BlockOp::SetText { .. } | BlockOp::SetMark { .. })),
-        Body::DeleteChange { .. } => true,
-        Body::CreateChange { .. }
-        | Body::CreateProject { .. }
-        | Body::OpenSession
-        | Body::CloseSession
-        | Body::SetTask { .. } => false,
-    }
+    let takes = |op: &BlockOp| matches!(op, BlockOp::Delete { .. } | BlockOp::SetText { .. } | BlockOp::SetMark { .. });
+    if let Body::Edit { ops, .. } = body { ops.iter().any(takes) } else { matches!(body, Body::DeleteChange { .. }) }
 }

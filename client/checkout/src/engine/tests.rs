@@ -247,7 +247,7 @@ async fn cluster_holds(node: &Node, text: &str) {
 
 fn create(node: &Node, path: &str, text: &str) -> RecordId {
     let blocks = parse(text).blocks.iter().map(new_block).collect();
-    let body = Body::CreateChange { project: project_of(node), path: path.to_owned(), blocks };
+    let body = Body::CreateChange { project: project_of(node), path: path.to_owned(), blocks, ops: Vec::new() };
     created(&node.act(body))[0]
 }
 

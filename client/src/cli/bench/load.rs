@@ -119,7 +119,7 @@ impl Load {
             return Ok(self.client.task(read, task).await?.revision);
         }
         let fields = vec![TaskField::Note(numbers.text(self.size))];
-        let body = Body::SetTask { task, expected: None, fields };
+        let body = Body::SetTask { task, expected: None, fields, mark: None };
         match session.propose(body, self.within).await {
             Ok(Outcome::Accepted { revision, .. }) => Ok(revision),
             Ok(other) => Err(Failure::new(Code::Protocol, format!("the cluster answered {other:?}"))),

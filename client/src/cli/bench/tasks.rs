@@ -40,7 +40,7 @@ pub(super) async fn prepare(context: &Context, client: &Client) -> Result<Vec<Re
         let change = if let Some(change) = existing.iter().find(|change| change.path == path) {
             change.id
         } else {
-            let body = Body::CreateChange { project, path: path.clone(), blocks: blocks(number) };
+            let body = Body::CreateChange { project, path: path.clone(), blocks: blocks(number), ops: Vec::new() };
             first(accepted(session.propose(body, context.within()).await?, &path)?.1)?
         };
         let document = client.document(read, change).await?.value;

@@ -71,7 +71,7 @@ async fn write(session: Session, task: RecordId, stopped: watch::Receiver<bool>)
     while !*stopped.borrow() {
         let number = seen.acknowledged + 1;
         let fields = vec![TaskField::Note(number.to_string())];
-        let outcome = session.propose(Body::SetTask { task, expected: None, fields }, WRITE_WITHIN).await?;
+        let outcome = session.propose(Body::SetTask { task, expected: None, fields, mark: None }, WRITE_WITHIN).await?;
         anyhow::ensure!(
             matches!(outcome, Outcome::Accepted { .. }),
             "write {number} of {task} was answered by {outcome:?}"

@@ -202,7 +202,7 @@ impl Demo {
         let (open, done) = (line(" "), line("x"));
         ensure!(text(&self.files[0])?.contains(&open), "the file doesn't show the open task {open:?}");
         let fields = vec![TaskField::Status(Status::Done)];
-        let revision = self.propose(Body::SetTask { task: task.block.id, expected: None, fields }).await?;
+        let revision = self.propose(Body::SetTask { task: task.block.id, expected: None, fields, mark: None }).await?;
         let took = agree_on(&self.files, WITHIN, |text| text.contains(&done)).await?;
         Ok((
             (),

@@ -1,46 +1,29 @@
-//! Projects and changes: made under names that no live sibling has, deleted only where nobody worked on them meanwhile.
+//! Changes: made under paths that no live sibling has, moved with all they hold, deleted only where nobody worked on them meanwhile.
 
-use super::{Decided, Halt, check_new_block, check_seen, first_status, invalid, known, not_found};
-use crate::command::NewBlock;
+use super::{
+    Cause, Decided, Halt, check_new_block, check_seen, exists, first_status, invalid, known, not_found, stale, task,
+};
+use crate::command::{BlockOp, BlockRef, NewBlock};
 use crate::event::Fact;
 use crate::id::{RecordId, Revision};
 use crate::limits::{self, check};
 use crate::order_key;
 use crate::outcome::{Outcome, Reject, StaleField};
-use crate::record::Kind;
+use crate::record::{Kind, Record};
 use crate::scratch::Scratch;
 use crate::view::View;
 
-pub(super) fn create_project<V: View>(
-    scratch: &mut Scratch<'_, V>,
-    name: &str,
-    files: &[String],
-) -> Decided<Vec<RecordId>, V> {
-    check_name("project", name)?;
-    check("globs of a project", files.len(), limits::GLOBS_PER_PROJECT_MAX)?;
-    for glob in files {
-        check("bytes of a glob", glob.len(), limits::PATH_BYTES_MAX)?;
-        if glob.is_empty() || glob.contains(char::is_control) {
-            return Err(invalid("a glob is empty or holds a control character").into());
-        }
-    }
-    if let Some(id) = scratch.find(Kind::Project, RecordId::ROOT, name.as_bytes())? {
-        return Err(exists(Kind::Project, name, id).into());
-    }
-    let projects = scratch.children(Kind::Project, RecordId::ROOT)?;
-    check("projects", projects.len() + 1, limits::PROJECTS_MAX)?;
-    let project = scratch.create(Fact::ProjectCreated { name: name.to_owned(), files: files.to_vec() })?;
-    Ok(vec![project])
-}
-
 pub(super) fn create_change<V: View>(
     scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
     project: RecordId,
     path: &str,
     blocks: &[NewBlock],
+    ops: &[BlockOp],
 ) -> Decided<Vec<RecordId>, V> {
     check_path(path)?;
     check("blocks of a change", blocks.len(), limits::BLOCKS_PER_CHANGE_MAX)?;
+    check("operations of a change", ops.len(), limits::OPS_PER_EDIT_MAX)?;
     blocks.iter().try_for_each(check_new_block)?;
     let bytes = blocks.iter().map(|block| block.lead.len() + block.mark.len() + block.text.len()).sum();
     check("bytes of a command's texts", bytes, limits::COMMAND_TEXT_BYTES_MAX)?;
@@ -57,7 +40,79 @@ pub(super) fn create_change<V: View>(
         let status = first_status(block);
         created.push(scratch.create(Fact::BlockInserted { change, order, block: block.clone(), status })?);
     }
+    let conflicts = text_fields(scratch, cause, change, &created[1..], ops)?;
+    created.extend(conflicts);
     Ok(created)
+}
+
+/// What the text of a new change says of runtime fields; returns the conflicts that were recorded with it.
+fn text_fields<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
+    change: RecordId,
+    blocks: &[RecordId],
+    ops: &[BlockOp],
+) -> Decided<Vec<RecordId>, V> {
+    let mut conflicts = Vec::new();
+    for op in ops {
+        match op {
+            BlockOp::SetFields { block, fields } => {
+                let id = resolve_ref(*block, blocks)?;
+                let stored = known(scratch, Kind::Block, id)?;
+                task::set_fields(scratch, id, &stored, fields)?;
+            }
+            BlockOp::SetBlockers { block, on } => {
+                let id = resolve_ref(*block, blocks)?;
+                let stored = known(scratch, Kind::Block, id)?;
+                let on: Result<_, Reject> = on.iter().map(|each| resolve_ref(*each, blocks)).collect();
+                if let Some(conflict) = task::set_blockers(scratch, cause.author, change, id, &stored, on?)? {
+                    conflicts.push(conflict);
+                }
+            }
+            BlockOp::Insert { .. }
+            | BlockOp::SetText { .. }
+            | BlockOp::SetMark { .. }
+            | BlockOp::Move { .. }
+            | BlockOp::Delete { .. }
+            | BlockOp::Resolve { .. } => {
+                return Err(invalid("a new change takes its blocks as they are: only fields and blockers can be set").into());
+            }
+        }
+    }
+    Ok(conflicts)
+}
+
+/// The block that is meant, where `made` are those that the command has made.
+pub(super) fn resolve_ref(block: BlockRef, made: &[RecordId]) -> Result<RecordId, Reject> {
+    match block {
+        BlockRef::Known(id) => Ok(id),
+        BlockRef::New(nth) => {
+            let at = usize::try_from(nth).ok().and_then(|at| made.get(at)).copied();
+            at.ok_or_else(|| invalid(format!("the command has made no block {nth}, counted from 0")))
+        }
+    }
+}
+
+pub(super) fn move_change<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    change: RecordId,
+    path: &str,
+    from: &str,
+) -> Decided<Vec<RecordId>, V> {
+    check_path(path)?;
+    let stored = known(scratch, Kind::Change, change)?;
+    let Some(Record::Change(now)) = &stored.record else { return Err(not_found("change", change).into()) };
+    if now.path == path {
+        return Ok(Vec::new());
+    }
+    if now.path != from {
+        return Err(stale(scratch, change, "path", stored.version));
+    }
+    let siblings: Vec<_> =
+        scratch.children(Kind::Change, now.project)?.into_iter().filter(|(_, id)| *id != change).collect();
+    check_unique(path, &siblings)?;
+    scratch.change(change, &stored, Fact::ChangeMoved { path: path.to_owned() })?;
+    Ok(Vec::new())
 }
 
 pub(super) fn delete_change<V: View>(
@@ -95,16 +150,6 @@ pub(super) fn check_unchanged<V: View>(scratch: &Scratch<'_, V>, change: RecordI
     while let Some((order, block)) = scratch.next(Kind::Block, change, after.as_deref())? {
         check(block)?;
         after = Some(order);
-    }
-    Ok(())
-}
-
-fn check_name(what: &str, name: &str) -> Result<(), Reject> {
-    check(&format!("bytes of a {what}'s name"), name.len(), limits::NAME_BYTES_MAX)?;
-    if name.is_empty() || name.trim() != name || name.contains(char::is_control) {
-        return Err(invalid(format!(
-            "a {what}'s name is empty, begins or ends with a blank, or holds a control character"
-        )));
     }
     Ok(())
 }
@@ -148,8 +193,4 @@ fn fold(path: &str) -> String {
         }
     }
     folded
-}
-
-fn exists(kind: Kind, name: &str, id: RecordId) -> Reject {
-    Reject::Exists { what: kind.noun().to_owned(), name: name.to_owned(), id }
 }

@@ -7,23 +7,31 @@
 //! | set mark | the mark changed | mark and status are so already |
 //! | move | the place changed | it stands there already |
 //! | delete | text, mark or place changed | it is deleted already |
+//! | set fields | one of these runtime fields changed | they are so already |
+//! | set blockers | the blockers changed | they are so already |
+//! | resolve | the conflict was settled | |
 //! | any but delete | the block was deleted | |
 //!
 //! What this same edit did before doesn't count as a change after the base. All clashes of an edit are told at once.
 
-use super::change::check_unchanged;
+use super::change::{check_unchanged, resolve_ref};
 use super::place::{Place, Places};
+use super::task::{check_transition, set_blockers, set_fields};
 use super::{
-    Decided, Halt, check_block, check_new_block, check_seen, first_status, invalid, is_check, known, not_found,
+    Decided, Halt, changed_at, check_block, check_new_block, check_seen, first_status, invalid, is_check, known,
+    not_found, task_of,
 };
-use crate::command::{BlockOp, EditMode, NewBlock, NewConflict};
+use crate::command::{BlockOp, EditMode, NewBlock, NewConflict, TaskField};
 use crate::event::Fact;
 use crate::id::{EventId, RecordId, Revision};
 use crate::limits::{self, check};
 use crate::outcome::{Outcome, Reject, StaleField};
-use crate::record::{Block, Conflict, Field, KIND_TASK, Kind, Record, Status};
+use crate::record::{
+    Block, CONFLICT_FIELDS, Conflict, Field, KIND_TASK, Kind, Record, Settled, Settlement, Status, TaskFields,
+};
 use crate::scratch::Scratch;
 use crate::view::{Stored, View};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// One edit, as it was asked for.
@@ -40,6 +48,8 @@ pub(super) struct Edit<'c> {
 struct Progress {
     places: Places,
     created: Vec<RecordId>,
+    /// Conflicts that operations led to.
+    conflicts: Vec<RecordId>,
     stale: Vec<StaleField>,
 }
 
@@ -61,7 +71,8 @@ impl Target {
 fn block_of(stored: &Stored) -> Option<&Block> {
     match &stored.record {
         Some(Record::Block(block)) => Some(block),
-        Some(Record::Project(_) | Record::Change(_) | Record::Conflict(_)) | None => None,
+        Some(Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_))
+        | None => None,
     }
 }
 
@@ -69,7 +80,7 @@ impl Edit<'_> {
     pub(super) fn decide<V: View>(&self, scratch: &mut Scratch<'_, V>) -> Decided<Vec<RecordId>, V> {
         self.check_limits(scratch.revision())?;
         self.check_change(scratch)?;
-        let mut progress = Progress { places: Places::new(self.change), created: Vec::new(), stale: Vec::new() };
+        let mut progress = Progress { places: Places::new(self.change), created: Vec::new(), conflicts: Vec::new(), stale: Vec::new() };
         for op in self.ops {
             match self.apply(scratch, &mut progress, op) {
                 // Refused because an operation before it was left out as stale: that is the reason to tell.
@@ -81,6 +92,7 @@ impl Edit<'_> {
             return Err(Halt::Outcome(Outcome::Stale { revision: scratch.revision(), fields: progress.stale }));
         }
         self.check_count(scratch, progress.created.len())?;
+        progress.created.append(&mut progress.conflicts);
         for conflict in self.conflicts {
             progress.created.push(self.record(scratch, conflict)?);
         }
@@ -148,6 +160,22 @@ impl Edit<'_> {
                 Some(target) => self.move_to(scratch, progress, &target, *after),
                 None => Ok(()),
             },
+            BlockOp::SetFields { block, fields } => {
+                let id = resolve_ref(*block, &progress.created)?;
+                match self.target(scratch, progress, id)? {
+                    Some(target) => self.set_fields(scratch, progress, &target, fields),
+                    None => Ok(()),
+                }
+            }
+            BlockOp::SetBlockers { block, on } => {
+                let id = resolve_ref(*block, &progress.created)?;
+                let on: Result<_, Reject> = on.iter().map(|each| resolve_ref(*each, &progress.created)).collect();
+                match self.target(scratch, progress, id)? {
+                    Some(target) => self.set_blockers(scratch, progress, &target, on?),
+                    None => Ok(()),
+                }
+            }
+            BlockOp::Resolve { conflict, settlement } => self.resolve(scratch, progress, *conflict, settlement),
         }
     }
 
@@ -238,6 +266,7 @@ impl Edit<'_> {
             return Ok(());
         }
         let status = status_after(&block.mark.value, mark, task.status.value, wanted);
+        check_transition(scratch, target.id, block, task.status.value, status)?;
         let status = (status != task.status.value).then_some(status);
         if block.mark.value == mark && status.is_none() {
             return Ok(());
@@ -273,9 +302,71 @@ impl Edit<'_> {
         Ok(scratch.change(id, &target.stored, Fact::BlockDeleted)?)
     }
 
+    /// Whether a runtime field, as it was when this edit began, changed after the base to another value; that is noted.
+    fn is_field_stale(&self, progress: &mut Progress, target: &Target, field: &TaskField) -> bool {
+        let before = target.before.as_deref();
+        let task: Option<&TaskFields> = before.and_then(block_of).and_then(|block| block.task.as_deref());
+        let (Some(before), Some(task)) = (before, task) else { return false };
+        let is_clash = task.at(field) > self.base && !task.has(field);
+        if is_clash {
+            progress.stale_at(target.id, field.name(), changed_at(before, task.at(field)));
+        }
+        is_clash
+    }
+
+    fn set_fields<V: View>(
+        &self,
+        scratch: &mut Scratch<'_, V>,
+        progress: &mut Progress,
+        target: &Target,
+        fields: &[TaskField],
+    ) -> Decided<(), V> {
+        task_of(&target.stored, target.id)?;
+        let stale = fields.iter().filter(|field| self.is_field_stale(progress, target, field)).count();
+        if stale > 0 { Ok(()) } else { set_fields(scratch, target.id, &target.stored, fields) }
+    }
+
+    fn set_blockers<V: View>(
+        &self,
+        scratch: &mut Scratch<'_, V>,
+        progress: &mut Progress,
+        target: &Target,
+        on: BTreeSet<RecordId>,
+    ) -> Decided<(), V> {
+        task_of(&target.stored, target.id)?;
+        if self.is_field_stale(progress, target, &TaskField::BlockedBy(on.clone())) {
+            return Ok(());
+        }
+        let conflict = set_blockers(scratch, self.author, self.change, target.id, &target.stored, on)?;
+        progress.conflicts.extend(conflict);
+        Ok(())
+    }
+
+    fn resolve<V: View>(
+        &self,
+        scratch: &mut Scratch<'_, V>,
+        progress: &mut Progress,
+        id: RecordId,
+        settlement: &Settlement,
+    ) -> Decided<(), V> {
+        let stored = known(scratch, Kind::Conflict, id)?;
+        let Some(Record::Conflict(conflict)) = &stored.record else { return Err(not_found("conflict", id).into()) };
+        if conflict.change != self.change {
+            return Err(invalid(format!("conflict {id} is not about change {}", self.change)).into());
+        }
+        if let Some(settled) = &conflict.settled {
+            progress.stale_at(id, "settlement", changed_at(&stored, settled.at));
+            return Ok(());
+        }
+        let settled =
+            Settled { at: scratch.revision(), author: self.author.to_owned(), settlement: settlement.clone() };
+        Ok(scratch.change(id, &stored, Fact::ConflictSettled(settled))?)
+    }
+
     fn record<V: View>(&self, scratch: &mut Scratch<'_, V>, conflict: &NewConflict) -> Decided<RecordId, V> {
-        if !matches!(conflict.field.as_str(), "mark" | "text" | "place" | "existence") {
-            return Err(invalid("a conflict is about `mark`, `text`, `place` or `existence`").into());
+        if !CONFLICT_FIELDS.contains(&conflict.field.as_str()) {
+            let why = format!("no conflict is about `{}`; fields are {}", conflict.field, CONFLICT_FIELDS.join(", "));
+            return Err(invalid(why).into());
         }
         if let Some(id) = conflict.block {
             self.any_target(scratch, id)?;
@@ -289,7 +380,11 @@ impl Edit<'_> {
             spec: conflict.spec.clone(),
             runtime: conflict.runtime.clone(),
             author: self.author.to_owned(),
-            resolved_at: None,
+            settled: conflict.settlement.clone().map(|settlement| Settled {
+                at: scratch.revision(),
+                author: self.author.to_owned(),
+                settlement,
+            }),
         };
         Ok(scratch.create(Fact::ConflictRecorded(conflict))?)
     }
@@ -302,11 +397,6 @@ impl Progress {
             self.stale.push(stale);
         }
     }
-}
-
-/// The version that set a field at `at`: the newest one, or else the first position of that revision, as later versions hide it.
-fn changed_at(stored: &Stored, at: Revision) -> EventId {
-    if stored.version.revision() == at { stored.version } else { EventId::new(at, 0).unwrap_or(stored.version) }
 }
 
 /// The status of a task whose mark goes from `from` to `to`. A check means done; an open mark reopens what was done and else leaves alone a status
@@ -326,10 +416,12 @@ fn text_bytes(op: &BlockOp) -> usize {
         BlockOp::Insert { block: NewBlock { lead, mark, text, .. }, .. } => lead.len() + mark.len() + text.len(),
         BlockOp::SetText { lead, text, .. } => lead.len() + text.len(),
         BlockOp::SetMark { mark, .. } => mark.len(),
-        BlockOp::Move { .. } | BlockOp::Delete { .. } => 0,
+        BlockOp::Resolve { settlement, .. } => settlement.value.as_ref().map_or(0, String::len),
+        BlockOp::Move { .. } | BlockOp::Delete { .. } | BlockOp::SetFields { .. } | BlockOp::SetBlockers { .. } => 0,
     }
 }
 
-fn values(conflict: &NewConflict) -> [Option<&String>; 3] {
-    [conflict.base.as_ref(), conflict.spec.as_ref(), conflict.runtime.as_ref()]
+fn values(conflict: &NewConflict) -> [Option<&String>; 4] {
+    let settled = conflict.settlement.as_ref().and_then(|settlement| settlement.value.as_ref());
+    [conflict.base.as_ref(), conflict.spec.as_ref(), conflict.runtime.as_ref(), settled]
 }

@@ -6,15 +6,18 @@
 //! proposer's business.
 
 mod change;
+mod claim;
 mod edit;
+mod note;
 mod place;
+mod project;
 mod task;
 
 use crate::command::{Body, NewBlock};
-use crate::id::{RecordId, Revision};
+use crate::id::{ClusterTime, EventId, RecordId, Revision};
 use crate::limits::{self, check};
-use crate::outcome::{Outcome, Reject};
-use crate::record::{KIND_TASK, Kind, Status};
+use crate::outcome::{Outcome, Reject, StaleField};
+use crate::record::{Block, KIND_TASK, Kind, Record, Status, TaskFields};
 use crate::scratch::Scratch;
 use crate::view::{Stored, View};
 use std::sync::Arc;
@@ -37,17 +40,46 @@ impl<E> From<Reject> for Halt<E> {
 /// The result of a part of a decision over the view `V`.
 pub(crate) type Decided<T, V> = Result<T, Halt<<V as View>::Error>>;
 
-/// Does what `body` asks, by the author of that name; returns the ids of the records it created.
-pub(crate) fn decide<V: View>(scratch: &mut Scratch<'_, V>, author: &str, body: &Body) -> Decided<Vec<RecordId>, V> {
+/// In whose name and when a command happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cause<'c> {
+    /// Who, as they say themselves.
+    pub(crate) author: &'c str,
+    /// When, by the cluster's clock.
+    pub(crate) now: ClusterTime,
+}
+
+/// Does what `body` asks; returns the ids of the records it created.
+pub(crate) fn decide<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
+    body: &Body,
+) -> Decided<Vec<RecordId>, V> {
     match body {
-        Body::CreateProject { name, files } => change::create_project(scratch, name, files),
-        Body::CreateChange { project, path, blocks } => change::create_change(scratch, *project, path, blocks),
+        Body::CreateProject { name, files } => project::create_project(scratch, name, files),
+        Body::SetPolicy { project, expected, policy } => project::set_policy(scratch, *project, *expected, policy),
+        Body::CreateChange { project, path, blocks, ops } => {
+            change::create_change(scratch, cause, *project, path, blocks, ops)
+        }
+        Body::MoveChange { change, path, from } => change::move_change(scratch, *change, path, from),
         Body::DeleteChange { change, base } => change::delete_change(scratch, *change, *base),
         Body::Edit { change, base, mode, ops, conflicts } => {
-            let edit = edit::Edit { change: *change, base: *base, mode: *mode, ops, conflicts, author };
+            let edit = edit::Edit { change: *change, base: *base, mode: *mode, ops, conflicts, author: cause.author };
             edit.decide(scratch)
         }
-        Body::SetTask { task, expected, fields } => task::set_task(scratch, *task, *expected, fields),
+        Body::SetTask { task, expected, fields, mark } => {
+            task::set_task(scratch, *task, *expected, fields, mark.as_deref())
+        }
+        Body::Claim { task, holder, lease_ms, fields, mark } => {
+            let wish = claim::Wish { holder, lease_ms: *lease_ms, fields, mark: mark.as_deref() };
+            claim::claim(scratch, cause.now, *task, &wish)
+        }
+        Body::Release { task, holder } => claim::release(scratch, cause.now, *task, holder.as_deref()),
+        Body::Comment { task, text } => note::comment(scratch, cause, *task, text),
+        Body::CreatePoint { name, at, note, is_automatic } => {
+            note::create_point(scratch, cause, name, *at, note, *is_automatic)
+        }
+        Body::RemovePoint { point } => note::remove_point(scratch, *point),
         Body::OpenSession | Body::CloseSession => Ok(Vec::new()),
     }
 }
@@ -98,4 +130,45 @@ fn check_new_block(block: &NewBlock) -> Result<(), Reject> {
 /// The status with which a block begins: a task's by its mark, none for another kind.
 fn first_status(block: &NewBlock) -> Option<Status> {
     (block.kind == KIND_TASK).then(|| if is_check(&block.mark) { Status::Done } else { Status::Todo })
+}
+
+/// The task in a record, which must be a live one.
+fn task_of(stored: &Stored, id: RecordId) -> Result<(&Block, &TaskFields), Reject> {
+    let wrong_kind = || Reject::WrongKind { what: "task".to_owned(), id };
+    match &stored.record {
+        Some(Record::Block(block)) => {
+            let task = block.task.as_deref().ok_or_else(wrong_kind)?;
+            Ok((block, task))
+        }
+        Some(
+            Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_),
+        ) => Err(wrong_kind()),
+        None => Err(not_found("task", id)),
+    }
+}
+
+/// The answer that one record changed after what the proposer saw.
+fn stale<V: View>(scratch: &Scratch<'_, V>, record: RecordId, field: &str, changed_at: EventId) -> Halt<V::Error> {
+    let field = StaleField { record, field: field.to_owned(), changed_at };
+    Halt::Outcome(Outcome::Stale { revision: scratch.revision(), fields: vec![field] })
+}
+
+/// The position that changed a record at `at`: its newest version, or else the first position of that revision, as later
+/// versions hide it.
+fn changed_at(stored: &Stored, at: Revision) -> EventId {
+    if stored.version.revision() == at { stored.version } else { EventId::new(at, 0).unwrap_or(stored.version) }
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), Reject> {
+    check(&format!("bytes of a {what}'s name"), name.len(), limits::NAME_BYTES_MAX)?;
+    if name.is_empty() || name.trim() != name || name.contains(char::is_control) {
+        return Err(invalid(format!(
+            "a {what}'s name is empty, begins or ends with a blank, or holds a control character"
+        )));
+    }
+    Ok(())
+}
+
+fn exists(kind: Kind, name: &str, id: RecordId) -> Reject {
+    Reject::Exists { what: kind.noun().to_owned(), name: name.to_owned(), id }
 }

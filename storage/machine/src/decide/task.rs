@@ -1,12 +1,14 @@
 //! Runtime fields of a task: set, never toggled; status and check mark follow each other.
 
-use super::{Decided, Halt, check_seen, invalid, is_check, not_found};
+use super::{
+    Decided, check_seen, invalid, is_check, known, not_found, stale, task_of,
+};
 use crate::command::TaskField;
 use crate::event::Fact;
 use crate::id::{RecordId, Revision};
 use crate::limits::{self, check};
-use crate::outcome::{Outcome, Reject, StaleField};
-use crate::record::{Block, Record, Status, TaskFields};
+use crate::outcome::Reject;
+use crate::record::{Block, Conflict, ConflictClass, Kind, Policy, Record, Status};
 use crate::scratch::Scratch;
 use crate::view::{Stored, View};
 use std::collections::BTreeSet;
@@ -18,24 +20,48 @@ pub(super) fn set_task<V: View>(
     task: RecordId,
     expected: Option<Revision>,
     fields: &[TaskField],
+    mark: Option<&str>,
 ) -> Decided<Vec<RecordId>, V> {
-    check("fields of a command", fields.len(), limits::FIELDS_PER_COMMAND_MAX)?;
-    fields.iter().try_for_each(check_field)?;
     let stored = scratch.get(task)?.ok_or_else(|| not_found("task", task))?;
     if let Some(expected) = expected {
         check_seen(expected, scratch.revision())?;
         if stored.version.revision() > expected {
             let field = if stored.record.is_some() { "any" } else { "existence" };
-            let stale = StaleField { record: task, field: field.to_owned(), changed_at: stored.version };
-            return Err(Halt::Outcome(Outcome::Stale { revision: scratch.revision(), fields: vec![stale] }));
+            return Err(stale(scratch, task, field, stored.version));
         }
     }
-    let (block, now) = task_of(&stored, task)?;
+    let Change { fields, mark } = changes(scratch, task, &stored, fields, mark)?;
+    if !fields.is_empty() || mark.is_some() {
+        scratch.change(task, &stored, Fact::TaskSet { fields, mark })?;
+    }
+    Ok(Vec::new())
+}
 
-    let (mut mark, mut status) = (block.mark.value.as_str(), now.status.value);
+/// What setting fields comes to.
+pub(super) struct Change {
+    /// Fields whose value changes.
+    pub(super) fields: Vec<TaskField>,
+    /// The mark, where it changes.
+    pub(super) mark: Option<String>,
+}
+
+/// Checks fields and tells which of them change. `mark` is how the task's file writes a new status.
+pub(super) fn changes<V: View>(
+    scratch: &Scratch<'_, V>,
+    task: RecordId,
+    stored: &Arc<Stored>,
+    fields: &[TaskField],
+    mark: Option<&str>,
+) -> Decided<Change, V> {
+    check("fields of a command", fields.len(), limits::FIELDS_PER_COMMAND_MAX)?;
+    check("bytes of a mark", mark.map_or(0, str::len), limits::MARK_BYTES_MAX)?;
+    fields.iter().try_for_each(check_field)?;
+    let (block, now) = task_of(stored, task)?;
+    let (mut shown, mut status) = (block.mark.value.as_str(), now.status.value);
     for field in fields {
         if let TaskField::Status(next) = field {
-            mark = mark_after(mark, status, *next);
+            check_transition(scratch, task, block, status, *next)?;
+            shown = mark.unwrap_or_else(|| mark_after(shown, status, *next));
             status = *next;
         }
         if let TaskField::BlockedBy(blockers) = field {
@@ -46,27 +72,93 @@ pub(super) fn set_task<V: View>(
     let is_last = |at: usize| !fields[at + 1..].iter().any(|later| discriminant(later) == discriminant(&fields[at]));
     let last = fields.iter().enumerate().filter(|(at, _)| is_last(*at)).map(|(_, field)| field);
     let changed: Vec<TaskField> = last.filter(|field| !now.has(field)).cloned().collect();
-    let mark = (mark != block.mark.value).then(|| mark.to_owned());
-    if !changed.is_empty() || mark.is_some() {
-        scratch.change(task, &stored, Fact::TaskSet { fields: changed, mark })?;
-    }
-    Ok(Vec::new())
+    let mark = (shown != block.mark.value).then(|| shown.to_owned());
+    Ok(Change { fields: changed, mark })
 }
 
-/// The task in a record, which must be a live one.
-fn task_of(stored: &Arc<Stored>, id: RecordId) -> Result<(&Block, &TaskFields), Reject> {
-    match &stored.record {
-        Some(Record::Block(block)) => {
-            let task = block.task.as_deref().ok_or_else(|| wrong_kind(id))?;
-            Ok((block, task))
+/// Sets what a text says of a task; the mark is part of the text and stays.
+pub(super) fn set_fields<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    task: RecordId,
+    stored: &Arc<Stored>,
+    fields: &[TaskField],
+) -> Decided<(), V> {
+    if fields.iter().any(|field| matches!(field, TaskField::BlockedBy(_))) {
+        return Err(invalid("a text's blockers are set by an operation of their own").into());
+    }
+    let Change { fields, mark: _ } = changes(scratch, task, stored, fields, None)?;
+    if !fields.is_empty() {
+        scratch.change(task, stored, Fact::TaskSet { fields, mark: None })?;
+    }
+    Ok(())
+}
+
+/// Sets the blockers that a text names. What can't be is recorded as a conflict of the class dependency, whose id is returned.
+pub(super) fn set_blockers<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    author: &str,
+    change: RecordId,
+    task: RecordId,
+    stored: &Arc<Stored>,
+    on: BTreeSet<RecordId>,
+) -> Decided<Option<RecordId>, V> {
+    check("tasks that a task waits for", on.len(), limits::BLOCKED_BY_PER_TASK_MAX)?;
+    let (_, now) = task_of(stored, task)?;
+    let before = &now.blocked_by.value;
+    if *before == on {
+        return Ok(None);
+    }
+    match check_blockers(scratch, task, before, &on) {
+        Ok(()) => {
+            let fields = vec![TaskField::BlockedBy(on)];
+            scratch.change(task, stored, Fact::TaskSet { fields, mark: None })?;
+            Ok(None)
         }
-        Some(Record::Project(_) | Record::Change(_) | Record::Conflict(_)) => Err(wrong_kind(id)),
-        None => Err(not_found("task", id)),
+        Err(super::Halt::Outcome(_)) => {
+            let written = |ids: &BTreeSet<RecordId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            let conflict = Conflict {
+                change,
+                block: Some(task),
+                class: ConflictClass::Dependency,
+                field: "blocked-by".to_owned(),
+                base: None,
+                spec: Some(written(&on)),
+                runtime: Some(written(before)),
+                author: author.to_owned(),
+                settled: None,
+            };
+            Ok(Some(scratch.create(Fact::ConflictRecorded(conflict))?))
+        }
+        Err(halt @ super::Halt::View(_)) => Err(halt),
     }
 }
 
-fn wrong_kind(id: RecordId) -> Reject {
-    Reject::WrongKind { what: "task".to_owned(), id }
+/// Refuses a step that the policy of the task's project doesn't allow.
+pub(super) fn check_transition<V: View>(
+    scratch: &Scratch<'_, V>,
+    task: RecordId,
+    block: &Block,
+    from: Status,
+    to: Status,
+) -> Decided<(), V> {
+    if from == to {
+        return Ok(());
+    }
+    let policy = policy_of(scratch, block.change)?;
+    if policy.is_none_or(|policy| policy.allows(from, to)) {
+        return Ok(());
+    }
+    Err(Reject::Transition { task, from, to }.into())
+}
+
+/// The policy of the project that a change belongs to.
+fn policy_of<V: View>(scratch: &Scratch<'_, V>, change: RecordId) -> Decided<Option<Policy>, V> {
+    let stored = known(scratch, Kind::Change, change)?;
+    let Some(project) = scratch.get(stored.parent)? else { return Ok(None) };
+    Ok(match &project.record {
+        Some(Record::Project(project)) => Some(project.policy.value.clone()),
+        _ => None,
+    })
 }
 
 /// The mark once a status is set: done shows a check, leaving done takes it away, and out-of-sight states leave the mark alone.
@@ -101,6 +193,10 @@ fn check_field(field: &TaskField) -> Result<(), Reject> {
             check("tasks that a task waits for", tasks.len(), limits::BLOCKED_BY_PER_TASK_MAX)
         }
         TaskField::Note(note) => check("bytes of a note", note.len(), limits::NOTE_BYTES_MAX),
+        TaskField::Requirements(requirements) => {
+            check("requirements of a task", requirements.len(), limits::REQUIREMENTS_PER_TASK_MAX)?;
+            requirements.iter().try_for_each(|each| check("bytes of a requirement", each.len(), limits::LABEL_BYTES_MAX))
+        }
     }
 }
 

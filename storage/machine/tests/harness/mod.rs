@@ -62,7 +62,7 @@ impl Node {
             Some(project) => project,
             None => self.create(Body::CreateProject { name: "p".to_owned(), files: Vec::new() })[0],
         };
-        let mut created = self.create(Body::CreateChange { project, path: path.to_owned(), blocks });
+        let mut created = self.create(Body::CreateChange { project, path: path.to_owned(), blocks, ops: Vec::new() });
         let blocks = created.split_off(1);
         (created[0], blocks)
     }

@@ -5,11 +5,14 @@
 use crate::harness::{Node, block, command};
 use std::fmt::Write;
 use zyflow_machine::Machine;
-use zyflow_machine::command::{Anchor, BlockOp, Body, Command, EditMode, NewConflict, TaskField};
+use std::collections::BTreeSet;
+use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
 use zyflow_machine::event::{Fact, RowChange};
 use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::Outcome;
-use zyflow_machine::record::{ConflictClass, Kind, Priority, Record, Status};
+use zyflow_machine::record::{
+    Conflict, ConflictClass, Kind, Policy, Priority, Record, SettledBy, Settlement, Status, Strategy,
+};
 use zyflow_machine::view::View;
 
 /// Runs the asked lines of a script and writes it anew, with what happened.
@@ -43,6 +46,7 @@ fn answer(node: &mut Node, asked: &[&str], out: &mut String) {
         "stamp" => node.stamp = ClusterTime(words[1].parse().unwrap()),
         "time" => writeln!(out, "{} ms", node.machine.cluster_time().0).unwrap(),
         "show" => show(node, &words[1], out),
+        "points" => points(node, out),
         "restart" => {
             let header = node.machine.save().header;
             node.machine = Machine::restore(&header, node.machine.sessions()).unwrap();
@@ -69,19 +73,41 @@ fn show(node: &Node, path: &str, out: &mut String) {
         for (_, id) in node.view.children(kind, change).unwrap() {
             match node.record(id).unwrap() {
                 Record::Block(block) => {
-                    let status = block.task.map_or(String::new(), |task| format!("  {:?}", task.status.value));
+                    let status = block.task.map_or(String::new(), |task| {
+                        let taken = task.claim.value.map_or(String::new(), |claim| {
+                            format!("  taken by {} until {} ms", claim.holder, claim.until.0)
+                        });
+                        format!("  {:?}{taken}", task.status.value)
+                    });
                     let text = block.lead + &block.mark.value + &block.text.value;
                     writeln!(out, "{id}  {}{status}", text.trim_end()).unwrap();
+                    for (_, id) in node.view.children(Kind::Comment, id).unwrap() {
+                        let Some(Record::Comment(comment)) = node.record(id) else { continue };
+                        writeln!(out, "  {id}  {} said {:?}", comment.author, comment.text).unwrap();
+                    }
                 }
-                Record::Conflict(conflict) => writeln!(
-                    out,
-                    "{id}  conflict over {}: {:?} was {:?}, stands as {:?}, says {}",
-                    conflict.field, conflict.spec, conflict.base, conflict.runtime, conflict.author
-                )
-                .unwrap(),
-                Record::Project(_) | Record::Change(_) => {}
+                Record::Conflict(conflict) => writeln!(out, "{id}  {}", of_conflict(&conflict)).unwrap(),
+                Record::Project(_) | Record::Change(_) | Record::Comment(_) | Record::Point(_) => {}
             }
         }
+    }
+}
+
+fn of_conflict(conflict: &Conflict) -> String {
+    let settled = conflict.settled.as_ref().map_or(String::new(), |settled| {
+        let Settlement { strategy, by, value } = &settled.settlement;
+        format!(", settled at {} by {}: {strategy:?} {by:?} {value:?}", settled.at, settled.author)
+    });
+    format!(
+        "conflict over {}: {:?} was {:?}, stands as {:?}, says {}{settled}",
+        conflict.field, conflict.spec, conflict.base, conflict.runtime, conflict.author
+    )
+}
+
+fn points(node: &Node, out: &mut String) {
+    for (_, id) in node.view.children(Kind::Point, RecordId::ROOT).unwrap() {
+        let Some(Record::Point(point)) = node.record(id) else { continue };
+        writeln!(out, "{id}  {} at {} by {}", point.name, point.revision, point.author).unwrap();
     }
 }
 
@@ -121,6 +147,17 @@ fn of_row(row: &RowChange) -> String {
             format!("task set {fields:?}{mark}")
         }
         Fact::ConflictRecorded(conflict) => format!("conflict recorded over {}", conflict.field),
+        Fact::ConflictSettled(settled) => format!("conflict settled by {:?}", settled.settlement.strategy),
+        Fact::ChangeMoved { path } => format!("change moved to {path}"),
+        Fact::PolicySet(policy) => format!("policy set {:?} {:?}", policy.strategies, policy.transitions),
+        Fact::Claimed { claim, fields, mark } => {
+            let mark = mark.as_ref().map_or(String::new(), |mark| format!(" mark {mark:?}"));
+            format!("taken by {} until {} ms {fields:?}{mark}", claim.holder, claim.until.0)
+        }
+        Fact::Released => "given back".to_owned(),
+        Fact::Commented(comment) => format!("said {:?}", comment.text),
+        Fact::PointCreated(point) => format!("point {} is {}", point.name, point.revision),
+        Fact::PointRemoved => "point removed".to_owned(),
     };
     let previous = row.previous.map_or(String::new(), |previous| format!(" after {previous}"));
     format!("{} of {}{previous}: {what}", row.version, row.id)
@@ -146,22 +183,69 @@ fn parse(node: &Node, line: &str) -> Command {
         "project" => Body::CreateProject { name: words[1].clone(), files: words[2..].to_vec() },
         "change" => {
             let project = node.view.find(Kind::Project, RecordId::ROOT, words[1].as_bytes()).unwrap();
-            let blocks = words[3..].iter().map(|line| block(line)).collect();
-            Body::CreateChange { project: project.unwrap_or(RecordId::ROOT), path: words[2].clone(), blocks }
+            let blocks: Vec<NewBlock> = words[3..].iter().map(|line| block(line)).collect();
+            let (ops, _) = operations(&words);
+            let blocks = if ops.is_empty() { blocks } else { blocks[..words.len() - 3 - ops.len()].to_vec() };
+            Body::CreateChange { project: project.unwrap_or(RecordId::ROOT), path: words[2].clone(), blocks, ops }
         }
+        "rename" => Body::MoveChange {
+            change: change(node, &words[1]),
+            path: words[2].clone(),
+            from: value(&words, "from").unwrap_or(&words[1]).to_owned(),
+        },
+        "claim" => Body::Claim {
+            task: id(&words[1]),
+            holder: words[2].clone(),
+            lease_ms: words[3].parse().unwrap(),
+            fields: words[4..].iter().filter_map(|word| field(word)).collect(),
+            mark: value(&words, "mark").map(str::to_owned),
+        },
+        "release" => Body::Release { task: id(&words[1]), holder: words.get(2).cloned() },
+        "comment" => Body::Comment { task: id(&words[1]), text: words[2].clone() },
+        "point" => Body::CreatePoint {
+            name: words[1].clone(),
+            at: value(&words, "at").map(|revision| Revision(revision.parse().unwrap())),
+            note: String::new(),
+            is_automatic: false,
+        },
+        "unpoint" => Body::RemovePoint { point: id(&words[1]) },
+        "policy" => policy(node, &words),
         "delete" => Body::DeleteChange { change: change(node, &words[1]), base: base.unwrap() },
         "edit" => edit(node, &words, base.unwrap()),
         "set" => Body::SetTask {
             task: id(&words[1]),
             expected: value(&words, "expected").map(|revision| Revision(revision.parse().unwrap())),
             fields: words[2..].iter().filter_map(|word| field(word)).collect(),
+            mark: value(&words, "mark").map(str::to_owned),
         },
         other => panic!("unknown command {other}"),
     };
     Command { request, ..command(body) }
 }
 
+/// `policy p text=MERGE todo=in-progress,blocked`: strategies by field, transitions by status.
+fn policy(node: &Node, words: &[String]) -> Body {
+    let project = node.view.find(Kind::Project, RecordId::ROOT, words[1].as_bytes()).unwrap();
+    let mut policy = Policy::default();
+    for (name, value) in words[2..].iter().filter_map(|word| word.split_once('=')) {
+        match value {
+            _ if name == "expected" => {}
+            "MERGE" => drop(policy.strategies.insert(name.to_owned(), Strategy::Merge)),
+            "SPEC_WINS" => drop(policy.strategies.insert(name.to_owned(), Strategy::SpecWins)),
+            list => drop(policy.transitions.insert(status(name), list.split(',').map(status).collect())),
+        }
+    }
+    let expected = value(words, "expected").map(|revision| Revision(revision.parse().unwrap()));
+    Body::SetPolicy { project: project.unwrap_or(RecordId::ROOT), expected, policy }
+}
+
 fn edit(node: &Node, words: &[String], base: Revision) -> Body {
+    let (ops, conflicts) = operations(words);
+    let mode = if words.iter().any(|word| word == "strict") { EditMode::Strict } else { EditMode::Merge };
+    Body::Edit { change: change(node, &words[1]), base, mode, ops, conflicts }
+}
+
+fn operations(words: &[String]) -> (Vec<BlockOp>, Vec<NewConflict>) {
     let (mut ops, mut conflicts) = (Vec::new(), Vec::new());
     for call in words {
         let Some((name, arguments)) = call.strip_suffix(')').and_then(|call| call.split_once('(')) else { continue };
@@ -187,12 +271,30 @@ fn edit(node: &Node, words: &[String], base: Revision) -> Body {
                 base: next(),
                 spec: next(),
                 runtime: next(),
+                settlement: None,
+            }),
+            "fields" => {
+                let block = block_ref(&next().unwrap());
+                let fields = std::iter::from_fn(next).filter_map(|word| field(&word)).collect();
+                ops.push(BlockOp::SetFields { block, fields });
+            }
+            "blockers" => {
+                let block = block_ref(&next().unwrap());
+                let on: BTreeSet<BlockRef> = std::iter::from_fn(next).map(|word| block_ref(&word)).collect();
+                ops.push(BlockOp::SetBlockers { block, on });
+            }
+            "resolve" => ops.push(BlockOp::Resolve {
+                conflict: id(&next().unwrap()),
+                settlement: Settlement { strategy: Strategy::Manual, by: SettledBy::User, value: next() },
             }),
             other => panic!("unknown operation {other}"),
         }
     }
-    let mode = if words.iter().any(|word| word == "strict") { EditMode::Strict } else { EditMode::Merge };
-    Body::Edit { change: change(node, &words[1]), base, mode, ops, conflicts }
+    (ops, conflicts)
+}
+
+fn block_ref(word: &str) -> BlockRef {
+    word.strip_prefix('+').map_or_else(|| BlockRef::Known(id(word)), |nth| BlockRef::New(nth.parse().unwrap()))
 }
 
 fn field(word: &str) -> Option<TaskField> {
@@ -207,6 +309,7 @@ fn field(word: &str) -> Option<TaskField> {
         "labels" => TaskField::Labels(list().map(str::to_owned).collect()),
         "blocked-by" => TaskField::BlockedBy(list().map(id).collect()),
         "note" => TaskField::Note(value.to_owned()),
+        "requirements" => TaskField::Requirements(list().map(str::to_owned).collect()),
         _ => return None,
     })
 }

@@ -4,9 +4,9 @@ use crate::harness::{Node, command};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
-use zyflow_machine::command::{Anchor, BlockOp, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
 use zyflow_machine::id::{EventId, RecordId, RequestId, Revision, SessionId};
-use zyflow_machine::record::{ConflictClass, Kind, Priority, Status};
+use zyflow_machine::record::{ConflictClass, Kind, Policy, Priority, Settlement, SettledBy, Status, Strategy as Way};
 use zyflow_machine::view::View;
 
 /// What a command may refer to: the state before its batch.
@@ -15,6 +15,8 @@ pub struct Ids {
     /// Each with its blocks, deleted ones included.
     changes: Vec<(RecordId, Vec<RecordId>)>,
     sessions: Vec<SessionId>,
+    conflicts: Vec<RecordId>,
+    points: Vec<RecordId>,
     revision: Revision,
 }
 
@@ -34,6 +36,8 @@ impl Ids {
             projects: of_kind(Kind::Project).map(|(id, _)| id).collect(),
             changes: of_kind(Kind::Change).map(|(id, _)| (id, blocks(id))).collect(),
             sessions: node.machine.sessions().map(|(id, _)| id).collect(),
+            conflicts: of_kind(Kind::Conflict).map(|(id, _)| id).collect(),
+            points: of_kind(Kind::Point).map(|(id, _)| id).collect(),
             revision: node.machine.revision(),
         }
     }
@@ -60,6 +64,13 @@ enum BodyWish {
     DeleteChange(Index, u64),
     Edit { change: Index, age: u64, is_strict: bool, ops: Vec<OpWish>, conflicts: Vec<Index> },
     SetTask { change: Index, block: Index, age: Option<u64>, fields: Vec<FieldWish> },
+    MoveChange(Index, String, String),
+    Claim { change: Index, block: Index, holder: String, lease_ms: u64, fields: Vec<FieldWish> },
+    Release { change: Index, block: Index, holder: Option<String> },
+    Comment { change: Index, block: Index, text: String },
+    CreatePoint { name: String, age: Option<u64> },
+    RemovePoint(Index),
+    SetPolicy { project: Index, age: Option<u64>, policy: Policy },
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +80,15 @@ enum OpWish {
     SetMark(Index, String, Option<Status>),
     Move(Index, AnchorWish),
     Delete(Index),
+    SetFields(RefWish, Vec<FieldWish>),
+    SetBlockers(RefWish, Vec<RefWish>),
+    Resolve(Index),
+}
+
+#[derive(Clone, Debug)]
+enum RefWish {
+    Known(Index),
+    New(u32),
 }
 
 #[derive(Clone, Debug)]
@@ -107,7 +127,7 @@ impl BodyWish {
             Self::CloseSession => Body::CloseSession,
             Self::CreateProject(name) => Body::CreateProject { name, files: vec!["*.md".to_owned()] },
             Self::CreateChange(project, path, blocks) => {
-                Body::CreateChange { project: Ids::pick(&ids.projects, project), path, blocks }
+                Body::CreateChange { project: Ids::pick(&ids.projects, project), path, blocks, ops: Vec::new() }
             }
             Self::DeleteChange(change, age) => {
                 Body::DeleteChange { change: Ids::pick(&changes, change), base: base(age) }
@@ -119,7 +139,7 @@ impl BodyWish {
                     change,
                     base: base(age),
                     mode: if is_strict { EditMode::Strict } else { EditMode::Merge },
-                    ops: ops.into_iter().map(|op| op.resolve(blocks)).collect(),
+                    ops: ops.into_iter().map(|op| op.resolve(blocks, ids)).collect(),
                     conflicts: conflicts.into_iter().map(|block| conflict(Ids::pick(blocks, block))).collect(),
                 }
             }
@@ -127,7 +147,31 @@ impl BodyWish {
                 task: Ids::pick(of(Ids::pick(&changes, change)), block),
                 expected: age.map(base),
                 fields: fields.into_iter().map(|field| field.resolve(&all)).collect(),
+                mark: None,
             },
+            Self::MoveChange(change, path, from) => {
+                Body::MoveChange { change: Ids::pick(&changes, change), path, from }
+            }
+            Self::Claim { change, block, holder, lease_ms, fields } => Body::Claim {
+                task: Ids::pick(of(Ids::pick(&changes, change)), block),
+                holder,
+                lease_ms,
+                fields: fields.into_iter().map(|field| field.resolve(&all)).collect(),
+                mark: None,
+            },
+            Self::Release { change, block, holder } => {
+                Body::Release { task: Ids::pick(of(Ids::pick(&changes, change)), block), holder }
+            }
+            Self::Comment { change, block, text } => {
+                Body::Comment { task: Ids::pick(of(Ids::pick(&changes, change)), block), text }
+            }
+            Self::CreatePoint { name, age } => {
+                Body::CreatePoint { name, at: age.map(base), note: String::new(), is_automatic: false }
+            }
+            Self::RemovePoint(point) => Body::RemovePoint { point: Ids::pick(&ids.points, point) },
+            Self::SetPolicy { project, age, policy } => {
+                Body::SetPolicy { project: Ids::pick(&ids.projects, project), expected: age.map(base), policy }
+            }
         }
     }
 }
@@ -140,11 +184,21 @@ fn conflict(block: RecordId) -> NewConflict {
         base: None,
         spec: Some("mine".to_owned()),
         runtime: Some("theirs".to_owned()),
+        settlement: None,
+    }
+}
+
+impl RefWish {
+    fn resolve(self, blocks: &[RecordId]) -> BlockRef {
+        match self {
+            Self::Known(block) => BlockRef::Known(Ids::pick(blocks, block)),
+            Self::New(nth) => BlockRef::New(nth),
+        }
     }
 }
 
 impl OpWish {
-    fn resolve(self, blocks: &[RecordId]) -> BlockOp {
+    fn resolve(self, blocks: &[RecordId], ids: &Ids) -> BlockOp {
         let anchor = |anchor: AnchorWish| match anchor {
             AnchorWish::Start => Anchor::Start,
             AnchorWish::After(block) => Anchor::After(Ids::pick(blocks, block)),
@@ -158,6 +212,18 @@ impl OpWish {
             Self::SetMark(block, mark, status) => BlockOp::SetMark { block: Ids::pick(blocks, block), mark, status },
             Self::Move(block, after) => BlockOp::Move { block: Ids::pick(blocks, block), after: anchor(after) },
             Self::Delete(block) => BlockOp::Delete { block: Ids::pick(blocks, block) },
+            Self::SetFields(block, fields) => BlockOp::SetFields {
+                block: block.resolve(blocks),
+                fields: fields.into_iter().map(|field| field.resolve(blocks)).collect(),
+            },
+            Self::SetBlockers(block, on) => BlockOp::SetBlockers {
+                block: block.resolve(blocks),
+                on: on.into_iter().map(|each| each.resolve(blocks)).collect(),
+            },
+            Self::Resolve(conflict) => BlockOp::Resolve {
+                conflict: Ids::pick(&ids.conflicts, conflict),
+                settlement: Settlement { strategy: Way::Skip, by: SettledBy::User, value: None },
+            },
         }
     }
 }
@@ -226,7 +292,25 @@ fn op() -> impl Strategy<Value = OpWish> {
             .prop_map(|(block, mark, status)| OpWish::SetMark(block, mark, status)),
         (any::<Index>(), anchor()).prop_map(|(block, anchor)| OpWish::Move(block, anchor)),
         any::<Index>().prop_map(OpWish::Delete),
+        (block_ref(), prop::collection::vec(field(), 0..3)).prop_map(|(block, fields)| OpWish::SetFields(block, fields)),
+        (block_ref(), prop::collection::vec(block_ref(), 0..3)).prop_map(|(block, on)| OpWish::SetBlockers(block, on)),
+        any::<Index>().prop_map(OpWish::Resolve),
     ]
+}
+
+fn block_ref() -> impl Strategy<Value = RefWish> {
+    prop_oneof![3 => any::<Index>().prop_map(RefWish::Known), 1 => (0_u32..3).prop_map(RefWish::New)]
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let steps = prop::collection::btree_map(status(), prop::collection::btree_set(status(), 0..6), 0..2);
+    let fields = prop::sample::select(vec!["text", "mark", "colour"]).prop_map(str::to_owned);
+    let strategies = prop::collection::btree_map(fields, Just(Way::Merge), 0..2);
+    (steps, strategies).prop_map(|(transitions, strategies)| Policy {
+        strategies,
+        transitions,
+        ..Policy::default()
+    })
 }
 
 fn field() -> impl Strategy<Value = FieldWish> {
@@ -251,6 +335,9 @@ fn age() -> impl Strategy<Value = u64> {
 fn body() -> impl Strategy<Value = BodyWish> {
     let path =
         prop::sample::select(vec!["a/tasks.md", "b/tasks.md", "A/tasks.md", "c.md", "../d.md"]).prop_map(str::to_owned);
+    let moved = prop::sample::select(vec!["a/tasks.md", "b/tasks.md", "old/a.md"]).prop_map(str::to_owned);
+    let claim =
+        (any::<Index>(), any::<Index>(), "[ab]", prop_oneof![4 => 1_u64..50, 1 => Just(0)], prop::collection::vec(field(), 0..2));
     let blocks = prop::collection::vec(new_block(), 0..6);
     let edit = (
         any::<Index>(),
@@ -268,6 +355,15 @@ fn body() -> impl Strategy<Value = BodyWish> {
         5 => (any::<Index>(), path, blocks).prop_map(|(project, path, blocks)| BodyWish::CreateChange(project, path, blocks)),
         1 => (any::<Index>(), age()).prop_map(|(change, age)| BodyWish::DeleteChange(change, age)),
         16 => edit.prop_map(|(change, age, is_strict, ops, conflicts)| BodyWish::Edit { change, age, is_strict, ops, conflicts }),
+        1 => (any::<Index>(), moved.clone(), moved).prop_map(|(change, path, from)| BodyWish::MoveChange(change, path, from)),
+        4 => claim.prop_map(|(change, block, holder, lease_ms, fields)| BodyWish::Claim { change, block, holder, lease_ms, fields }),
+        2 => (any::<Index>(), any::<Index>(), prop::option::of("[ab]"))
+            .prop_map(|(change, block, holder)| BodyWish::Release { change, block, holder }),
+        1 => (any::<Index>(), any::<Index>(), "[ab ]{0,2}").prop_map(|(change, block, text)| BodyWish::Comment { change, block, text }),
+        1 => ("[rs1]", prop::option::of(age())).prop_map(|(name, age)| BodyWish::CreatePoint { name, age }),
+        1 => any::<Index>().prop_map(BodyWish::RemovePoint),
+        1 => (any::<Index>(), prop::option::of(age()), policy())
+            .prop_map(|(project, age, policy)| BodyWish::SetPolicy { project, age, policy }),
         8 => set.prop_map(|(change, block, age, fields)| BodyWish::SetTask { change, block, age, fields }),
     ]
 }

@@ -140,7 +140,7 @@ pub(crate) fn task_block(text: &str) -> NewBlock {
 }
 
 pub(crate) fn note(task: RecordId, text: &str) -> Body {
-    Body::SetTask { task, expected: None, fields: vec![TaskField::Note(text.to_owned())] }
+    Body::SetTask { task, expected: None, fields: vec![TaskField::Note(text.to_owned())], mark: None }
 }
 
 pub(crate) fn edit(change: RecordId, base: Revision, ops: Vec<BlockOp>) -> Body {
@@ -155,7 +155,7 @@ pub(crate) fn insert_first(text: &str) -> BlockOp {
 pub(crate) fn populate(node: &mut Node, count: usize) -> (RecordId, RecordId, Vec<RecordId>) {
     let project = node.run(Body::CreateProject { name: "garden".to_owned(), files: vec!["tasks.md".to_owned()] })[0];
     let blocks = (0..count).map(|at| task_block(&format!("task {at}"))).collect();
-    let created = node.run(Body::CreateChange { project, path: "a/tasks.md".to_owned(), blocks });
+    let created = node.run(Body::CreateChange { project, path: "a/tasks.md".to_owned(), blocks, ops: Vec::new() });
     (project, created[0], created[1..].to_vec())
 }
 
@@ -211,7 +211,7 @@ impl Model {
         }
         let parents = self.ids.iter().map(|(_, id)| *id).chain([RecordId::ROOT]);
         for parent in parents {
-            for kind in [Kind::Project, Kind::Change, Kind::Block, Kind::Conflict] {
+            for kind in Kind::ALL {
                 Self::assert_family_same((kind, parent), map, view);
             }
         }

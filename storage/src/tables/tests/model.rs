@@ -39,6 +39,11 @@ enum Ask {
     Delete(Index),
     Note(Index, u8),
     Conflict(Index),
+    MoveChange(Index, u8),
+    Comment(Index, u8),
+    Point(u8),
+    RemovePoint(Index),
+    Claim(Index, u8),
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -54,6 +59,11 @@ fn ask() -> impl Strategy<Value = Ask> {
         2 => index().prop_map(Ask::Delete),
         3 => (index(), any::<u8>()).prop_map(|(block, text)| Ask::Note(block, text)),
         1 => index().prop_map(Ask::Conflict),
+        2 => (index(), 0..5_u8).prop_map(|(change, path)| Ask::MoveChange(change, path)),
+        1 => (index(), any::<u8>()).prop_map(|(task, text)| Ask::Comment(task, text)),
+        1 => (0..3_u8).prop_map(Ask::Point),
+        1 => index().prop_map(Ask::RemovePoint),
+        1 => (index(), 0..3_u8).prop_map(|(task, holder)| Ask::Claim(task, holder)),
     ]
 }
 
@@ -89,6 +99,7 @@ fn body(model: &Model, ask: &Ask) -> Body {
             project: pick(&model.of_kind(Kind::Project), *project),
             path: format!("{path}/tasks.md"),
             blocks: (0..*count).map(|at| task_block(&at.to_string())).collect(),
+            ops: Vec::new(),
         },
         Ask::DeleteChange(change) => Body::DeleteChange { change: pick(&changes, *change), base },
         Ask::Insert(change, after, text) => {
@@ -120,6 +131,23 @@ fn body(model: &Model, ask: &Ask) -> Body {
             one(block, BlockOp::Delete { block })
         }
         Ask::Note(block, text) => note(pick(&blocks, *block), &format!("note {text}")),
+        Ask::MoveChange(change, path) => {
+            let change = pick(&changes, *change);
+            let from = model.map.history(change).last().and_then(|stored| String::from_utf8(stored.order.clone()).ok());
+            Body::MoveChange { change, path: format!("{path}/tasks.md"), from: from.unwrap_or_default() }
+        }
+        Ask::Comment(task, text) => Body::Comment { task: pick(&blocks, *task), text: format!("comment {text}") },
+        Ask::Point(name) => {
+            Body::CreatePoint { name: format!("point {name}"), at: None, note: String::new(), is_automatic: false }
+        }
+        Ask::RemovePoint(point) => Body::RemovePoint { point: pick(&model.of_kind(Kind::Point), *point) },
+        Ask::Claim(task, holder) => Body::Claim {
+            task: pick(&blocks, *task),
+            holder: format!("holder {holder}"),
+            lease_ms: 1,
+            fields: vec![],
+            mark: None,
+        },
         Ask::Conflict(change) => Body::Edit {
             change: pick(&changes, *change),
             base,
@@ -132,6 +160,7 @@ fn body(model: &Model, ask: &Ask) -> Body {
                 base: None,
                 spec: Some("mine".to_owned()),
                 runtime: Some("yours".to_owned()),
+                settlement: None,
             }],
         },
     }

@@ -118,7 +118,7 @@ impl World {
         let project = created(&ledger.apply(None, body, "t"))[0];
         let text: String = (0..4).map(|number| line(number, is_alike) + "\n").collect();
         let blocks = parse(&text).blocks.iter().map(new_block).collect();
-        let body = Body::CreateChange { project, path: "tasks.md".to_owned(), blocks };
+        let body = Body::CreateChange { project, path: "tasks.md".to_owned(), blocks, ops: Vec::new() };
         let change = created(&ledger.apply(None, body, "t"))[0];
         let copies = (0..copies).map(|_| {
             let session = SessionId(created(&ledger.apply(None, Body::OpenSession, "t"))[0].0);

@@ -1,0 +1,67 @@
+//! What people add beside the state: comments on tasks, names for revisions.
+
+use super::{Cause, Decided, check_name, check_seen, exists, invalid, known, not_found, task_of};
+use crate::event::Fact;
+use crate::id::{RecordId, Revision};
+use crate::limits::{self, check};
+use crate::record::{Comment, Kind, Point};
+use crate::scratch::Scratch;
+use crate::view::View;
+
+pub(super) fn comment<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
+    task: RecordId,
+    text: &str,
+) -> Decided<Vec<RecordId>, V> {
+    check("bytes of a comment", text.len(), limits::COMMENT_BYTES_MAX)?;
+    if text.trim().is_empty() {
+        return Err(invalid("a comment says something").into());
+    }
+    let stored = scratch.get(task)?.ok_or_else(|| not_found("task", task))?;
+    task_of(&stored, task)?;
+    let comments = scratch.children(Kind::Comment, task)?.len();
+    check("comments of a task", comments + 1, limits::COMMENTS_PER_TASK_MAX)?;
+    let comment = Comment { task, author: cause.author.to_owned(), time: cause.now, text: text.to_owned() };
+    Ok(vec![scratch.create(Fact::Commented(comment))?])
+}
+
+pub(super) fn create_point<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
+    name: &str,
+    at: Option<Revision>,
+    note: &str,
+    is_automatic: bool,
+) -> Decided<Vec<RecordId>, V> {
+    check_name("rollback point", name)?;
+    // A name that reads as a revision or a record id would mean two things in `--at`.
+    if name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err(invalid("a rollback point's name is not a number").into());
+    }
+    check("bytes of a note", note.len(), limits::NOTE_BYTES_MAX)?;
+    let revision = at.unwrap_or(Revision(scratch.revision().0.saturating_sub(1)));
+    check_seen(revision, scratch.revision())?;
+    if let Some(id) = scratch.find(Kind::Point, RecordId::ROOT, name.as_bytes())? {
+        return Err(exists(Kind::Point, name, id).into());
+    }
+    let points = scratch.children(Kind::Point, RecordId::ROOT)?.len();
+    check("rollback points", points + 1, limits::POINTS_MAX)?;
+    let point = Point {
+        name: name.to_owned(),
+        revision,
+        note: note.to_owned(),
+        author: cause.author.to_owned(),
+        time: cause.now,
+        is_automatic,
+    };
+    Ok(vec![scratch.create(Fact::PointCreated(point))?])
+}
+
+pub(super) fn remove_point<V: View>(scratch: &mut Scratch<'_, V>, point: RecordId) -> Decided<Vec<RecordId>, V> {
+    let stored = known(scratch, Kind::Point, point)?;
+    if stored.record.is_some() {
+        scratch.change(point, &stored, Fact::PointRemoved)?;
+    }
+    Ok(Vec::new())
+}
