@@ -14,16 +14,18 @@
 //!
 //! It doesn't know who is right: a clash keeps the current value and records both.
 
+mod conflict;
 mod fold;
 mod rules;
+mod settle;
+mod strategy;
 #[cfg(test)]
 mod tests;
 mod text;
+mod union;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-
-use serde::{Deserialize, Serialize};
 
 use crate::align::{Known, align};
 use crate::block::Block;
@@ -32,50 +34,14 @@ use crate::diff::{content_ops, is_same_text};
 use crate::ops::{Anchor, Op, apply, print};
 use crate::order;
 use crate::parse::Document;
+pub use conflict::{Conflict, ConflictClass, ConflictField, Severity, UnknownField, severity};
+pub use settle::{Settled, SettledConflict, settle};
+pub use strategy::{Strategies, Strategy, UnknownStrategy};
 pub use text::{TextMerge, merge_text};
 
 /// Blocks looked back over to see whether a moved block already stands where it shall; beyond that it is moved again, which is
 /// harmless.
 const LOOK_BACK_MAX: usize = 64;
-
-/// What kind of disagreement a conflict is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum ConflictClass {
-    /// Two values of one field.
-    Data,
-    /// Whether a block exists, and where.
-    Structure,
-}
-
-/// What two writers disagree about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum ConflictField {
-    /// The mark of a task. The values are marks.
-    Mark,
-    /// The wording, indentation or kind. The values are whole blocks, as in the file.
-    Text,
-    /// The place. The values are the texts of the blocks before it; empty = it is the first.
-    Place,
-    /// Whether it exists. The values are whole blocks; `None` = deleted.
-    Existence,
-}
-
-/// A disagreement, with every value in full so that none is lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict<I> {
-    /// The block; `None` when it no longer has an identity (deleted in the cluster).
-    pub id: Option<I>,
-    /// What kind of disagreement.
-    pub class: ConflictClass,
-    /// About what.
-    pub field: ConflictField,
-    /// The value that both started from.
-    pub base: Option<String>,
-    /// The local value.
-    pub ours: Option<String>,
-    /// The current value.
-    pub theirs: Option<String>,
-}
 
 /// The result of [`merge3`].
 #[derive(Debug, Clone, PartialEq, Eq)]
