@@ -17,6 +17,23 @@ pub(crate) struct Item<'a> {
     pub is_filler: bool,
 }
 
+impl Item<'_> {
+    /// How alike two items are, in thousandths. One that carries on where the other ends is the same with a note added, however long the
+    /// note is.
+    pub(crate) fn likeness(&self, other: &Self) -> usize {
+        let likeness = self.print.likeness(&other.print);
+        let is_extended = self.title.starts_with(other.title) || other.title.starts_with(self.title);
+        let shorter = self.title.len().min(other.title.len());
+        if is_extended && shorter >= EXTENDED_BYTES_MIN { likeness.max(EXTENDED_LIKENESS) } else { likeness }
+    }
+}
+
+/// Bytes of a title that a longer one has to begin with to be the same with a note: two short words, or three ideographs.
+const EXTENDED_BYTES_MIN: usize = 9;
+
+/// Likeness of a title and the same title with a note, in thousandths: more than half the words, less than all.
+const EXTENDED_LIKENESS: usize = 800;
+
 /// Items of one side.
 pub(crate) fn items<'a>(blocks: &[&'a Block]) -> Vec<Item<'a>> {
     let mut section = None;
