@@ -76,8 +76,7 @@ fn touched(base: &[String], side: &[String]) -> BTreeSet<usize> {
     while at < base.len() || other_at < side.len() {
         if at < base.len() && other_at < side.len() && base[at] == side[other_at] {
             (at, other_at) = (at + 1, other_at + 1);
-        } else if at < base.len()
-            && (other_at == side.len() || lengths[at + 1][other_at] >= lengths[at][other_at + 1])
+        } else if at < base.len() && (other_at == side.len() || lengths[at + 1][other_at] >= lengths[at][other_at + 1])
         {
             touched.insert(2 * at + 1);
             at += 1;
@@ -118,7 +117,10 @@ fn objections(case: &Case, conflict: &Conflict<usize>) -> Vec<&'static str> {
         (ConflictField::Existence, Some(_), ours, theirs) => {
             object(ours.is_some() == theirs.is_some(), "nobody deleted it");
             object(ours.is_none() && case.ours.contains(theirs.as_deref().unwrap_or_default()), "ours still has it");
-            object(theirs.is_none() && case.theirs.contains(ours.as_deref().unwrap_or_default()), "theirs still has it");
+            object(
+                theirs.is_none() && case.theirs.contains(ours.as_deref().unwrap_or_default()),
+                "theirs still has it",
+            );
         }
         (ConflictField::Mark, _, Some(_), Some(_)) | (ConflictField::Place, _, Some(_), Some(_)) => {}
         _ => object(true, "a value is missing"),
@@ -167,7 +169,9 @@ fn real_merges_clash_only_where_they_must_and_lose_no_line() {
     let Some(folder) = corpus() else { return };
     let mut folders: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
-    println!("| merge | git's conflicts | ours, by field | people took | text equals theirs | lines of theirs that we lack | that they lack |");
+    println!(
+        "| merge | git's conflicts | ours, by field | people took | text equals theirs | lines of theirs that we lack | that they lack |"
+    );
     println!("|---|---|---|---|---|---|---|");
     let mut notes = Vec::new();
     for folder in folders {

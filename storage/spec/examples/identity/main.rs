@@ -128,7 +128,8 @@ fn replay(name: &str, versions: &[Document], report: &mut Report) {
             count.1 += usize::from(is_all);
         }
         false_joins(&format!("{name} v{:03}", number + 1), (&old, &new), &truth, &ours, report);
-        report.line_false_joins += by_line.iter().zip(&truth).filter(|(one, two)| one.is_some() && two.is_none()).count();
+        report.line_false_joins +=
+            by_line.iter().zip(&truth).filter(|(one, two)| one.is_some() && two.is_none()).count();
         lives = next_lives;
     }
     for life in lives.values() {
@@ -239,7 +240,9 @@ fn false_joins(
 
 fn print(report: &Report, files: usize) {
     println!("{files} files. Tasks that should survive from one version to the next, and the share that does:\n");
-    println!("| what happened to the task | tasks | identity kept | by text of the line | by words without the number |");
+    println!(
+        "| what happened to the task | tasks | identity kept | by text of the line | by words without the number |"
+    );
     println!("|---|---|---|---|---|");
     let row = |what: &str, tally: &Tally| {
         let share = |kept| percent(kept, tally.pairs);

@@ -9,7 +9,7 @@ pub(crate) struct Item<'a> {
     pub block: &'a Block,
     /// Index of the item's heading, when it stands under one.
     pub section: Option<usize>,
-    /// The words; empty until [`Matcher::read_words`] for those that are still free then.
+    /// The words of the title; empty until [`Matcher::read_words`] for those that are still free then.
     pub print: Fingerprint,
     pub id: Option<&'a str>,
     pub title: &'a str,
@@ -138,7 +138,7 @@ impl<'a> Matcher<'a> {
 
 fn read(item: Option<&mut Item<'_>>) {
     if let Some(item) = item.filter(|item| !item.is_filler || item.id.is_some()) {
-        item.print = Fingerprint::of(&item.block.content.text);
+        item.print = Fingerprint::of(item.title);
     }
 }
 

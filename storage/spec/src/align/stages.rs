@@ -27,7 +27,7 @@ const FAR_CANDIDATES_MAX: usize = 8;
 /// Likeness that makes two blocks the same, by how much else speaks for it, in thousandths.
 mod likeness {
     /// Same explicit id.
-    pub(super) const NAMED: usize = 300;
+    pub(super) const NAMED: usize = 250;
     /// Between the same neighbours.
     pub(super) const NEAR: usize = 500;
     /// The only ones of their kind between the same neighbours.
@@ -310,26 +310,36 @@ fn far_pairs(matcher: &Matcher<'_>) -> Vec<Pair> {
     pairs
 }
 
-/// Stage 7: the same explicit id between the same neighbours, whatever the words. An id that repeats says nothing.
+/// Stage 7: the same explicit id between the same neighbours, whatever the words, when there is no other of its kind. Where several
+/// blocks in a row were rewritten, numbers say nothing: they were given anew.
 fn by_place(matcher: &mut Matcher<'_>) {
-    let mut olds: BTreeMap<(usize, BlockKind, &str), Vec<usize>> = BTreeMap::new();
-    let mut news: BTreeMap<(usize, BlockKind, &str), Vec<usize>> = BTreeMap::new();
-    for at in matcher.free_old() {
-        if let Some((item, id)) = matcher.old.get(at).and_then(|item| Some((item, item.id?))) {
-            olds.entry((matcher.old_gap(at), item.block.kind, id)).or_default().push(at);
+    let olds = grouped(matcher.free_old(), |at| matcher.old_gap(at));
+    let news = grouped(matcher.free_new(), |at| matcher.new_gap(at));
+    let mut pairs = Vec::new();
+    for (gap, news) in &news {
+        let olds = olds.get(gap).map(Vec::as_slice).unwrap_or_default();
+        let (old_alone, new_alone) = (alone(&matcher.old, olds), alone(&matcher.new, news));
+        for (kind, old) in old_alone {
+            let id = |items: &[Item<'_>], at: usize| items.get(at).and_then(|item| item.id.map(str::to_owned));
+            if let Some(new) = new_alone.get(&kind)
+                && let Some(id_of_old) = id(&matcher.old, old)
+                && id(&matcher.new, *new) == Some(id_of_old)
+            {
+                pairs.push((old, *new));
+            }
         }
     }
-    for at in matcher.free_new() {
-        if let Some((item, id)) = matcher.new.get(at).and_then(|item| Some((item, item.id?))) {
-            news.entry((matcher.new_gap(at), item.block.kind, id)).or_default().push(at);
-        }
-    }
-    for (key, news) in news {
-        if let (Some([old]), [new]) = (olds.get(&key).map(Vec::as_slice), news.as_slice()) {
-            matcher.join(*old, *new);
-        }
+    for (old, new) in pairs {
+        matcher.join(old, new);
     }
     matcher.settle();
+}
+
+/// The blocks that are the only ones of their kind among these.
+fn alone(items: &[Item<'_>], among: &[usize]) -> BTreeMap<BlockKind, usize> {
+    let counts = kinds(items, among);
+    let of_kind = among.iter().filter_map(|at| Some((items.get(*at)?.block.kind, *at)));
+    of_kind.filter(|(kind, _)| counts.get(kind) == Some(&1)).collect()
 }
 
 /// Stage 8: blank lines and other fillers, in order, between the same unmoved neighbours.

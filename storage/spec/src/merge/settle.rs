@@ -75,11 +75,8 @@ pub fn settle<I: Copy + Ord + Debug>(
     strategies: &Strategies,
 ) -> Settled<I> {
     let mut settler = Settler::new(merge.ops, base, local, &merge.local_ids, current);
-    let decisions: Vec<Decision> = merge
-        .conflicts
-        .iter()
-        .map(|conflict| settler.decide(conflict, strategies.of(conflict.field)))
-        .collect();
+    let decisions: Vec<Decision> =
+        merge.conflicts.iter().map(|conflict| settler.decide(conflict, strategies.of(conflict.field))).collect();
     let decided: Vec<(&Conflict<I>, &Decision)> = merge.conflicts.iter().zip(&decisions).collect();
     settler.withdraw(&decided);
     settler.place(&decided, &merge.local_ids);
@@ -259,7 +256,8 @@ fn ours<'c, I>(
     decided: &[(&'c Conflict<I>, &Decision)],
     field: ConflictField,
 ) -> impl Iterator<Item = &'c Conflict<I>> {
-    let wins = move |conflict: &Conflict<I>, decision: &Decision| conflict.field == field && *decision == Decision::Ours;
+    let wins =
+        move |conflict: &Conflict<I>, decision: &Decision| conflict.field == field && *decision == Decision::Ours;
     decided.iter().filter(move |(conflict, decision)| wins(conflict, decision)).map(|(conflict, _)| *conflict)
 }
 
