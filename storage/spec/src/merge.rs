@@ -16,6 +16,8 @@
 
 mod conflict;
 mod fold;
+#[cfg(test)]
+mod laws;
 mod rules;
 mod settle;
 mod strategy;

@@ -7,7 +7,6 @@
 //! joins is a false join; it lists those too, since a wrong identity is worse than a lost one.
 
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement reads files and reports")]
-#![expect(clippy::indexing_slicing, reason = "positions come from enumerating the same slices")]
 
 mod oracle;
 mod task;

@@ -17,6 +17,9 @@
 //! once and in order; no word of either side is missing from both the text and the conflicts. A conflict that isn't about what the
 //! two states hold (callers may add such) is never settled by setting ours.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 

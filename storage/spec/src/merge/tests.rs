@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 /// What the cluster has after somebody made `text` of `base`: known blocks keep their ids, new ones count from 1000.
-fn evolved(base: &[Known<u32>], text: &str) -> Vec<Known<u32>> {
+pub(super) fn evolved(base: &[Known<u32>], text: &str) -> Vec<Known<u32>> {
     let document = parse(text);
     let ids = align(base, &document);
     reidentified(document, ids, 1000)
