@@ -84,7 +84,7 @@ pub fn merge(data: &[u8]) {
     let values = values.flat_map(|conflict| [&conflict.ours, &conflict.theirs]).flatten().map(String::as_str);
     let kept: Vec<&str> = values.chain([settled.text.as_str()]).collect();
     for side in [&ours, &theirs] {
-        let is_word = |word: &&str| word.chars().all(char::is_alphanumeric) && !base_text.contains(*word);
+        let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !base_text.contains(*word);
         for word in side.split_whitespace().filter(is_word).take(WORDS_MAX) {
             assert!(kept.iter().any(|text| text.contains(word)), "{word:?} is lost");
         }

@@ -120,41 +120,51 @@ fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The line of a task.
+fn place(lines: &[String], name: &str) -> Option<usize> {
+    lines.iter().position(|line| line.contains(&format!("] {name} ")))
+}
+
 /// The text after an edit; `None` when its task is no longer there.
 fn edited(text: &str, edit: Edit, word: &str) -> Option<Edited> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let place = |name: &str| lines.iter().position(|line| line.contains(&format!("] {name} ")));
     let mut removed = Vec::new();
     match edit {
         Tick(name) => {
-            let at = place(name).filter(|at| lines[*at].contains("[ ]"))?;
+            let at = place(&lines, name).filter(|at| lines[*at].contains("[ ]"))?;
             lines[at] = lines[at].replacen("[ ]", "[x]", 1);
         }
         Add(name) => {
-            let at = place(name)?;
+            let at = place(&lines, name)?;
             lines[at] = format!("{} {word}", lines[at]);
         }
         Replace(name) => {
-            let at = place(name)?;
-            let second = lines[at].split(' ').nth(4)?.to_owned();
-            lines[at] = lines[at].replacen(&format!(" {second} "), &format!(" {word} "), 1);
+            let at = place(&lines, name)?;
+            let named = format!("] {name} ");
+            let second = lines[at].split_once(&named)?.1.split(' ').next()?.to_owned();
+            lines[at] = lines[at].replacen(&format!("{named}{second}"), &format!("{named}{word}"), 1);
             removed.push(second);
         }
-        Delete(name) => removed.extend(words(&lines.remove(place(name)?))),
+        Delete(name) => {
+            let at = place(&lines, name)?;
+            removed.extend(words(&lines.remove(at)));
+        }
         Insert(behind) => {
-            let at = behind.map_or(Some(0), place)?;
+            let at = behind.map_or(Some(0), |name| place(&lines, name))?;
             lines.insert(at + 1, format!("- [ ] {word}"));
         }
         InsertCommon(behind) => {
-            let at = place(behind)?;
+            let at = place(&lines, behind)?;
             lines.insert(at + 1, "- [ ] common work".to_owned());
         }
         MoveToFront(name) => {
-            let line = lines.remove(place(name)?);
+            let at = place(&lines, name)?;
+            let line = lines.remove(at);
             lines.insert(1, line);
         }
         MoveToEnd(name) => {
-            let line = lines.remove(place(name)?);
+            let at = place(&lines, name)?;
+            let line = lines.remove(at);
             lines.push(line);
         }
     }

@@ -83,11 +83,11 @@ fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], numbers: &mut Numbers) {
             let other = &others[numbers.below(others.len())];
             let start = numbers.below(other.len());
             let stop = (start + numbers.below(200)).min(other.len());
-            input.splice(at..at, other[start..stop].iter().copied());
+            drop(input.splice(at..at, other[start..stop].iter().copied()));
         }
         4 if !lines.is_empty() => {
             let line = lines[numbers.below(lines.len())].clone();
-            input.splice(at..at, line);
+            drop(input.splice(at..at, line));
         }
         5 if !lines.is_empty() => {
             let mut lines = lines;
@@ -96,7 +96,7 @@ fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], numbers: &mut Numbers) {
             lines.insert(to, line);
             *input = lines.concat();
         }
-        _ if at < input.len() => input[at] ^= 1 << numbers.below(8),
+        _ if at < input.len() => input[at] ^= 1u8 << numbers.below(8),
         _ => input.push(b'\n'),
     }
     input.truncate(INPUT_BYTES_MAX);

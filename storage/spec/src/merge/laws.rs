@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::strategy::Strategy;
 
 use super::tests::evolved;
 use super::*;
@@ -38,12 +39,16 @@ pub(super) fn changes() -> impl Strategy<Value = Vec<Change>> {
     prop::collection::vec(change, 0..4)
 }
 
-/// Lines of a file: tasks mostly, with headings, bullets and paragraphs between them.
+/// Words of a line: enough that one which was moved and had a word replaced is known again.
+const WORDS: usize = 5;
+
+/// Lines of a file: tasks mostly, with headings and bullets between them.
 pub(super) fn lines() -> impl Strategy<Value = Vec<String>> {
-    let kind = prop_oneof![6 => Just("- [ ] "), 1 => Just("## "), 1 => Just("- "), 1 => Just("> ")];
+    let kind = prop_oneof![6 => Just("- [ ] "), 1 => Just("## "), 1 => Just("- ")];
     prop::collection::vec(kind, 1..7).prop_map(|kinds| {
-        let line = |(at, kind): (usize, &str)| format!("{kind}b{} b{} b{}\n", 3 * at, 3 * at + 1, 3 * at + 2);
-        kinds.into_iter().enumerate().map(line).collect()
+        let words =
+            |at: usize| (WORDS * at..WORDS * (at + 1)).map(|word| format!("b{word}")).collect::<Vec<_>>().join(" ");
+        kinds.into_iter().enumerate().map(|(at, kind)| format!("{kind}{}\n", words(at))).collect()
     })
 }
 
@@ -119,14 +124,13 @@ proptest! {
     #[test]
     fn the_same_change_on_both_sides_is_no_conflict(base in lines(), both in changes(), more in changes()) {
         let current = changed(&base, &both, 'x', 0);
-        let stay = |change: &&Change| !matches!(change, Change::Move(..));
-        let more: Vec<Change> = more.iter().filter(stay).cloned().collect();
+        // what changes a line of theirs once more looks, from the old base, like another change of the same words
+        let is_apart = |change: &&Change| matches!(change, Change::Tick(_) | Change::Insert(_));
+        let more: Vec<Change> = more.iter().filter(is_apart).cloned().collect();
         let local = changed(&current, &more, 'x', 100).concat();
         let (base, current) = (base.concat(), current.concat());
         prop_assert_eq!(merged(&base, &current, &current).ops, vec![]);
-        let merge = merged(&base, &local, &current);
-        let about_text = merge.conflicts.iter().filter(|conflict| conflict.field != ConflictField::Text);
-        prop_assert_eq!(about_text.collect::<Vec<_>>(), Vec::<&Conflict<u32>>::new());
+        prop_assert_eq!(merged(&base, &local, &current).conflicts, vec![]);
     }
 
     /// Each side changes its own half, beyond a line that nobody touches: the merge is one half behind the other, whoever comes first.
@@ -148,7 +152,9 @@ proptest! {
 
     #[test]
     fn an_edit_beats_a_deletion_and_is_recorded(base in lines(), at: Index, ours in changes()) {
-        let edited = at.index(base.len());
+        let Some(edited) = (0..base.len()).cycle().skip(at.index(base.len())).take(base.len()).find(|at| base[*at].starts_with("- [")) else {
+            return Ok(());
+        };
         let mut current = base.clone();
         current[edited] = format!("{} y9\n", current[edited].trim_end());
         let mut local = base.clone();

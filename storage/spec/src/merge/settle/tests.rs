@@ -4,11 +4,13 @@ use super::*;
 use crate::ConflictClass;
 use crate::merge::laws::{changed, changes, lines, vanished};
 use crate::merge::merge3;
+use crate::merge::strategy::Strategy;
 use crate::merge::tests::evolved;
 use crate::parse;
 use crate::testing::known;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
 
 const ALL: [Strategy; 6] = [
     Strategy::SpecWins,
