@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 
 use zyflow_spec::{Conflict, ConflictField, Known, Op, align, apply, merge3, parse};
 
-const START: &str = "## Plan\n- [ ] alpha one two\n- [ ] beta three four\n- [ ] gamma five six\n";
+/// Every word is written once, and a task has enough of them to be known again when it was moved and reworded.
+const START: &str = "## Plan\n- [ ] alpha red green blue white black\n- [ ] beta north south east west home\n- [ ] gamma spring summer autumn winter rain\n";
 
 /// One edit of a text file. Tasks are named by their first word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
