@@ -48,15 +48,68 @@ fn check(base: &str, local: &str, current: &str, expected: &Expect) {
 
 #[test]
 fn marks() {
-    check("- [ ] alpha\n", "- [~] alpha\n", "- [!] alpha\n", &expect![[""]]);
-    check("- [ ] alpha\n", "- [-] alpha\n", "- [/] alpha\n", &expect![[""]]);
+    check("- [ ] alpha\n", "- [~] alpha\n", "- [!] alpha\n", &expect![[r#"
+        = SPEC_WINS, LAST_WRITE_WINS
+        - [~] alpha
+        ! mark settled: Some("~")
+        = RUNTIME_WINS, SKIP
+        - [!] alpha
+        ! mark settled: Some("!")
+        = MERGE, MANUAL
+        - [!] alpha
+        ! mark open: Some("!")
+    "#]]);
+    check("- [ ] alpha\n", "- [-] alpha\n", "- [/] alpha\n", &expect![[r#"
+        = SPEC_WINS, LAST_WRITE_WINS
+        - [-] alpha
+        ! mark settled: Some("-")
+        = RUNTIME_WINS, MERGE, SKIP
+        - [/] alpha
+        ! mark settled: Some("/")
+        = MANUAL
+        - [/] alpha
+        ! mark open: Some("/")
+    "#]]);
 }
 
 #[test]
 fn texts() {
-    check("- [ ] write the log\n", "- [x] write a log\n", "- [ ] write my log\n", &expect![[""]]);
-    check("- [ ] write the log\n", "- [ ] write the log now\n", "  - [ ] write the log here\n", &expect![[""]]);
-    check("- alpha beta\n", "- [x] alpha beta\n", "- alpha gamma\n", &expect![[""]]);
+    check("- [ ] write the log\n", "- [x] write a log\n", "- [ ] write my log\n", &expect![[r#"
+        = SPEC_WINS, LAST_WRITE_WINS
+        - [x] write a log
+        ! text settled: Some("- [x] write a log\n")
+        = RUNTIME_WINS, SKIP
+        - [x] write my log
+        ! text settled: Some("- [x] write my log\n")
+        = MERGE, MANUAL
+        - [x] write my log
+        ! text open: Some("- [x] write my log\n")
+    "#]]);
+    check("- [ ] write the log\n", "- [ ] write the log now\n", "  - [ ] write the log here\n", &expect![[r#"
+        = SPEC_WINS, LAST_WRITE_WINS
+          - [ ] write the log now
+        ! text settled: Some("  - [ ] write the log now\n")
+        = RUNTIME_WINS, SKIP
+          - [ ] write the log here
+        ! text settled: Some("  - [ ] write the log here\n")
+        = MERGE
+          - [ ] write the log here now
+        ! text settled: Some("  - [ ] write the log here now\n")
+        = MANUAL
+          - [ ] write the log here
+        ! text open: Some("  - [ ] write the log here\n")
+    "#]]);
+    check("- alpha beta\n", "- [x] alpha beta\n", "- alpha gamma\n", &expect![[r#"
+        = SPEC_WINS, LAST_WRITE_WINS
+        - [x] alpha beta
+        ! text settled: Some("- [x] alpha beta\n")
+        = RUNTIME_WINS, SKIP
+        - alpha gamma
+        ! text settled: Some("- alpha gamma\n")
+        = MERGE, MANUAL
+        - alpha gamma
+        ! text open: Some("- alpha gamma\n")
+    "#]]);
 }
 
 #[test]
@@ -65,18 +118,67 @@ fn places() {
         "- [ ] alpha\n- [ ] beta\n- [ ] gamma\n- [ ] delta\n",
         "- [ ] new\n- [ ] delta\n- [ ] alpha\n- [ ] beta\n- [ ] gamma\n",
         "- [ ] alpha\n- [ ] delta\n- [ ] beta\n- [ ] gamma\n",
-        &expect![[""]],
+        &expect![[r#"
+            = SPEC_WINS, LAST_WRITE_WINS
+            - [ ] new
+            - [ ] delta
+            - [ ] alpha
+            - [ ] beta
+            - [ ] gamma
+            ! place settled: Some("- [ ] new\n")
+            = RUNTIME_WINS, SKIP
+            - [ ] new
+            - [ ] alpha
+            - [ ] delta
+            - [ ] beta
+            - [ ] gamma
+            ! place settled: Some("- [ ] alpha\n")
+            = MERGE, MANUAL
+            - [ ] new
+            - [ ] alpha
+            - [ ] delta
+            - [ ] beta
+            - [ ] gamma
+            ! place open: Some("- [ ] alpha\n")
+        "#]],
     );
 }
 
 #[test]
 fn blocks_that_one_side_deleted() {
-    check("- [ ] alpha\n- [ ] beta two\n", "- [ ] alpha\n", "- [ ] alpha\n- [ ] beta two more\n", &expect![[""]]);
+    check("- [ ] alpha\n- [ ] beta two\n", "- [ ] alpha\n", "- [ ] alpha\n- [ ] beta two more\n", &expect![[r#"
+        = SPEC_WINS, LAST_WRITE_WINS
+        - [ ] alpha
+        ! existence settled: None
+        = RUNTIME_WINS, SKIP
+        - [ ] alpha
+        - [ ] beta two more
+        ! existence settled: Some("- [ ] beta two more\n")
+        = MERGE, MANUAL
+        - [ ] alpha
+        - [ ] beta two more
+        ! existence open: Some("- [ ] beta two more\n")
+    "#]]);
     check(
         "- [ ] alpha\n- [ ] beta two\n",
         "- [ ] alpha\n- [ ] beta two more\n- [ ] new\n",
         "- [ ] alpha\n",
-        &expect![[""]],
+        &expect![[r#"
+            = SPEC_WINS, LAST_WRITE_WINS
+            - [ ] alpha
+            - [ ] beta two more
+            - [ ] new
+            ! existence settled: Some("- [ ] beta two more\n")
+            = RUNTIME_WINS, SKIP
+            - [ ] alpha
+            - [ ] new
+            ! existence settled: None
+            = MERGE, MANUAL
+            - [ ] alpha
+            - [ ] beta two more
+            - [ ] new
+            ! existence open: Some("- [ ] beta two more\n")
+        "#]],
     );
 }
 
