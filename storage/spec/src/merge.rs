@@ -18,6 +18,7 @@ mod conflict;
 mod fold;
 #[cfg(test)]
 mod laws;
+mod revive;
 mod rules;
 mod settle;
 mod strategy;
@@ -100,18 +101,28 @@ struct Merger<'a, I> {
 }
 
 impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
-    fn new(base: &'a [Known<I>], local: &'a Document, current: &'a [Known<I>], ids: Vec<Option<I>>) -> Self {
-        let in_local: BTreeSet<I> = ids.iter().copied().flatten().collect();
+    fn new(base: &'a [Known<I>], local: &'a Document, current: &'a [Known<I>], mut ids: Vec<Option<I>>) -> Self {
         let in_current: BTreeSet<I> = current.iter().map(|known| known.id).collect();
-        let places: BTreeMap<I, usize> = base.iter().enumerate().map(|(at, known)| (known.id, at)).collect();
-        // A block that the cluster deleted and local edited comes back as an insertion, so it can fold like one.
-        let comes_back = |id: I, block: &Block| {
-            let is_edited =
-                places.get(&id).and_then(|at| base.get(*at)).is_some_and(|known| known.block.content != block.content);
+        let mut places: BTreeMap<I, usize> = base.iter().enumerate().map(|(at, known)| (known.id, at)).collect();
+        let mut base_blocks: BTreeMap<I, &Block> = base.iter().map(|known| (known.id, &known.block)).collect();
+        // A block that the cluster deleted and local edited comes back: as the block that another writer put back already, else as an
+        // insertion, so it can fold like one.
+        let is_lost = |id: I, block: &Block| {
+            let is_edited = base_blocks.get(&id).is_some_and(|base| base.content != block.content);
             !in_current.contains(&id) && is_edited
         };
-        let ids_in_place: Vec<Option<I>> =
-            ids.iter().zip(&local.blocks).map(|(id, block)| id.filter(|id| !comes_back(*id, block))).collect();
+        let lost: BTreeSet<I> =
+            ids.iter().zip(&local.blocks).filter_map(|(id, block)| id.filter(|id| is_lost(*id, block))).collect();
+        let revived = revive::revived(base, &lost, current);
+        for id in ids.iter_mut().flatten() {
+            if let Some(now) = revived.get(id) {
+                places.extend(places.get(id).copied().map(|place| (*now, place)));
+                base_blocks.extend(base_blocks.get(id).copied().map(|block| (*now, block)));
+                *id = *now;
+            }
+        }
+        let in_local: BTreeSet<I> = ids.iter().copied().flatten().collect();
+        let ids_in_place: Vec<Option<I>> = ids.iter().map(|id| id.filter(|id| !lost.contains(id))).collect();
         let folds = fold::fold(
             &local.blocks,
             &ids_in_place,
@@ -130,7 +141,7 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
             last = Some(node);
         }
         Self {
-            base: base.iter().map(|known| (known.id, &known.block)).collect(),
+            base: base_blocks,
             current,
             blocks,
             local: &local.blocks,

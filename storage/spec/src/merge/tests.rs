@@ -85,6 +85,17 @@ fn edit_beats_delete_on_both_sides() {
 }
 
 #[test]
+fn a_deleted_block_that_two_edited_comes_back_once() {
+    let base = known("- [ ] alpha one two\n- [ ] beta\n");
+    let deleted = evolved(&base, "- [ ] beta\n");
+    let first = merge3(&base, &parse("- [x] alpha one two\n- [ ] beta\n"), &deleted);
+    let current = crate::testing::identified(&deleted, &first.ops, 500);
+    let second = merge3(&base, &parse("- [ ] alpha one two three\n- [ ] beta\n"), &current);
+    assert_eq!(second.text, "- [x] alpha one two three\n- [ ] beta\n");
+    assert_eq!(second.local_ids, [Some(500), Some(1)]);
+}
+
+#[test]
 fn the_same_line_inserted_twice_folds() {
     check(
         "- [ ] alpha\n",

@@ -48,7 +48,11 @@ fn check(base: &str, local: &str, current: &str, expected: &Expect) {
 
 #[test]
 fn marks() {
-    check("- [ ] alpha\n", "- [~] alpha\n", "- [!] alpha\n", &expect![[r#"
+    check(
+        "- [ ] alpha\n",
+        "- [~] alpha\n",
+        "- [!] alpha\n",
+        &expect![[r#"
         = SPEC_WINS, LAST_WRITE_WINS
         - [~] alpha
         ! mark settled: Some("~")
@@ -58,8 +62,13 @@ fn marks() {
         = MERGE, MANUAL
         - [!] alpha
         ! mark open: Some("!")
-    "#]]);
-    check("- [ ] alpha\n", "- [-] alpha\n", "- [/] alpha\n", &expect![[r#"
+    "#]],
+    );
+    check(
+        "- [ ] alpha\n",
+        "- [-] alpha\n",
+        "- [/] alpha\n",
+        &expect![[r#"
         = SPEC_WINS, LAST_WRITE_WINS
         - [-] alpha
         ! mark settled: Some("-")
@@ -69,12 +78,17 @@ fn marks() {
         = MANUAL
         - [/] alpha
         ! mark open: Some("/")
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn texts() {
-    check("- [ ] write the log\n", "- [x] write a log\n", "- [ ] write my log\n", &expect![[r#"
+    check(
+        "- [ ] write the log\n",
+        "- [x] write a log\n",
+        "- [ ] write my log\n",
+        &expect![[r#"
         = SPEC_WINS, LAST_WRITE_WINS
         - [x] write a log
         ! text settled: Some("- [x] write a log\n")
@@ -84,8 +98,13 @@ fn texts() {
         = MERGE, MANUAL
         - [x] write my log
         ! text open: Some("- [x] write my log\n")
-    "#]]);
-    check("- [ ] write the log\n", "- [ ] write the log now\n", "  - [ ] write the log here\n", &expect![[r#"
+    "#]],
+    );
+    check(
+        "- [ ] write the log\n",
+        "- [ ] write the log now\n",
+        "  - [ ] write the log here\n",
+        &expect![[r#"
         = SPEC_WINS, LAST_WRITE_WINS
           - [ ] write the log now
         ! text settled: Some("  - [ ] write the log now\n")
@@ -98,8 +117,13 @@ fn texts() {
         = MANUAL
           - [ ] write the log here
         ! text open: Some("  - [ ] write the log here\n")
-    "#]]);
-    check("- alpha beta\n", "- [x] alpha beta\n", "- alpha gamma\n", &expect![[r#"
+    "#]],
+    );
+    check(
+        "- alpha beta\n",
+        "- [x] alpha beta\n",
+        "- alpha gamma\n",
+        &expect![[r#"
         = SPEC_WINS, LAST_WRITE_WINS
         - [x] alpha beta
         ! text settled: Some("- [x] alpha beta\n")
@@ -109,7 +133,8 @@ fn texts() {
         = MERGE, MANUAL
         - alpha gamma
         ! text open: Some("- alpha gamma\n")
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -146,7 +171,11 @@ fn places() {
 
 #[test]
 fn blocks_that_one_side_deleted() {
-    check("- [ ] alpha\n- [ ] beta two\n", "- [ ] alpha\n", "- [ ] alpha\n- [ ] beta two more\n", &expect![[r#"
+    check(
+        "- [ ] alpha\n- [ ] beta two\n",
+        "- [ ] alpha\n",
+        "- [ ] alpha\n- [ ] beta two more\n",
+        &expect![[r#"
         = SPEC_WINS, LAST_WRITE_WINS
         - [ ] alpha
         ! existence settled: None
@@ -158,7 +187,8 @@ fn blocks_that_one_side_deleted() {
         - [ ] alpha
         - [ ] beta two more
         ! existence open: Some("- [ ] beta two more\n")
-    "#]]);
+    "#]],
+    );
     check(
         "- [ ] alpha\n- [ ] beta two\n",
         "- [ ] alpha\n- [ ] beta two more\n- [ ] new\n",
