@@ -13,6 +13,9 @@ use zyflow_spec::{Document, Known, diff, merge3, parse};
 
 const ROUNDS: u32 = 20;
 
+/// Lines of the large file.
+const LINES: usize = 10_000;
+
 fn main() {
     let lines = |section: usize| {
         let task =
@@ -20,10 +23,12 @@ fn main() {
         let tasks: Vec<String> = (1..9).map(task).collect();
         format!("## {section}. Section {section}\n\n{}\n", tasks.concat())
     };
-    let text: String = (1..910).map(lines).collect::<Vec<_>>().concat();
+    let sections: Vec<String> = (1..910).map(lines).collect();
+    let text = format!("# Plan\n{}", sections.concat());
+    assert_eq!(text.lines().count(), LINES);
     let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
     println!("{} lines, {bytes} bytes", text.lines().count());
-    let parsing = best(|| drop(black_box(parse(black_box(&text)).print())));
+    let parsing = best(ROUNDS, || drop(black_box(parse(black_box(&text)).print())));
     println!("parse + print: {:.0} MB/s", f64::from(bytes) / 1e6 / parsing.as_secs_f64());
     let base: Vec<Known<usize>> = known(parse(&text));
     let ticked = parse(&text.replacen("- [ ] 455.4", "- [x] 455.4", 1));
@@ -39,10 +44,47 @@ fn main() {
     report("merge of two edits far apart", || drop(black_box(merge3(&base, &both, &other))));
     let rewritten = parse(&text.replace("Write part", "Compose piece").replace("durable", "lasting"));
     report("diff of a rewrite of every line", || drop(black_box(diff(&base, &rewritten))));
-    for unit in ["#\n", "\n", "a\n", "- [ ] a b c d\n"] {
-        let (one, two) = (unit.repeat((1 << 20) / unit.len()), unit.to_uppercase().repeat((1 << 20) / unit.len()));
-        let base = known(parse(&one));
-        report(&format!("diff of 1 MiB of {unit:?} against another"), || drop(black_box(diff(&base, &parse(&two)))));
+    let inserted = text.replacen("- [ ] 455.4", "- [ ] 455.0 A new task of a few words\n- [ ] 455.4", 1);
+    report("diff of one inserted line", || drop(black_box(diff(&base, &parse(&inserted)))));
+    let reworded = parse(&text.replacen("- [ ] 455.4 Write part", "- [ ] 455.4 Write the first part", 1));
+    report("diff of one reworded line", || drop(black_box(diff(&base, &reworded))));
+    let moved = moved(&text);
+    report("diff of one section moved to the end", || drop(black_box(diff(&base, &moved))));
+    let theirs = known(rewritten.clone());
+    report("merge of one tick onto a rewrite", || drop(black_box(merge3(&base, &ticked, &theirs))));
+    worst_cases();
+}
+
+fn moved(text: &str) -> Document {
+    let start = text.find("## 300.").unwrap_or_default();
+    let end = text.find("## 301.").unwrap_or_default();
+    let (before, rest) = text.split_at(start);
+    let (section, after) = rest.split_at(end - start);
+    parse(&format!("{before}{after}{section}"))
+}
+
+/// Files that match everywhere, or nowhere, at half and at the full limit: twice the size may cost about twice the time.
+fn worst_cases() {
+    for unit in ["#\n", "\n", "a\n", "- [ ] a b c d\n", "- [ ] 1.1 the same id and words\n", "- [ ] {} of its own\n"] {
+        let time = |bytes: usize| {
+            let text = |offset: usize| -> String {
+                let line = |at: usize| unit.replace("{}", &format!("number{}", at + offset));
+                (0..bytes / unit.len().max(2)).map(line).collect()
+            };
+            let base = known(parse(&text(0)));
+            let local = parse(&text(1 << 30).to_uppercase());
+            let other = known(parse(&text(1 << 31)));
+            (
+                best(3, || drop(black_box(diff(&base, &local)))),
+                best(3, || drop(black_box(merge3(&base, &local, &other)))),
+            )
+        };
+        let (half, whole) = (time(1 << 19), time(1 << 20));
+        let told = |half: Duration, whole: Duration| {
+            let growth = whole.as_secs_f64() / half.as_secs_f64().max(f64::MIN_POSITIVE);
+            format!("{:.0} ms ({growth:.1} times half of it)", whole.as_secs_f64() * 1e3)
+        };
+        println!("1 MiB of {unit:?} rewritten: diff {}, merge {}", told(half.0, whole.0), told(half.1, whole.1));
     }
 }
 
@@ -50,15 +92,15 @@ fn known(document: Document) -> Vec<Known<usize>> {
     document.blocks.into_iter().enumerate().map(|(id, block)| Known { id, block }).collect()
 }
 
-fn best(run: impl Fn()) -> Duration {
+fn best(rounds: u32, run: impl Fn()) -> Duration {
     let time = || {
         let start = Instant::now();
         run();
         start.elapsed()
     };
-    (0..ROUNDS).map(|_| time()).min().unwrap_or_default()
+    (0..rounds).map(|_| time()).min().unwrap_or_default()
 }
 
 fn report(what: &str, run: impl Fn()) {
-    println!("{what}: {:.3} ms", best(run).as_secs_f64() * 1e3);
+    println!("{what}: {:.3} ms", best(ROUNDS, run).as_secs_f64() * 1e3);
 }

@@ -12,6 +12,7 @@
 //! - [`align`]: which block of a new text is which known one; a task keeps its identity through renumbering, rewording and moving.
 //! - [`diff`], [`apply`]: the fewest operations between two states, and what operations mean.
 //! - [`merge3`], [`merge_words`], [`merge_text`]: three-way merge by fields and words; what can't be united becomes a [`Conflict`].
+//! - [`settle`]: what a project's [`Strategies`] make of the conflicts; [`severity`]: how much one matters.
 //! - [`summarize`], [`check`]: counts, dialect and oddities of one file.
 //!
 //! Everything is a pure function of its arguments: no files, no clock, no randomness, no hash order; equal inputs give equal outputs on
@@ -43,7 +44,10 @@ pub use check::{CheckReport, check};
 pub use dialect::{Dialect, Summary, UnknownDialect, summarize};
 pub use diff::diff;
 pub use encoding::{DecodeError, Encoding, FILE_BYTES_MAX, decode, encode, has_conflict_markers};
-pub use merge::{Conflict, ConflictClass, ConflictField, Merge, TextMerge, merge_text, merge3};
+pub use merge::{
+    Conflict, ConflictClass, ConflictField, Merge, Settled, SettledConflict, Severity, Strategies, Strategy, TextMerge,
+    UnknownField, UnknownStrategy, merge_text, merge3, settle, severity,
+};
 pub use ops::{Anchor, ApplyError, Op, Placed, apply};
 pub use parse::{BLOCK_BYTES_MAX, BLOCKS_MAX, Document, parse};
 pub use problem::Problem;

@@ -14,16 +14,21 @@
 //!
 //! It doesn't know who is right: a clash keeps the current value and records both.
 
+mod conflict;
 mod fold;
+#[cfg(test)]
+mod laws;
+mod revive;
 mod rules;
+mod settle;
+mod strategy;
 #[cfg(test)]
 mod tests;
 mod text;
+mod union;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-
-use serde::{Deserialize, Serialize};
 
 use crate::align::{Known, align};
 use crate::block::Block;
@@ -32,50 +37,14 @@ use crate::diff::{content_ops, is_same_text};
 use crate::ops::{Anchor, Op, apply, print};
 use crate::order;
 use crate::parse::Document;
+pub use conflict::{Conflict, ConflictClass, ConflictField, Severity, UnknownField, severity};
+pub use settle::{Settled, SettledConflict, settle};
+pub use strategy::{Strategies, Strategy, UnknownStrategy};
 pub use text::{TextMerge, merge_text};
 
 /// Blocks looked back over to see whether a moved block already stands where it shall; beyond that it is moved again, which is
 /// harmless.
 const LOOK_BACK_MAX: usize = 64;
-
-/// What kind of disagreement a conflict is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum ConflictClass {
-    /// Two values of one field.
-    Data,
-    /// Whether a block exists, and where.
-    Structure,
-}
-
-/// What two writers disagree about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum ConflictField {
-    /// The mark of a task. The values are marks.
-    Mark,
-    /// The wording, indentation or kind. The values are whole blocks, as in the file.
-    Text,
-    /// The place. The values are the texts of the blocks before it; empty = it is the first.
-    Place,
-    /// Whether it exists. The values are whole blocks; `None` = deleted.
-    Existence,
-}
-
-/// A disagreement, with every value in full so that none is lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict<I> {
-    /// The block; `None` when it no longer has an identity (deleted in the cluster).
-    pub id: Option<I>,
-    /// What kind of disagreement.
-    pub class: ConflictClass,
-    /// About what.
-    pub field: ConflictField,
-    /// The value that both started from.
-    pub base: Option<String>,
-    /// The local value.
-    pub ours: Option<String>,
-    /// The current value.
-    pub theirs: Option<String>,
-}
 
 /// The result of [`merge3`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,18 +101,28 @@ struct Merger<'a, I> {
 }
 
 impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
-    fn new(base: &'a [Known<I>], local: &'a Document, current: &'a [Known<I>], ids: Vec<Option<I>>) -> Self {
-        let in_local: BTreeSet<I> = ids.iter().copied().flatten().collect();
+    fn new(base: &'a [Known<I>], local: &'a Document, current: &'a [Known<I>], mut ids: Vec<Option<I>>) -> Self {
         let in_current: BTreeSet<I> = current.iter().map(|known| known.id).collect();
-        let places: BTreeMap<I, usize> = base.iter().enumerate().map(|(at, known)| (known.id, at)).collect();
-        // A block that the cluster deleted and local edited comes back as an insertion, so it can fold like one.
-        let comes_back = |id: I, block: &Block| {
-            let is_edited =
-                places.get(&id).and_then(|at| base.get(*at)).is_some_and(|known| known.block.content != block.content);
+        let mut places: BTreeMap<I, usize> = base.iter().enumerate().map(|(at, known)| (known.id, at)).collect();
+        let mut base_blocks: BTreeMap<I, &Block> = base.iter().map(|known| (known.id, &known.block)).collect();
+        // A block that the cluster deleted and local edited comes back: as the block that another writer put back already, else as an
+        // insertion, so it can fold like one.
+        let is_lost = |id: I, block: &Block| {
+            let is_edited = base_blocks.get(&id).is_some_and(|base| base.content != block.content);
             !in_current.contains(&id) && is_edited
         };
-        let ids_in_place: Vec<Option<I>> =
-            ids.iter().zip(&local.blocks).map(|(id, block)| id.filter(|id| !comes_back(*id, block))).collect();
+        let lost: BTreeSet<I> =
+            ids.iter().zip(&local.blocks).filter_map(|(id, block)| id.filter(|id| is_lost(*id, block))).collect();
+        let revived = revive::revived(base, &lost, current);
+        for id in ids.iter_mut().flatten() {
+            if let Some(now) = revived.get(id) {
+                places.extend(places.get(id).copied().map(|place| (*now, place)));
+                base_blocks.extend(base_blocks.get(id).copied().map(|block| (*now, block)));
+                *id = *now;
+            }
+        }
+        let in_local: BTreeSet<I> = ids.iter().copied().flatten().collect();
+        let ids_in_place: Vec<Option<I>> = ids.iter().map(|id| id.filter(|id| !lost.contains(id))).collect();
         let folds = fold::fold(
             &local.blocks,
             &ids_in_place,
@@ -162,7 +141,7 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
             last = Some(node);
         }
         Self {
-            base: base.iter().map(|known| (known.id, &known.block)).collect(),
+            base: base_blocks,
             current,
             blocks,
             local: &local.blocks,

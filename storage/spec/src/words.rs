@@ -167,6 +167,92 @@ impl Hunk {
     }
 }
 
+/// What [`unite`] compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Words; only additions are united.
+    Words,
+    /// Whole lines; lines that both replaced are all kept.
+    Lines,
+}
+
+/// Unites two edits of one text, `[base, ours, theirs]`, that [`merge_words`] can't merge: at a place that both changed, theirs comes first,
+/// then what ours has besides. `None` when that would take more than putting one behind the other.
+pub(crate) fn unite([base, ours, theirs]: [&str; 3], cut: Cut) -> Option<String> {
+    let pieces = |text| match cut {
+        Cut::Words => tokens(text),
+        Cut::Lines => str::split_inclusive(text, '\n').collect(),
+    };
+    let (base, ours, theirs) = (pieces(base), pieces(ours), pieces(theirs));
+    if base.len().max(ours.len()).max(theirs.len()) > MERGED_TOKENS_MAX {
+        return None;
+    }
+    let mut interner = Interner::new();
+    let [base_ids, our_ids, their_ids] = [&base, &ours, &theirs].map(|side| numbers(&mut interner, side));
+    let (our_hunks, their_hunks) = (hunks(&base_ids, &our_ids), hunks(&base_ids, &their_ids));
+    let mut out = String::new();
+    let mut at = 0;
+    for stretch in stretches(&our_hunks, &their_hunks) {
+        out.extend(base.get(at..stretch.base.0).unwrap_or_default().iter().copied());
+        at = stretch.base.1;
+        let our_part = part(&ours, stretch.ours);
+        let their_part = part(&theirs, stretch.theirs);
+        match (our_part, their_part) {
+            (Some(part), None) | (None, Some(part)) => out.extend(part.iter().copied()),
+            (Some(ours), Some(theirs)) if ours == theirs => out.extend(theirs.iter().copied()),
+            (Some(ours), Some(theirs)) => {
+                if cut == Cut::Words && stretch.base.0 < stretch.base.1 {
+                    return None;
+                }
+                out.extend(theirs.iter().copied());
+                let is_new = |piece: &&&str| cut == Cut::Words || !theirs.contains(piece);
+                out.extend(ours.iter().filter(is_new).copied());
+            }
+            (None, None) => {}
+        }
+    }
+    out.extend(base.get(at..).unwrap_or_default().iter().copied());
+    Some(out)
+}
+
+/// A stretch of the base that one or both sides changed, with what each side that did has there.
+struct Stretch {
+    base: (usize, usize),
+    ours: Option<(usize, usize)>,
+    theirs: Option<(usize, usize)>,
+}
+
+/// The changes of both sides in order; those that clash are one stretch.
+fn stretches(ours: &[Hunk], theirs: &[Hunk]) -> Vec<Stretch> {
+    let mut all: Vec<(Hunk, bool)> =
+        ours.iter().map(|hunk| (*hunk, true)).chain(theirs.iter().map(|hunk| (*hunk, false))).collect();
+    all.sort_by_key(|(hunk, _)| hunk.base);
+    let mut groups: Vec<Vec<(Hunk, bool)>> = Vec::new();
+    for (hunk, is_ours) in all {
+        let clashes = |(other, other_is_ours): &(Hunk, bool)| *other_is_ours != is_ours && is_clash(&hunk, other);
+        match groups.last_mut().filter(|group| group.iter().any(clashes)) {
+            Some(group) => group.push((hunk, is_ours)),
+            None => groups.push(vec![(hunk, is_ours)]),
+        }
+    }
+    let stretch = |group: Vec<(Hunk, bool)>| {
+        let start = group.iter().map(|(hunk, _)| hunk.base.0).min().unwrap_or_default();
+        let end = group.iter().map(|(hunk, _)| hunk.base.1).max().unwrap_or_default();
+        let side = |wanted: bool| {
+            let mut hunks = group.iter().filter(|(_, is_ours)| *is_ours == wanted).map(|(hunk, _)| hunk);
+            let first = hunks.next()?;
+            let last = hunks.next_back().unwrap_or(first);
+            Some((first.side.0 - (first.base.0 - start), last.side.1 + (end - last.base.1)))
+        };
+        Stretch { base: (start, end), ours: side(true), theirs: side(false) }
+    };
+    groups.into_iter().map(stretch).collect()
+}
+
+fn part<'a, 't>(tokens: &'a [&'t str], range: Option<(usize, usize)>) -> Option<&'a [&'t str]> {
+    range.map(|(start, end)| tokens.get(start..end).unwrap_or_default())
+}
+
 /// Merges two edits of one text by words: `None` when both changed the same words, or put different words at the same place.
 ///
 /// ```text

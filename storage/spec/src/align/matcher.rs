@@ -9,13 +9,30 @@ pub(crate) struct Item<'a> {
     pub block: &'a Block,
     /// Index of the item's heading, when it stands under one.
     pub section: Option<usize>,
-    /// The words; empty until [`Matcher::read_words`] for those that are still free then.
+    /// The words of the title; empty until [`Matcher::read_words`] for those that are still free then.
     pub print: Fingerprint,
     pub id: Option<&'a str>,
     pub title: &'a str,
     /// Carries too little to be recognised elsewhere: blank, a rule, a lone word of one or two letters.
     pub is_filler: bool,
 }
+
+impl Item<'_> {
+    /// How alike two items are, in thousandths. One that carries on where the other ends is the same with a note added, however long the
+    /// note is.
+    pub(crate) fn likeness(&self, other: &Self) -> usize {
+        let likeness = self.print.likeness(&other.print);
+        let is_extended = self.title.starts_with(other.title) || other.title.starts_with(self.title);
+        let shorter = self.title.len().min(other.title.len());
+        if is_extended && shorter >= EXTENDED_BYTES_MIN { likeness.max(EXTENDED_LIKENESS) } else { likeness }
+    }
+}
+
+/// Bytes of a title that a longer one has to begin with to be the same with a note: two short words, or three ideographs.
+const EXTENDED_BYTES_MIN: usize = 9;
+
+/// Likeness of a title and the same title with a note, in thousandths: more than half the words, less than all.
+const EXTENDED_LIKENESS: usize = 800;
 
 /// Items of one side.
 pub(crate) fn items<'a>(blocks: &[&'a Block]) -> Vec<Item<'a>> {
@@ -121,7 +138,7 @@ impl<'a> Matcher<'a> {
 
 fn read(item: Option<&mut Item<'_>>) {
     if let Some(item) = item.filter(|item| !item.is_filler || item.id.is_some()) {
-        item.print = Fingerprint::of(&item.block.content.text);
+        item.print = Fingerprint::of(item.title);
     }
 }
 

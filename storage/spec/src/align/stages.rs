@@ -7,7 +7,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::matcher::{Item, Matcher};
 use crate::block::{Block, BlockKind};
-use crate::words::{LIKENESS_MAX, hash};
+use crate::words::hash;
 
 /// Candidates looked at for one block among others of the same name or words; further ones are taken in order.
 const CANDIDATES_MAX: usize = 32;
@@ -27,7 +27,7 @@ const FAR_CANDIDATES_MAX: usize = 8;
 /// Likeness that makes two blocks the same, by how much else speaks for it, in thousandths.
 mod likeness {
     /// Same explicit id.
-    pub(super) const NAMED: usize = 300;
+    pub(super) const NAMED: usize = 250;
     /// Between the same neighbours.
     pub(super) const NEAR: usize = 500;
     /// The only ones of their kind between the same neighbours.
@@ -38,6 +38,14 @@ mod likeness {
     pub(super) const FAR: usize = 700;
 }
 
+/// What else speaks for a pair that is alike, in thousandths of likeness.
+mod bonus {
+    /// Same explicit id.
+    pub(super) const NAMED: usize = 200;
+    /// Between the same neighbours.
+    pub(super) const NEAR: usize = 100;
+}
+
 /// Words that a block needs to be recognised anywhere by likeness alone.
 const FAR_WORDS_MIN: usize = 4;
 
@@ -45,14 +53,13 @@ const FAR_WORDS_MIN: usize = 4;
 pub(super) fn run(old: &[&Block], new: &[&Block]) -> Vec<Option<usize>> {
     let mut matcher = Matcher::new(old, new);
     runs(&mut matcher);
-    by_key(&mut matcher, 0, |_, item| item.id.map(|id| (item.block.kind, id, item.title)));
-    by_key(&mut matcher, 0, |items, item| {
+    by_key(&mut matcher, |_, item| item.id.map(|id| (item.block.kind, id, item.title)));
+    by_key(&mut matcher, |items, item| {
         (!item.is_filler).then_some((item.block.kind, item.title, heading(items, item)))
     });
-    by_key(&mut matcher, 0, |_, item| (!item.is_filler).then_some((item.block.kind, item.title)));
-    by_key(&mut matcher, likeness::NAMED, |_, item| item.id.map(|id| (item.block.kind, id)));
+    by_key(&mut matcher, |_, item| (!item.is_filler).then_some((item.block.kind, item.title)));
+    alike(&mut matcher);
     near(&mut matcher);
-    far(&mut matcher);
     by_place(&mut matcher);
     fillers(&mut matcher);
     matcher.into_matched()
@@ -114,24 +121,29 @@ fn substantial(items: &[Item<'_>]) -> Vec<usize> {
     items.iter().enumerate().filter(|(_, item)| !item.is_filler).map(|(at, _)| at).collect()
 }
 
-/// Stages 2 to 5: matches free items of equal key, each with the candidate whose surroundings agree best.
-fn by_key<'a, K: Ord>(
-    matcher: &mut Matcher<'a>,
-    likeness_min: usize,
+/// Free old items by key, in order.
+fn candidates<'a, K: Ord>(
+    matcher: &Matcher<'a>,
     key: impl Fn(&[Item<'a>], &Item<'a>) -> Option<K>,
-) {
+) -> BTreeMap<K, VecDeque<usize>> {
     let mut candidates: BTreeMap<K, VecDeque<usize>> = BTreeMap::new();
     for at in matcher.free_old() {
         if let Some(key) = matcher.old.get(at).and_then(|item| key(&matcher.old, item)) {
             candidates.entry(key).or_default().push_back(at);
         }
     }
+    candidates
+}
+
+/// Stages 2 to 4: matches free items of equal key, each with the candidate whose surroundings agree best.
+fn by_key<'a, K: Ord>(matcher: &mut Matcher<'a>, key: impl Fn(&[Item<'a>], &Item<'a>) -> Option<K>) {
+    let mut candidates = candidates(matcher, &key);
     for new in matcher.free_new() {
         let Some(item) = matcher.new.get(new) else { continue };
         let Some(olds) = key(&matcher.new, item).and_then(|key| candidates.get_mut(&key)) else { continue };
         let scored = olds.iter().take(CANDIDATES_MAX).enumerate().filter_map(|(place, old)| {
-            let likeness = matcher.old.get(*old)?.print.likeness(&item.print);
-            (likeness >= likeness_min).then(|| ((matcher.surroundings(*old, new), likeness), Reverse(place)))
+            let likeness = matcher.old.get(*old)?.likeness(item);
+            Some(((matcher.surroundings(*old, new), likeness), Reverse(place)))
         });
         if let Some((_, Reverse(place))) = scored.max()
             && let Some(old) = olds.remove(place)
@@ -145,10 +157,18 @@ fn by_key<'a, K: Ord>(
 /// A possible match; the best come first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
-    unlikeness: usize,
+    score: Reverse<usize>,
     distance: usize,
     old: usize,
     new: usize,
+}
+
+/// How much speaks for a pair of this likeness.
+fn score(matcher: &Matcher<'_>, old: usize, new: usize, likeness: usize) -> usize {
+    let (Some(one), Some(two)) = (matcher.old.get(old), matcher.new.get(new)) else { return likeness };
+    let named = if one.id.is_some() && one.id == two.id { bonus::NAMED } else { 0 };
+    let near = if matcher.old_gap(old) == matcher.new_gap(new) { bonus::NEAR } else { 0 };
+    likeness + named + near
 }
 
 fn join_best(matcher: &mut Matcher<'_>, mut pairs: Vec<Pair>) {
@@ -159,8 +179,40 @@ fn join_best(matcher: &mut Matcher<'_>, mut pairs: Vec<Pair>) {
     matcher.settle();
 }
 
-/// Stage 6: blocks that are alike between the same neighbours.
+/// Stage 5: blocks that are alike and have something else in common, the best pairs first. The kinds of evidence are weighed together:
+/// after an insertion every number names another task, and a good likeness elsewhere says more than a number on a poor one.
+fn alike(matcher: &mut Matcher<'_>) {
+    let mut pairs = named_pairs(matcher);
+    pairs.extend(all_near_pairs(matcher));
+    pairs.extend(far_pairs(matcher));
+    join_best(matcher, pairs);
+}
+
+/// Blocks of the same explicit id that have some words in common.
+fn named_pairs(matcher: &Matcher<'_>) -> Vec<Pair> {
+    let candidates = candidates(matcher, |_, item| item.id.map(|id| (item.block.kind, id)));
+    let mut pairs = Vec::new();
+    for new in matcher.free_new() {
+        let Some(item) = matcher.new.get(new) else { continue };
+        let olds = item.id.and_then(|id| candidates.get(&(item.block.kind, id)));
+        for old in olds.into_iter().flatten().take(CANDIDATES_MAX).copied() {
+            let likeness = matcher.old.get(old).map_or(0, |other| other.likeness(item));
+            if likeness >= likeness::NAMED {
+                let score = score(matcher, old, new, likeness) + usize::from(matcher.surroundings(old, new));
+                pairs.push(Pair { score: Reverse(score), distance: old.abs_diff(new), old, new });
+            }
+        }
+    }
+    pairs
+}
+
+/// Stage 6: blocks that are alike between the same neighbours, now that more of these are known.
 fn near(matcher: &mut Matcher<'_>) {
+    let pairs = all_near_pairs(matcher);
+    join_best(matcher, pairs);
+}
+
+fn all_near_pairs(matcher: &Matcher<'_>) -> Vec<Pair> {
     let olds = grouped(matcher.free_old(), |at| matcher.old_gap(at));
     let news = grouped(matcher.free_new(), |at| matcher.new_gap(at));
     let mut pairs = Vec::new();
@@ -169,7 +221,7 @@ fn near(matcher: &mut Matcher<'_>) {
             near_pairs(matcher, olds, news, &mut pairs);
         }
     }
-    join_best(matcher, pairs);
+    pairs
 }
 
 fn grouped(items: Vec<usize>, gap: impl Fn(usize) -> usize) -> BTreeMap<usize, Vec<usize>> {
@@ -191,10 +243,10 @@ fn near_pairs(matcher: &Matcher<'_>, olds: &[usize], news: &[usize], pairs: &mut
             let (Some(one), Some(two)) = (matcher.old.get(*old), matcher.new.get(*new)) else { continue };
             let is_alone = old_kinds.get(&one.block.kind) == Some(&1) && new_kinds.get(&two.block.kind) == Some(&1);
             let Some(needed) = near_likeness(one.block.kind, two.block.kind, is_alone) else { continue };
-            let likeness = one.print.likeness(&two.print);
+            let likeness = one.likeness(two);
             if likeness >= needed {
                 pairs.push(Pair {
-                    unlikeness: LIKENESS_MAX - likeness,
+                    score: Reverse(score(matcher, *old, *new, likeness)),
                     distance: (range.start + at).abs_diff(level),
                     old: *old,
                     new: *new,
@@ -221,8 +273,8 @@ fn near_likeness(old: BlockKind, new: BlockKind, is_alone: bool) -> Option<usize
     }
 }
 
-/// Stage 7: blocks that are very alike anywhere, found by the rare words that they share.
-fn far(matcher: &mut Matcher<'_>) {
+/// Blocks that are very alike anywhere, found by the rare words that they share.
+fn far_pairs(matcher: &Matcher<'_>) -> Vec<Pair> {
     let mut olds_of_word: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for old in matcher.free_old() {
         let mut words = matcher.old.get(old).map(|item| item.print.words().to_vec()).unwrap_or_default();
@@ -248,38 +300,49 @@ fn far(matcher: &mut Matcher<'_>) {
             let Some(other) = matcher.old.get(old).filter(|other| other.block.kind == item.block.kind) else {
                 continue;
             };
-            let likeness = other.print.likeness(&item.print);
+            let likeness = other.likeness(item);
             if likeness >= likeness::FAR {
-                pairs.push(Pair { unlikeness: LIKENESS_MAX - likeness, distance: old.abs_diff(new), old, new });
+                let score = Reverse(score(matcher, old, new, likeness));
+                pairs.push(Pair { score, distance: old.abs_diff(new), old, new });
             }
         }
     }
-    join_best(matcher, pairs);
+    pairs
 }
 
-/// Stage 8: the same explicit id between the same neighbours, whatever the words. An id that repeats says nothing.
+/// Stage 7: the same explicit id between the same neighbours, whatever the words, when there is no other of its kind. Where several
+/// blocks in a row were rewritten, numbers say nothing: they were given anew.
 fn by_place(matcher: &mut Matcher<'_>) {
-    let mut olds: BTreeMap<(usize, BlockKind, &str), Vec<usize>> = BTreeMap::new();
-    let mut news: BTreeMap<(usize, BlockKind, &str), Vec<usize>> = BTreeMap::new();
-    for at in matcher.free_old() {
-        if let Some((item, id)) = matcher.old.get(at).and_then(|item| Some((item, item.id?))) {
-            olds.entry((matcher.old_gap(at), item.block.kind, id)).or_default().push(at);
+    let olds = grouped(matcher.free_old(), |at| matcher.old_gap(at));
+    let news = grouped(matcher.free_new(), |at| matcher.new_gap(at));
+    let mut pairs = Vec::new();
+    for (gap, news) in &news {
+        let olds = olds.get(gap).map(Vec::as_slice).unwrap_or_default();
+        let (old_alone, new_alone) = (alone(&matcher.old, olds), alone(&matcher.new, news));
+        for (kind, old) in old_alone {
+            let id = |items: &[Item<'_>], at: usize| items.get(at).and_then(|item| item.id.map(str::to_owned));
+            if let Some(new) = new_alone.get(&kind)
+                && let Some(id_of_old) = id(&matcher.old, old)
+                && id(&matcher.new, *new) == Some(id_of_old)
+            {
+                pairs.push((old, *new));
+            }
         }
     }
-    for at in matcher.free_new() {
-        if let Some((item, id)) = matcher.new.get(at).and_then(|item| Some((item, item.id?))) {
-            news.entry((matcher.new_gap(at), item.block.kind, id)).or_default().push(at);
-        }
-    }
-    for (key, news) in news {
-        if let (Some([old]), [new]) = (olds.get(&key).map(Vec::as_slice), news.as_slice()) {
-            matcher.join(*old, *new);
-        }
+    for (old, new) in pairs {
+        matcher.join(old, new);
     }
     matcher.settle();
 }
 
-/// Stage 9: blank lines and other fillers, in order, between the same unmoved neighbours.
+/// The blocks that are the only ones of their kind among these.
+fn alone(items: &[Item<'_>], among: &[usize]) -> BTreeMap<BlockKind, usize> {
+    let counts = kinds(items, among);
+    let of_kind = among.iter().filter_map(|at| Some((items.get(*at)?.block.kind, *at)));
+    of_kind.filter(|(kind, _)| counts.get(kind) == Some(&1)).collect()
+}
+
+/// Stage 8: blank lines and other fillers, in order, between the same unmoved neighbours.
 fn fillers(matcher: &mut Matcher<'_>) {
     let mut olds: BTreeMap<(usize, BlockKind, &str), VecDeque<usize>> = BTreeMap::new();
     for at in matcher.free_old() {

@@ -79,6 +79,45 @@ fn a_task_reworded_beyond_recognition_keeps_its_number_and_place() {
 }
 
 #[test]
+fn renumbered_and_reworded_at_once_the_words_say_more_than_the_number() {
+    check(
+        "- [ ] 2.1 add rules for devices and bindings\n- [ ] 2.2 add indexes for device lookups and queries\n- [ ] 2.3 create the device manager in the shell\n",
+        "- [ ] 2.1 create the table of services\n- [ ] 2.2 add rules for devices, bindings and services\n- [ ] 2.3 add indexes for device lookups, service lookups and queries\n- [ ] 2.4 create the device manager in the shell (with a secret)\n",
+        &expect![[r#"
+            - "- [ ] 2.1 create the table of services\n"
+            0 "- [ ] 2.2 add rules for devices, bindings and services\n"
+            1 "- [ ] 2.3 add indexes for device lookups, service lookups and queries\n"
+            2 "- [ ] 2.4 create the device manager in the shell (with a secret)\n"
+        "#]],
+    );
+}
+
+#[test]
+fn a_note_however_long_makes_no_other_task() {
+    check(
+        "- [ ] code review\n- [ ] 全量测试\n",
+        "- [x] code review (nothing blocks; three remarks on names went to the backlog for later)\n- [x] 全量测试（108 个文件通过，一个旧的超时与本次变更无关）\n",
+        &expect![[r#"
+            0 "- [x] code review (nothing blocks; three remarks on names went to the backlog for later)\n"
+            1 "- [x] 全量测试（108 个文件通过，一个旧的超时与本次变更无关）\n"
+        "#]],
+    );
+}
+
+#[test]
+fn where_a_row_of_tasks_was_rewritten_numbers_say_nothing() {
+    check(
+        "- [ ] 1.1 describe the old format\n- [ ] 1.2 give some examples\n- [ ] 1.3 publish\n",
+        "- [ ] 1.1 reject unknown headers\n- [ ] 1.2 count lines twice\n- [ ] 1.3 publish\n",
+        &expect![[r#"
+            - "- [ ] 1.1 reject unknown headers\n"
+            - "- [ ] 1.2 count lines twice\n"
+            2 "- [ ] 1.3 publish\n"
+        "#]],
+    );
+}
+
+#[test]
 fn ideographs_are_words() {
     check(
         "- [ ] 日誌を書く\n- [ ] 設計を読む\n",

@@ -54,6 +54,11 @@ fn rank(mark: &str) -> Option<u8> {
     }
 }
 
+/// Whether two marks say the same in another writing.
+pub(super) fn is_same_rank(one: &str, two: &str) -> bool {
+    rank(one).is_some_and(|one| Some(one) == rank(two))
+}
+
 /// Two marks that both differ from the base, or have no base.
 pub(super) fn both_marked(ours: &str, theirs: &str) -> Outcome<String> {
     if ours.trim() == theirs.trim() || is_done_mark(theirs) {

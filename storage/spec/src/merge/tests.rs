@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 /// What the cluster has after somebody made `text` of `base`: known blocks keep their ids, new ones count from 1000.
-fn evolved(base: &[Known<u32>], text: &str) -> Vec<Known<u32>> {
+pub(super) fn evolved(base: &[Known<u32>], text: &str) -> Vec<Known<u32>> {
     let document = parse(text);
     let ids = align(base, &document);
     reidentified(document, ids, 1000)
@@ -82,6 +82,17 @@ fn edit_beats_delete_on_both_sides() {
         - [ ] beta two
     "#]],
     );
+}
+
+#[test]
+fn a_deleted_block_that_two_edited_comes_back_once() {
+    let base = known("- [ ] alpha one two\n- [ ] beta\n");
+    let deleted = evolved(&base, "- [ ] beta\n");
+    let first = merge3(&base, &parse("- [x] alpha one two\n- [ ] beta\n"), &deleted);
+    let current = crate::testing::identified(&deleted, &first.ops, 500);
+    let second = merge3(&base, &parse("- [ ] alpha one two three\n- [ ] beta\n"), &current);
+    assert_eq!(second.text, "- [x] alpha one two three\n- [ ] beta\n");
+    assert_eq!(second.local_ids, [Some(500), Some(1)]);
 }
 
 #[test]
