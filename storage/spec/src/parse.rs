@@ -14,10 +14,12 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::block::{Block, BlockKind, Content};
+use crate::block::{Block, BlockKind, Content, MarkPlace};
 use crate::encoding::conflict_marker_offset;
 use crate::line::{Fence, Shape, shape};
 use crate::problem::Problem;
+use crate::table;
+use crate::words::hash;
 
 /// A paragraph, fence or comment is cut into blocks of at most this many bytes, at line ends. A block is the unit of an edit, so this
 /// bounds what one edit carries; a single longer line stays whole.
@@ -26,6 +28,9 @@ pub const BLOCK_BYTES_MAX: usize = 64 << 10;
 /// Most blocks in a file that is synced: ten times the longest of 3,146 real task files (5,671 lines), and it bounds the rows that one
 /// file can make.
 pub const BLOCKS_MAX: usize = 1 << 16;
+
+/// Bytes of a usual line, by which room for lines is made beforehand.
+const LINE_BYTES_USUAL: usize = 40;
 
 /// At most this many repeated ids are reported for one file; the rest would only bury the first.
 const DUPLICATE_IDS_REPORTED_MAX: usize = 100;
@@ -58,8 +63,8 @@ pub fn parse(text: &str) -> Document {
     let mut parser = Parser {
         text,
         fences: fences_of(&lines),
+        blocks: Vec::with_capacity(lines.len().min(BLOCKS_MAX)),
         lines,
-        blocks: Vec::new(),
         task_lines: Vec::new(),
         problems: Vec::new(),
         is_comment_possible: true,
@@ -76,7 +81,7 @@ struct Line {
 }
 
 fn lines_of(text: &str) -> Vec<Line> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::with_capacity((text.len() / LINE_BYTES_USUAL).min(BLOCKS_MAX));
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let end = start + line.len();
@@ -119,8 +124,8 @@ impl Parser<'_> {
             at = match line.shape {
                 Shape::Blank => self.push_line(BlockKind::Blank, at),
                 Shape::Heading => self.push_line(BlockKind::Heading, at),
-                Shape::Table => self.push_line(BlockKind::Table, at),
-                Shape::Task { open, close } => self.push_task(at, open, close),
+                Shape::Table => self.push_table(at),
+                Shape::Task { start, end } => self.push_task(at, start, end),
                 Shape::Fence(fence) => self.push_fence(at, fence),
                 Shape::Comment => self.push_comment(at),
                 Shape::Item | Shape::Text => self.push_prose(at),
@@ -138,13 +143,30 @@ impl Parser<'_> {
         at + 1
     }
 
-    fn push_task(&mut self, at: usize, open: usize, close: usize) -> usize {
+    fn push_task(&mut self, at: usize, start: usize, end: usize) -> usize {
         let line = self.line_text(at);
         let part = |range: Range<usize>| line.get(range).unwrap_or_default().to_owned();
-        let content = Content { lead: part(0..open + 1), mark: part(open + 1..close), text: part(close..line.len()) };
+        let content = Content { lead: part(0..start), mark: part(start..end), text: part(end..line.len()) };
         self.task_lines.push((self.blocks.len(), at));
         self.blocks.push(Block { kind: BlockKind::Task, content });
         at + 1
+    }
+
+    /// All rows of a table. Those under a header with a status column are tasks where that column holds a status.
+    fn push_table(&mut self, at: usize) -> usize {
+        let is_row = |at: usize| self.lines.get(at).is_some_and(|line| line.shape == Shape::Table);
+        let end = (at..).find(|at| !is_row(*at)).unwrap_or(at);
+        let has_header = end - at > 2 && table::is_separator(self.line_text(at + 1));
+        let column = if has_header { table::status_column(self.line_text(at)) } else { None };
+        for row in at..end {
+            let status =
+                column.filter(|_| row > at + 1).and_then(|column| table::status_in(self.line_text(row), column));
+            match status {
+                Some((start, end)) => self.push_task(row, start, end),
+                None => self.push_line(BlockKind::Table, row),
+            };
+        }
+        end
     }
 
     fn push_fence(&mut self, at: usize, open: Fence) -> usize {
@@ -200,7 +222,8 @@ impl Parser<'_> {
             return None;
         }
         for (at, line) in self.lines.iter().enumerate().skip(1) {
-            if matches!(line.shape, Shape::Task { .. }) {
+            let is_box = |start: usize| self.line_text(at).get(..start).is_some_and(|lead| lead.ends_with('['));
+            if matches!(line.shape, Shape::Task { start, .. } if is_box(start)) {
                 return None;
             }
             if matches!(self.line_text(at).trim_end(), "---" | "...") {
@@ -228,28 +251,37 @@ impl Parser<'_> {
     }
 
     fn report(&mut self) {
-        if let Some(offset) = conflict_marker_offset(self.text) {
+        let starts = self.lines.iter().map(|line| line.start);
+        if let Some(offset) = conflict_marker_offset(self.text, starts) {
             let line = self.lines.partition_point(|line| line.start <= offset);
             self.problems.push(Problem::ConflictMarkers { line });
         }
-        let mut ids: Vec<(&str, usize)> = Vec::new();
-        for (block, line) in &self.task_lines {
-            if let Some(id) = self.blocks.get(*block).and_then(Block::explicit_id) {
-                ids.push((id, line + 1));
-            }
-        }
-        ids.sort_unstable();
-        let repeats = ids.windows(2).filter_map(|pair| match pair {
-            [(id, first_line), (again, line)] if id == again => {
-                Some(Problem::DuplicateId { line: *line, first_line: *first_line, id: (*id).to_owned() })
-            }
-            _ => None,
-        });
-        let repeats: Vec<Problem> = repeats.take(DUPLICATE_IDS_REPORTED_MAX).collect();
+        let repeats = self.repeated_ids();
         self.problems.extend(repeats);
         self.problems.sort_by_key(Problem::line);
         if self.blocks.len() > BLOCKS_MAX {
             self.problems.push(Problem::TooManyBlocks { blocks: self.blocks.len(), limit: BLOCKS_MAX });
         }
+    }
+
+    /// Ids that a task above has already. A row and a bullet may share one: tables often list the tasks that follow.
+    fn repeated_ids(&self) -> Vec<Problem> {
+        let id_of = |block: usize| self.blocks.get(block).and_then(Block::explicit_id);
+        let is_row =
+            |block: usize| self.blocks.get(block).is_some_and(|block| block.mark_place() == Some(MarkPlace::Cell));
+        // Numbers are sorted much faster than texts; what has the same number is compared.
+        let keyed = |(block, line): &(usize, usize)| Some((hash([id_of(*block)?]), is_row(*block), *line, *block));
+        let mut ids: Vec<(u64, bool, usize, usize)> = self.task_lines.iter().filter_map(keyed).collect();
+        ids.sort_unstable();
+        let repeats = ids.windows(2).filter_map(|pair| match pair {
+            [(first_key, was_row, first_line, first), (key, is_row, line, again)]
+                if (first_key, was_row) == (key, is_row) =>
+            {
+                let id = id_of(*again).filter(|id| id_of(*first) == Some(id))?;
+                Some(Problem::DuplicateId { line: line + 1, first_line: first_line + 1, id: id.to_owned() })
+            }
+            _ => None,
+        });
+        repeats.take(DUPLICATE_IDS_REPORTED_MAX).collect()
     }
 }
