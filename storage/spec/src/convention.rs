@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::is_done_mark;
 use crate::dialect::rules::rules_of;
 use crate::dialect::{Dialect, UnknownDialect};
-use crate::line::{Shape, shape};
+use crate::line::{shape, task};
 use crate::state::{State, UnknownState};
 use crate::status;
 
@@ -147,7 +147,7 @@ impl FromStr for Convention {
 
 fn check_mark(mark: &str) -> Result<(), ConventionError> {
     let line = format!("- [{mark}] text");
-    let is_read = matches!(shape(&line), Shape::Task { start, end } if line.get(start..end) == Some(mark));
+    let is_read = shape(&line) == task("- [".len(), mark.len());
     let reason = if mark.is_empty() {
         "blank means todo in every dialect"
     } else if matches!(mark, "x" | "X") {

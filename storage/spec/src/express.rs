@@ -13,7 +13,7 @@ use crate::block::{Block, BlockKind, Content, MarkPlace};
 use crate::convention::Convention;
 use crate::dialect::rules::{Place, Rules, rules_of};
 use crate::facts::{self, Reader, column_state};
-use crate::line::{MARK_BYTES_MAX, Shape, shape};
+use crate::line::{MARK_BYTES_MAX, shape, task};
 use crate::state::State;
 use crate::{status, table};
 
@@ -212,10 +212,10 @@ fn is_read_back(block: &Block) -> bool {
     }
     let line = block.print();
     let line = line.strip_suffix('\n').unwrap_or(&line);
-    let expected = (content.lead.len(), content.lead.len() + content.mark.len());
+    let start = content.lead.len();
     if block.mark_place() == Some(MarkPlace::Cell) {
         let column = table::column_at(&content.lead);
-        return table::status_in(line, column) == Some(expected);
+        return table::status_in(line, column) == Some((start, start + content.mark.len()));
     }
-    matches!(shape(line), Shape::Task { start, end } if (start, end) == expected)
+    shape(line) == task(start, content.mark.len())
 }

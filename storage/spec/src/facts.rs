@@ -237,7 +237,7 @@ impl<'c> Reader<'c> {
 
     fn prose(&mut self, text: &str) {
         let mut is_running = self.is_running;
-        for line in text.split('\n') {
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
             if !(is_running && keys::is_plain(line)) {
                 let indent = indent_columns(line);
                 self.open.truncate(self.open.partition_point(|(known, _)| *known < indent));

@@ -14,10 +14,10 @@ pub(crate) const MARK_BYTES_MAX: usize = 16;
 pub(crate) enum Shape {
     Blank,
     Heading,
-    /// Byte offsets where the mark starts and ends.
+    /// Where the mark starts, and its length, both in bytes. A length of one byte keeps a million lines small.
     Task {
         start: usize,
-        end: usize,
+        length: u8,
     },
     Table,
     Fence(Fence),
@@ -116,7 +116,7 @@ fn list_item(line: &str, start: usize) -> Shape {
     if body.starts_with('[') {
         let open = line.len() - body.len();
         if let Some(close) = mark_end(line, open, is_spaced) {
-            return Shape::Task { start: open + 1, end: close };
+            return task(open + 1, close - open - 1);
         }
     }
     if !is_spaced && !body.is_empty() {
@@ -125,10 +125,15 @@ fn list_item(line: &str, start: usize) -> Shape {
     if let Some(start) = bare_mark_start(line, body) {
         let mark = line.get(start..).and_then(status::bullet_mark);
         if let Some(length) = mark {
-            return Shape::Task { start, end: start + length };
+            return task(start, length);
         }
     }
     fence(body).map_or(Shape::Item, Shape::Fence)
+}
+
+/// The shape of a task with its mark there.
+pub(crate) fn task(start: usize, length: usize) -> Shape {
+    u8::try_from(length).map_or(Shape::Item, |length| Shape::Task { start, length })
 }
 
 /// Offset at which the body of a bullet could have a mark without brackets; emphasis may stand around a word.
@@ -195,7 +200,10 @@ mod tests {
 
     fn check(lines: &[&str], expected: &Expect) {
         let describe = |line: &&str| match shape(line) {
-            Shape::Task { start, end } => format!("{line:?} task {:?}\n", line.get(start..end).unwrap_or_default()),
+            Shape::Task { start, length } => {
+                let mark = line.get(start..start + usize::from(length)).unwrap_or_default();
+                format!("{line:?} task {mark:?}\n")
+            }
             other @ (Shape::Blank
             | Shape::Heading
             | Shape::Table

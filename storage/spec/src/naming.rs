@@ -67,6 +67,10 @@ fn whole_id(cell: &str) -> Option<&str> {
 /// Bytes of the id that `text` begins with where an id is meant to stand: in a cell for ids, or after "depends on". There a bare number is one.
 pub(crate) fn reference(text: &str) -> Option<usize> {
     let token = token(text);
+    // A range names more tasks than its ends.
+    if token.contains("..") {
+        return None;
+    }
     let number = token.strip_prefix('#').unwrap_or(token);
     if is_dotted_number(number) && ends_reference(text.get(token.len()..)?) {
         return Some(token.len());
@@ -157,7 +161,16 @@ fn is_code_id(token: &str) -> bool {
     let prefix = stem.trim_end_matches('-');
     is_code
         && token.starts_with(|first: char| first.is_ascii_uppercase())
-        && (digits >= 2 || (digits == 1 && SHORT_CODE_PREFIXES.contains(&prefix)))
+        && (digits >= 2 || (digits == 1 && SHORT_CODE_PREFIXES.contains(&prefix)) || is_long_code(token))
+}
+
+/// A well-known prefix with a dotted number (`T1.2`) or with a word behind the number (`T-001-RED`).
+fn is_long_code(token: &str) -> bool {
+    let letters = token.bytes().take_while(u8::is_ascii_uppercase).count();
+    let is_known = token.get(..letters).is_some_and(|prefix| SHORT_CODE_PREFIXES.contains(&prefix));
+    let number = token.get(letters..).unwrap_or_default().trim_start_matches('-');
+    let (digits, word) = number.split_once('-').unwrap_or((number, ""));
+    is_known && is_dotted_number(digits) && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -174,7 +187,7 @@ mod tests {
     #[test]
     fn ids_of_tasks() {
         check(
-            "- [ ] 1.1 one\n- [ ] 2. two\n- [x] 2.1. three\n- [ ] T012 [P] [US1] four\n- [ ]* 2.1 five\n- [TODO][P1] T-F001-01 six\n- [ ] **3.1** seven\n- [ ] #4 eight\n- [ ] **T001**: nine\n- [ ] Task 1.2: ten\n- [ ] CHK001\n",
+            "- [ ] 1.1 one\n- [ ] 2. two\n- [x] 2.1. three\n- [ ] T012 [P] [US1] four\n- [ ]* 2.1 five\n- [TODO][P1] T-F001-01 six\n- [ ] **3.1** seven\n- [ ] #4 eight\n- [ ] **T001**: nine\n- [ ] Task 1.2: ten\n- [ ] CHK001\n- [ ] T1.2 eleven\n- [ ] T-001-RED: twelve\n",
             &expect![[r##"
                 Some("1.1") "one"
                 Some("2") "two"
@@ -187,6 +200,8 @@ mod tests {
                 Some("T001") "nine"
                 Some("Task 1.2") "ten"
                 Some("CHK001") "CHK001"
+                Some("T1.2") "eleven"
+                Some("T-001-RED") "twelve"
             "##]],
         );
     }

@@ -74,9 +74,9 @@ pub fn parse(text: &str) -> Document {
     Document { blocks: parser.blocks, problems: parser.problems }
 }
 
+/// A line: where it starts, and its shape. It ends where the next one starts.
 struct Line {
     start: usize,
-    end: usize,
     shape: Shape,
 }
 
@@ -84,9 +84,8 @@ fn lines_of(text: &str) -> Vec<Line> {
     let mut lines = Vec::with_capacity((text.len() / LINE_BYTES_USUAL).min(BLOCKS_MAX));
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        let end = start + line.len();
-        lines.push(Line { start, end, shape: shape(line.strip_suffix('\n').unwrap_or(line)) });
-        start = end;
+        lines.push(Line { start, shape: shape(line.strip_suffix('\n').unwrap_or(line)) });
+        start += line.len();
     }
     lines
 }
@@ -125,7 +124,7 @@ impl Parser<'_> {
                 Shape::Blank => self.push_line(BlockKind::Blank, at),
                 Shape::Heading => self.push_line(BlockKind::Heading, at),
                 Shape::Table => self.push_table(at),
-                Shape::Task { start, end } => self.push_task(at, start, end),
+                Shape::Task { start, length } => self.push_task(at, start, start + usize::from(length)),
                 Shape::Fence(fence) => self.push_fence(at, fence),
                 Shape::Comment => self.push_comment(at),
                 Shape::Item | Shape::Text => self.push_prose(at),
@@ -133,8 +132,13 @@ impl Parser<'_> {
         }
     }
 
+    /// Where a line starts; past the last one, where the text ends.
+    fn start_of(&self, at: usize) -> usize {
+        self.lines.get(at).map_or(self.text.len(), |line| line.start)
+    }
+
     fn line_text(&self, at: usize) -> &str {
-        self.lines.get(at).and_then(|line| self.text.get(line.start..line.end)).unwrap_or_default()
+        self.text.get(self.start_of(at)..self.start_of(at + 1)).unwrap_or_default()
     }
 
     fn push_line(&mut self, kind: BlockKind, at: usize) -> usize {
@@ -202,14 +206,15 @@ impl Parser<'_> {
     /// One block of the lines in `range`, or several when they are over [`BLOCK_BYTES_MAX`].
     fn push_lines(&mut self, kind: BlockKind, range: Range<usize>) -> usize {
         let end = range.end;
-        let mut start = self.lines.get(range.start).map_or(0, |line| line.start);
+        let mut start = self.start_of(range.start);
         let mut stop = start;
-        for line in self.lines.get(range).unwrap_or_default() {
-            if stop > start && line.end - start > BLOCK_BYTES_MAX {
+        for next in range.map(|at| at + 1) {
+            let line_end = self.start_of(next);
+            if stop > start && line_end - start > BLOCK_BYTES_MAX {
                 self.blocks.push(Block::whole(kind, self.text.get(start..stop).unwrap_or_default()));
                 start = stop;
             }
-            stop = line.end;
+            stop = line_end;
         }
         self.blocks.push(Block::whole(kind, self.text.get(start..stop).unwrap_or_default()));
         end
@@ -266,19 +271,17 @@ impl Parser<'_> {
 
     /// Ids that a task above has already. A row and a bullet may share one: tables often list the tasks that follow.
     fn repeated_ids(&self) -> Vec<Problem> {
-        let id_of = |block: usize| self.blocks.get(block).and_then(Block::explicit_id);
-        let is_row =
-            |block: usize| self.blocks.get(block).is_some_and(|block| block.mark_place() == Some(MarkPlace::Cell));
+        let task = |at: usize| self.task_lines.get(at).and_then(|(block, line)| Some((self.blocks.get(*block)?, line + 1)));
+        let sort_of = |block: &Block| if block.mark_place() == Some(MarkPlace::Cell) { "row" } else { "bullet" };
         // Numbers are sorted much faster than texts; what has the same number is compared.
-        let keyed = |(block, line): &(usize, usize)| Some((hash([id_of(*block)?]), is_row(*block), *line, *block));
-        let mut ids: Vec<(u64, bool, usize, usize)> = self.task_lines.iter().filter_map(keyed).collect();
-        ids.sort_unstable();
-        let repeats = ids.windows(2).filter_map(|pair| match pair {
-            [(first_key, was_row, first_line, first), (key, is_row, line, again)]
-                if (first_key, was_row) == (key, is_row) =>
-            {
-                let id = id_of(*again).filter(|id| id_of(*first) == Some(id))?;
-                Some(Problem::DuplicateId { line: line + 1, first_line: first_line + 1, id: id.to_owned() })
+        let number = |at: usize| task(at).and_then(|(block, _)| Some((hash([block.explicit_id()?, sort_of(block)]), at)));
+        let mut numbers: Vec<(u64, usize)> = (0..self.task_lines.len()).filter_map(number).collect();
+        numbers.sort_unstable();
+        let repeats = numbers.windows(2).filter_map(|pair| match pair {
+            [(key, first), (again, at)] if key == again => {
+                let ((first, first_line), (block, line)) = (task(*first)?, task(*at)?);
+                let id = block.explicit_id().filter(|id| first.explicit_id() == Some(id))?;
+                Some(Problem::DuplicateId { line, first_line, id: id.to_owned() })
             }
             _ => None,
         });

@@ -7,24 +7,16 @@ use crate::status;
 /// Columns of a table that are looked at; a wider table has no status column after that.
 const COLUMNS_MAX: usize = 64;
 
-/// Names of columns that hold a status, in lower case.
+/// Names of columns that hold a status, in lower case, the more telling first: a table may have "Completed" for a count beside "Status".
 const STATUS_HEADERS: &[&str] = &[
     "status",
     "state",
-    "done",
-    "done?",
-    "progress",
-    "completed",
-    "complete",
     "ステータス",
     "状態",
     "状況",
-    "進捗",
     "状态",
     "狀態",
-    "进度",
     "상태",
-    "진행",
     "진행 상태",
     "estado",
     "statut",
@@ -35,24 +27,24 @@ const STATUS_HEADERS: &[&str] = &[
     "состояние",
     "trạng thái",
     "الحالة",
+    "done",
+    "done?",
+    "completed",
+    "complete",
+    "progress",
+    "進捗",
+    "进度",
+    "진행",
 ];
 
-/// Names of columns that explain what a status means or count how often it occurs: such a table is a legend.
-const LEGEND_HEADERS: &[&str] = &[
-    "meaning",
-    "definition",
-    "count",
-    "total",
-    "number",
-    "legend",
-    "意味",
-    "件数",
-    "含义",
-    "数量",
-    "의미",
-    "개수",
-    "значение",
+/// Names of columns that explain statuses or count tasks: such a table is a legend or a summary, and its rows are no tasks.
+const SUMMARY_HEADERS: &[&str] = &[
+    "meaning", "definition", "legend", "count", "total", "completed", "total tasks", "task count", "意味", "件数", "合計", "含义", "数量", "总数", "의미",
+    "개수", "합계", "значение", "всего", "significado",
 ];
+
+/// What groups tasks. Beside one of these, "Tasks" is a count.
+const GROUP_HEADERS: &[&str] = &["phase", "group", "section", "milestone", "wave", "epic", "category"];
 
 /// Signs around the words of a cell.
 const EMPHASIS: &[char] = &['*', '_', '`', '~'];
@@ -106,14 +98,16 @@ pub(crate) fn header_names(header: &str) -> Vec<String> {
     cells(header).take(COLUMNS_MAX).map(name).collect()
 }
 
-/// The column of a header that names a status. A table whose first column is the status explains statuses when it has no third column or
-/// one that says so.
+/// The column of a header that names a status. None in a legend (its first column of two is the status) and in a summary.
 pub(crate) fn status_column(header: &str) -> Option<usize> {
     let names = header_names(header);
-    let column = names.iter().position(|name| STATUS_HEADERS.contains(&name.as_str()))?;
-    let is_legend =
-        column == 0 && (names.len() < 3 || names.iter().any(|name| LEGEND_HEADERS.contains(&name.as_str())));
-    (!is_legend && names.len() > 1).then_some(column)
+    let at = |known: &&str| names.iter().position(|name| name == known);
+    let column = STATUS_HEADERS.iter().find_map(at)?;
+    let others = || names.iter().enumerate().filter(|(at, _)| *at != column).map(|(_, name)| name.as_str());
+    let is_group = others().any(|name| GROUP_HEADERS.contains(&name));
+    let is_summary = others().any(|name| SUMMARY_HEADERS.contains(&name) || (is_group && name == "tasks"));
+    let is_legend = column == 0 && names.len() < 3;
+    (!is_summary && !is_legend && names.len() > 1).then_some(column)
 }
 
 /// Byte range of the status in a row's cell, when it begins with one: a known word or emoji, or a checkbox (then what stands in it).
@@ -161,6 +155,10 @@ mod tests {
             ("| Status | Task | Owner |", Some(0)),
             ("| Status | Work | Count |", None),
             ("| Status |", None),
+            ("| Phase | Tasks | Status |", None),
+            ("| Phase | Status | Completed | Total |", None),
+            ("| Task | Completed | Notes |", Some(1)),
+            ("| Task | Progress | Status |", Some(2)),
             ("| Task | Current state |", None),
         ] {
             assert_eq!(status_column(header), column, "{header}");

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use by_line::{Hidden, Tally, openspec_rule, tally};
+use by_line::{Reading, Tally, openspec_rule, tally};
 use zyflow_spec::{BlockKind, check, decode, parse};
 
 /// Share of files whose count must equal the independent one, in percent.
@@ -69,14 +69,13 @@ fn every_file_prints_back_and_counts_agree() {
     let mut equal = 0;
     for file in &files {
         let (ours, text) = (ours(file), text_of(file));
-        let theirs = tally(&text, &[]);
+        let theirs = tally(&text, Reading::PLAIN);
         if ours == theirs {
             equal += 1;
             continue;
         }
-        let reason = Hidden::ALL.into_iter().find(|hidden| tally(&text, &[*hidden]) == ours).map(Hidden::reason);
-        let reason = reason.or_else(|| (tally(&text, &Hidden::ALL) == ours).then_some("several of these"));
-        let reason = reason.unwrap_or("unexplained");
+        let reason = Reading::OTHERS.into_iter().find(|(reading, _)| tally(&text, *reading) == ours);
+        let reason = reason.map_or("unexplained", |(_, reason)| reason);
         *reasons.entry(reason).or_default() += 1;
         println!("{}: by line {theirs}, we {ours}: {reason}", file.name);
     }

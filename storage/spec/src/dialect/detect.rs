@@ -45,6 +45,7 @@ fn of_content(blocks: &[Block]) -> Dialect {
     let traits = Traits::of(blocks);
     let has = |sign: &Sign| match sign {
         Sign::Text(kind, text) => has_text(blocks, *kind, text),
+        Sign::Title(text) => has_title(blocks, text),
         Sign::WordMarks => traits.words * 2 > traits.tasks,
         Sign::StatusCells => traits.cells * 2 > traits.tasks,
         Sign::NumberedGroups => traits.groups > 0 && traits.items * 2 > traits.tasks,
@@ -56,12 +57,17 @@ fn of_content(blocks: &[Block]) -> Dialect {
 fn has_text_sign(rules: &Rules, blocks: &[Block]) -> bool {
     rules.signs.iter().any(|sign| match sign {
         Sign::Text(kind, text) => has_text(blocks, *kind, text),
-        Sign::WordMarks | Sign::StatusCells | Sign::NumberedGroups | Sign::AnyTask => false,
+        // A title is anybody's words: enough where nothing else tells, no reason for doubt.
+        Sign::Title(_) | Sign::WordMarks | Sign::StatusCells | Sign::NumberedGroups | Sign::AnyTask => false,
     })
 }
 
 fn has_text(blocks: &[Block], kind: BlockKind, text: &str) -> bool {
     blocks.iter().any(|block| block.kind == kind && block.content.text.contains(text))
+}
+
+fn has_title(blocks: &[Block], text: &str) -> bool {
+    blocks.iter().any(|block| block.heading_level() == 1 && block.title().starts_with(text))
 }
 
 /// How many blocks are of the sorts that signs ask for.

@@ -13,6 +13,8 @@ use State::{Blocked, Cancelled, Done, InProgress, Review, Todo};
 pub(crate) enum Sign {
     /// This text in a block of this kind.
     Text(BlockKind, &'static str),
+    /// This text at the start of a heading of the first level.
+    Title(&'static str),
     /// Most tasks have words in their brackets.
     WordMarks,
     /// Most tasks are rows of tables.
@@ -81,6 +83,7 @@ pub(crate) const DIALECTS: &[Rules] = &[
         dialect: Dialect::ObsidianKanban,
         name: "obsidian-kanban",
         signs: &[Sign::Text(FrontMatter, "kanban-plugin:"), Sign::Text(Prose, "%% kanban:settings")],
+        extends: Some(Dialect::ObsidianTasks),
         place: Place::Column,
         fields: &[fields::OBSIDIAN, fields::COMMON],
         is_closed: false,
@@ -89,9 +92,9 @@ pub(crate) const DIALECTS: &[Rules] = &[
     Rules {
         dialect: Dialect::BacklogMd,
         name: "backlog-md",
-        paths: &["/backlog/tasks/", "/backlog/completed/", "/backlog/drafts/", "/backlog/archive/"],
+        paths: &["/backlog/tasks/", "/.backlog/tasks/", "/backlog/completed/", "/backlog/drafts/", "/backlog/archive/"],
         archives: &["/backlog/completed/", "/backlog/archive/"],
-        signs: &[Sign::Text(Comment, "<!-- AC:BEGIN"), Sign::Text(Comment, "<!-- SECTION:DESCRIPTION:BEGIN")],
+        signs: &[Sign::Text(Comment, "<!-- AC:BEGIN"), Sign::Text(Comment, "<!-- SECTION:DESCRIPTION:BEGIN"), Sign::Text(FrontMatter, "\nid: task-")],
         place: Place::Front(
             "status",
             &[("To Do", Todo), ("In Progress", InProgress), ("Review", Review), ("Blocked", Blocked), ("Done", Done)],
@@ -133,7 +136,7 @@ pub(crate) const DIALECTS: &[Rules] = &[
             Sign::Text(Prose, "_需求:"),
             Sign::Text(Prose, "_요구사항:"),
             Sign::Text(Prose, "_Requisitos:"),
-            Sign::Text(Heading, "Implementation Plan"),
+            Sign::Title("Implementation Plan"),
             Sign::Text(Heading, "Task Dependency Graph"),
         ],
         marks: &[(" ", Todo), ("-", InProgress), ("~", Todo), ("x", Done), ("X", Done)],

@@ -56,7 +56,7 @@ fn lines_belong_to_the_task_above_by_their_indent() {
         "kiro",
         "- [ ] 1. a\n  - [x] 1.1 b\n    - _Requirements: 1.1, 2.3_\n  - _Requirements: 9_\n- _Requirements: 7_\n- [-] 2. c\n_Depends: 1.1_\n\n_Depends: 1_\n\n  more\n  _Requirements: 4 _\n# h\n  - _Requirements: 8_\n",
         &expect![[r#"
-            todo id 1
+            todo id 1 for 9
             done id 1.1 for 1.1|2.3
             in-progress id 2 after 1.1
         "#]],
@@ -69,7 +69,7 @@ fn keys_in_every_writing() {
         "kiro",
         "- [ ]* 1.1 (P) a\n  - **Priority**: P1 (must)\n  - **Depends on:** 1.2, Task 2.1 (types); T003\n  - Due: 2026-02-30\n  - due date: 2026-03-01 or later\n  - Assignee: @ada, @bob\n  - _Boundary: storage_ _要件: 1.1、2.3_\n  - **Validates: Requirements 3.1**\n  - Unknown: 5\n  - Dependencies: none\n",
         &expect![[r#"
-            todo id 1.1 urgency high optional parallel
+            todo id 1.1 urgency high due 2026-03-01 assignee ada labels storage after 1.2|T003|Task 2.1 for 1.1|2.3|3.1 optional parallel
         "#]],
     );
     check(
@@ -101,7 +101,7 @@ fn tags_pictures_and_inline_fields() {
         &expect![[r#"
             in-progress id abc123 urgency high due 2026-01-02 labels work/log
             todo urgency low due 2026-02-01 after abc123|x1y2z3
-            cancelled id k1
+            cancelled id k1 after a1|b2
             ?
         "#]],
     );
@@ -236,7 +236,7 @@ fn a_file_can_be_one_task() {
     let text = "---\nid: task-12\ntitle: Audit log\nstatus: In Progress\nassignee: ['@ada']\nlabels:\n  - store\npriority: high\ndependencies: [task-3, task-4.1]\ndue_date: '2026-03-01'\n---\n# Other\n- [x] #1 a\n";
     let blocks = parse(text).blocks;
     let of = |convention: &str| file_facts(&blocks, &convention.parse().unwrap());
-    expect!["in-progress id task-12 urgency high due 2026-03-01 assignee ada labels store"]
+    expect!["in-progress id task-12 urgency high due 2026-03-01 assignee ada labels store after task-3|task-4.1"]
         .assert_eq(&line(&of("backlog-md").unwrap()));
     assert_eq!(of("kiro"), None);
     assert_eq!(file_title(&blocks).as_deref(), Some("Audit log"));

@@ -81,10 +81,12 @@ fn urgency(value: &str) -> Option<Urgency> {
     Urgency::of_word(first_bytes(value.get(..end)?, FACT_BYTES_MAX))
 }
 
-/// One id, with words around it: `1.2`, `Task 1.2 (types)`, `- T003`.
+/// One id, with words behind it (`1.2`, `Task 1.2 (types)`), or a single word with a digit (`task-3`).
 fn first_id(part: &str) -> Option<&str> {
     let part = part.trim_matches(WRAPPERS);
-    part.get(..naming::reference(part)?)
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_word = || part.bytes().all(is_part) && !part.contains("..") && part.contains(|one: char| one.is_ascii_digit());
+    naming::reference(part).and_then(|length| part.get(..length)).or_else(|| name(part).filter(|_| is_word()))
 }
 
 /// A requirement: a number or code, or words that name one.

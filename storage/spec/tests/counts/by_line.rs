@@ -16,49 +16,53 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Lines that can be left out of the count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hidden {
-    Fences,
-    Comments,
-    Legends,
+/// What is left out of a count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    /// Lines from one "```" to the next.
+    without_fences: bool,
+    /// Lines from `<!--` to `-->`.
+    without_comments: bool,
+    /// Lines that explain a mark.
+    without_legends: bool,
 }
 
-impl Hidden {
-    pub(crate) const ALL: [Self; 3] = [Self::Fences, Self::Comments, Self::Legends];
+impl Reading {
+    pub(crate) const PLAIN: Self = Self { without_fences: true, without_comments: false, without_legends: false };
 
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::Fences => "inside a closed fence",
-            Self::Comments => "inside a comment",
-            Self::Legends => "a line that explains a mark",
-        }
-    }
+    /// Other readings, with the reason that a file counts so with us.
+    pub(crate) const OTHERS: [(Self, &'static str); 4] = [
+        (Self { without_comments: true, ..Self::PLAIN }, "tasks inside a comment"),
+        (Self { without_legends: true, ..Self::PLAIN }, "a line that explains a mark"),
+        (Self { without_fences: false, ..Self::PLAIN }, "a stray fence doesn't hide the tasks after it"),
+        (Self { without_comments: true, without_legends: true, without_fences: false }, "several of these"),
+    ];
 }
 
-/// Counts a text, leaving out what is named.
-pub(crate) fn tally(text: &str, hidden: &[Hidden]) -> Tally {
+/// Counts a text.
+pub(crate) fn tally(text: &str, reading: Reading) -> Tally {
     let lines: Vec<&str> = text.lines().collect();
     let (mut tally, mut is_fenced, mut is_comment) = (Tally::default(), false, false);
     let mut column = None;
     for (at, line) in lines.iter().enumerate() {
         let body = line.trim_start_matches(|one: char| one.is_whitespace() || one == '>');
-        if body.starts_with("```") {
+        if body.trim_start_matches(['-', ' ']).starts_with("```") {
             is_fenced = !is_fenced;
         }
         is_comment |= body.starts_with("<!--");
-        let is_left_out =
-            (is_fenced && hidden.contains(&Hidden::Fences)) || (is_comment && hidden.contains(&Hidden::Comments));
+        let is_left_out = (is_fenced && reading.without_fences)
+            || (is_comment && reading.without_comments)
+            || (body.contains(" = ") && reading.without_legends);
         is_comment &= !line.contains("-->");
         let is_rule = |line: &&str| line.contains("--") && line.chars().all(|one| "|-: \t>".contains(one));
         if !body.starts_with('|') {
             column = None;
         } else if lines.get(at + 1).is_some_and(is_rule) {
             column = status_column(body);
+            continue;
         }
-        let is_legend = hidden.contains(&Hidden::Legends) && body.contains(" = ");
         let found = column.map_or_else(|| of_bullet(body), |column| of_row(body, column));
-        if let Some(is_done) = found.filter(|_| !is_left_out && !is_legend) {
+        if let Some(is_done) = found.filter(|_| !is_left_out) {
             tally.tasks += 1;
             tally.done += usize::from(is_done);
         }
@@ -145,26 +149,16 @@ fn cells(row: &str) -> Vec<String> {
     cells.trim().trim_start_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
 }
 
+/// The status column of a table that is neither a legend nor a summary.
 fn status_column(header: &str) -> Option<usize> {
-    let is_status = |cell: &String| {
-        let name = cell.trim_matches(['*', '`', ' ']).to_lowercase();
-        [
-            "status",
-            "state",
-            "done",
-            "progress",
-            "completed",
-            "complete",
-            "状态",
-            "상태",
-            "進捗",
-            "状況",
-            "статус",
-            "estado",
-        ]
-        .contains(&name.as_str())
-    };
-    cells(header).iter().position(is_status).filter(|at| *at > 0)
+    let cells: Vec<String> = cells(header).iter().map(|cell| cell.trim_matches(['*', '`', ' ']).to_lowercase()).collect();
+    let has = |names: &[&str]| cells.iter().any(|cell| names.contains(&cell.as_str()));
+    let at = |names: &[&str]| cells.iter().position(|cell| names.contains(&cell.as_str()));
+    let strong = at(&["status", "state", "状态", "상태", "状況", "статус", "estado"]);
+    let is_summary = has(&["meaning", "total", "count", "数量"])
+        || (strong.is_some() && has(&["completed"]))
+        || (has(&["phase", "group", "section"]) && has(&["tasks"]));
+    strong.or_else(|| at(&["done", "completed", "complete", "progress", "進捗"])).filter(|at| *at > 0 && !is_summary)
 }
 
 /// Whether a row of a table with a status column is a task, and done.
