@@ -7,14 +7,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{line, naming};
+use crate::state::State;
+use crate::{line, naming, status};
 
 /// What a block is. The numbers are part of stored formats and never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum BlockKind {
     /// An ATX heading line.
     Heading,
-    /// A list item with a mark in brackets; one line.
+    /// A list item with a mark, or a row of a table with a status cell; one line.
     Task,
     /// A paragraph, or a list item that is no task with its continuation lines.
     Prose,
@@ -71,18 +72,18 @@ impl TryFrom<u8> for BlockKind {
 /// The exact text of a block, in the three parts that change independently.
 ///
 /// ```text
-///   - [x] 1.2 Write the log\n
-///  \___/|\_________________/
-///  lead mark     text
+///   - [x] 1.2 Write the log\n      - ✅ 1.2 Write the log\n      | 1.2 | Write the log | Done | ada |\n
+///  \___/|\_________________/      \/|\_________________/      \___________________/\__/\_______/
+///  lead mark     text          lead mark   text                      lead           mark  text
 /// ```
 /// For every kind but [`BlockKind::Task`], `lead` and `mark` are empty and `text` is all of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Content {
-    /// Everything up to and including the opening bracket.
+    /// Everything before the mark, with the opening bracket.
     pub lead: String,
-    /// What stands between the brackets, usually one character.
+    /// What shows the status: what stands between the brackets, usually one character; or a status word or emoji.
     pub mark: String,
-    /// The rest, from the closing bracket to the end of the line.
+    /// The rest, from the closing bracket on, with the end of the line.
     pub text: String,
 }
 
@@ -128,7 +129,8 @@ impl Block {
         self.content.lead.len() + self.content.mark.len() + self.content.text.len()
     }
 
-    /// Whether this is a task that is ticked: its mark is `x` or `X`, blanks aside. Every other mark is open.
+    /// Whether this is a task whose mark says done in every dialect: `x` or `X`, blanks aside, or a word or emoji such as `DONE` and `✅`.
+    /// Every other mark is open.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.kind == BlockKind::Task && is_done_mark(&self.content.mark)
@@ -163,14 +165,38 @@ impl Block {
         }
     }
 
+    /// How the mark of a task stands in its line; `None` for what is no task.
+    pub(crate) fn mark_place(&self) -> Option<MarkPlace> {
+        if self.kind != BlockKind::Task {
+            None
+        } else if line::is_row(&self.content.lead) {
+            Some(MarkPlace::Cell)
+        } else if self.content.lead.ends_with('[') {
+            Some(MarkPlace::Brackets)
+        } else {
+            Some(MarkPlace::Bare)
+        }
+    }
+
     pub(crate) fn is_blank(&self) -> bool {
         self.kind == BlockKind::Blank
     }
 }
 
+/// How the mark of a task stands in its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MarkPlace {
+    /// `- [x] text`
+    Brackets,
+    /// `- ✅ text`, `- TODO: text`
+    Bare,
+    /// `| text | Done |`
+    Cell,
+}
+
 /// Whether a task's mark says done.
 pub(crate) fn is_done_mark(mark: &str) -> bool {
-    matches!(mark.trim(), "x" | "X")
+    status::state_of(mark) == Some(State::Done)
 }
 
 #[cfg(test)]

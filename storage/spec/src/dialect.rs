@@ -1,15 +1,24 @@
-//! Which convention a file follows, told from its path and its content, and how far its tasks are.
+//! Which convention a file follows, and how far its tasks are.
 //!
-//! All dialects are read and written by the same lossless parser; the dialect is a label for people, and the key under which a checkout
-//! maps marks to states. It is data: a new dialect is a row in a table.
+//! All dialects are read and written by the same lossless parser, so what is a task never depends on the dialect. It decides what marks
+//! mean and which words about a task are read as fields. All that is data: `rules` has one row for each dialect, put together from the groups
+//! of `fields`; `detect` tells the dialect of a file.
+
+mod detect;
+pub(crate) mod fields;
+pub(crate) mod rules;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::block::{Block, BlockKind};
+use crate::block::BlockKind;
 use crate::parse::Document;
+
+pub(crate) use detect::others;
+pub use detect::{detect, is_archived};
+use rules::{DIALECTS, rules_of};
 
 /// A convention for task files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,67 +56,20 @@ pub enum Dialect {
     Checklist,
     /// No tasks that we can tell.
     Prose,
+    /// The to-do lists of Continue.dev: `- [*] text` is in progress, `- [~] text` is cancelled.
+    Continue,
 }
-
-/// Names of the dialects, as printed and parsed.
-const NAMES: &[(Dialect, &str)] = &[
-    (Dialect::Openspec, "openspec"),
-    (Dialect::SpecKit, "spec-kit"),
-    (Dialect::Kiro, "kiro"),
-    (Dialect::SpecWorkflow, "spec-workflow"),
-    (Dialect::SpecKitty, "spec-kitty"),
-    (Dialect::AgentOs, "agent-os"),
-    (Dialect::Moai, "moai"),
-    (Dialect::LeeSpecKit, "lee-spec-kit"),
-    (Dialect::Ctx, "ctx"),
-    (Dialect::ObsidianTasks, "obsidian-tasks"),
-    (Dialect::ObsidianKanban, "obsidian-kanban"),
-    (Dialect::TodoMd, "todo-md"),
-    (Dialect::BacklogMd, "backlog-md"),
-    (Dialect::Table, "table"),
-    (Dialect::Checklist, "checklist"),
-    (Dialect::Prose, "prose"),
-];
-
-/// Parts of a path that settle the dialect, the more specific first. Compared in lower case with `/` in front.
-const PATHS: &[(&str, Dialect)] = &[
-    ("/.kiro/", Dialect::Kiro),
-    ("/.spec-workflow/", Dialect::SpecWorkflow),
-    ("/kitty-specs/", Dialect::SpecKitty),
-    ("/.agent-os/", Dialect::AgentOs),
-    ("/.moai/", Dialect::Moai),
-    ("/openspec/", Dialect::Openspec),
-    ("/.specify/", Dialect::SpecKit),
-    ("/.context/tasks.md", Dialect::Ctx),
-    ("/backlog/tasks/", Dialect::BacklogMd),
-    ("/specs/", Dialect::SpecKit),
-];
-
-/// Strings in the text of one kind of block that tell the dialect, the more telling first.
-const SIGNS: &[(BlockKind, &str, Dialect)] = &[
-    (BlockKind::FrontMatter, "kanban-plugin:", Dialect::ObsidianKanban),
-    (BlockKind::Comment, "<!-- AC:BEGIN", Dialect::BacklogMd),
-    (BlockKind::Prose, "_Leverage:", Dialect::SpecWorkflow),
-    (BlockKind::Prose, "_Prompt:", Dialect::SpecWorkflow),
-    (BlockKind::Heading, "Work Package WP", Dialect::SpecKitty),
-    (BlockKind::Heading, " WP01", Dialect::SpecKitty),
-    (BlockKind::Prose, "_Requirements:", Dialect::Kiro),
-    (BlockKind::Prose, "_Boundary:", Dialect::Kiro),
-    (BlockKind::Heading, "Implementation Plan", Dialect::Kiro),
-    (BlockKind::Task, "[US1]", Dialect::SpecKit),
-    (BlockKind::Task, " T001 ", Dialect::SpecKit),
-    (BlockKind::Task, "📅", Dialect::ObsidianTasks),
-    (BlockKind::Task, "⏫", Dialect::ObsidianTasks),
-    (BlockKind::Task, "🔁", Dialect::ObsidianTasks),
-    (BlockKind::Task, "#priority:", Dialect::Ctx),
-    (BlockKind::Task, "#in-progress", Dialect::Ctx),
-];
 
 impl Dialect {
     /// The dialect's name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        NAMES.iter().find(|(dialect, _)| *dialect == self).map_or("prose", |(_, name)| name)
+        rules_of(self).name
+    }
+
+    /// All dialects.
+    pub fn all() -> impl Iterator<Item = Self> {
+        DIALECTS.iter().map(|rules| rules.dialect)
     }
 }
 
@@ -129,8 +91,8 @@ impl FromStr for Dialect {
     type Err = UnknownDialect;
 
     fn from_str(name: &str) -> Result<Self, UnknownDialect> {
-        let found = NAMES.iter().find(|(_, known)| *known == name);
-        found.map(|(dialect, _)| *dialect).ok_or_else(|| UnknownDialect { name: name.to_owned() })
+        let found = Self::all().find(|dialect| dialect.as_str() == name);
+        found.ok_or_else(|| UnknownDialect { name: name.to_owned() })
     }
 }
 
@@ -149,47 +111,15 @@ pub struct Summary {
 #[must_use]
 pub fn summarize(document: &Document, path: Option<&str>) -> Summary {
     let tasks = || document.blocks.iter().filter(|block| block.kind == BlockKind::Task);
-    let by_path = path.and_then(dialect_of_path);
     Summary {
-        dialect: by_path.unwrap_or_else(|| dialect_of_content(&document.blocks)),
+        dialect: detect(document, path),
         tasks: tasks().count(),
         done: tasks().filter(|task| task.is_done()).count(),
     }
 }
 
-fn dialect_of_path(path: &str) -> Option<Dialect> {
-    let path = format!("/{}", path.replace('\\', "/").to_lowercase());
-    PATHS.iter().find(|(part, _)| path.contains(part)).map(|(_, dialect)| *dialect)
-}
-
-fn dialect_of_content(blocks: &[Block]) -> Dialect {
-    let has = |kind: BlockKind, sign: &str| {
-        blocks.iter().any(|block| block.kind == kind && block.content.text.contains(sign))
-    };
-    if let Some((_, _, dialect)) = SIGNS.iter().find(|(kind, sign, _)| has(*kind, sign)) {
-        return *dialect;
-    }
-    let count = |test: &dyn Fn(&Block) -> bool| blocks.iter().filter(|block| test(block)).count();
-    let tasks = count(&|block| block.kind == BlockKind::Task);
-    if tasks == 0 {
-        return if count(&|block| block.kind == BlockKind::Table) > 2 { Dialect::Table } else { Dialect::Prose };
-    }
-    let worded =
-        count(&|block| block.kind == BlockKind::Task && block.content.mark.len() > 2 && block.content.mark.is_ascii());
-    if worded * 2 > tasks {
-        return Dialect::LeeSpecKit;
-    }
-    let numbered =
-        |block: &Block| block.explicit_id().is_some_and(|id| id.starts_with(|first: char| first.is_ascii_digit()));
-    let groups = count(&|block| block.kind == BlockKind::Heading && block.heading_level() == 2 && numbered(block));
-    let items = count(&|block| {
-        block.kind == BlockKind::Task && numbered(block) && block.explicit_id().is_some_and(|id| id.contains('.'))
-    });
-    if groups > 0 && items * 2 > tasks { Dialect::Openspec } else { Dialect::Checklist }
-}
-
 fn known_names() -> String {
-    NAMES.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+    Dialect::all().map(Dialect::as_str).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -198,6 +128,7 @@ mod tests {
     use super::*;
     use crate::parse;
     use expect_test::{Expect, expect};
+    use std::collections::BTreeSet;
 
     fn check(path: Option<&str>, text: &str, expected: &Expect) {
         let summary = summarize(&parse(text), path);
@@ -215,6 +146,8 @@ mod tests {
             ("kitty-specs/001/tasks.md", "spec-kitty"),
             (".agent-os\\specs\\d\\tasks.md", "agent-os"),
             (".context/TASKS.md", "ctx"),
+            ("backlog/completed/task-1 - a.md", "backlog-md"),
+            (".continue/todos.md", "continue"),
         ] {
             assert_eq!(summarize(&parse(""), Some(path)).dialect.as_str(), name, "{path}");
         }
@@ -226,20 +159,32 @@ mod tests {
         check(None, "## Phase 1: Setup\n- [X] T001 [P] one in src/a.rs\n", &expect!["spec-kit 1/1"]);
         check(None, "# Implementation Plan\n- [-] 1. one\n  - _Requirements: 1.1_\n", &expect!["kiro 0/1"]);
         check(None, "- [ ] 1. one\n  - _Leverage: a_\n  - _Requirements: 1.1_\n", &expect!["spec-workflow 0/1"]);
-        check(None, "- [TODO][P1] T-F001-01 one\n- [DONE] T-F001-02 two\n", &expect!["lee-spec-kit 0/2"]);
+        check(None, "- [TODO][P1] T-F001-01 one\n- [DONE] T-F001-02 two\n", &expect!["lee-spec-kit 1/2"]);
         check(None, "---\nkanban-plugin: board\n---\n## Doing\n- [ ] one\n", &expect!["obsidian-kanban 0/1"]);
         check(None, "- [ ] one 📅 2026-01-02\n", &expect!["obsidian-tasks 0/1"]);
         check(None, "- [x] one\n* [ ] two\n", &expect!["checklist 1/2"]);
-        check(None, "| a | b |\n|---|---|\n| c | ✅ |\n", &expect!["table 0/0"]);
+        check(None, "| Work | Status |\n|---|---|\n| c | ✅ |\n", &expect!["table 1/1"]);
+        check(None, "| a | b |\n|---|---|\n| c | ✅ |\n", &expect!["prose 0/0"]);
+        check(None, "### Done ✓\n- [x] one\n", &expect!["todo-md 1/1"]);
+        check(None, "- [ ] one #priority:high\n", &expect!["ctx 0/1"]);
         check(None, "Hello.\n", &expect!["prose 0/0"]);
     }
 
     #[test]
+    fn archives_are_known_by_their_paths() {
+        assert!(is_archived("openspec/changes/archive/2026-01-02-add-log/tasks.md"));
+        assert!(is_archived("a/OpenSpec\\changes\\archive\\b\\tasks.md"));
+        assert!(!is_archived("openspec/changes/add-archive/tasks.md"));
+    }
+
+    #[test]
     fn names_round_trip_and_unknown_ones_are_refused() {
-        for (dialect, name) in NAMES {
-            assert_eq!(name.parse::<Dialect>().unwrap(), *dialect);
-            assert_eq!(dialect.to_string(), *name);
+        let names: BTreeSet<&str> = Dialect::all().map(Dialect::as_str).collect();
+        assert_eq!(names.len(), Dialect::all().count());
+        for dialect in Dialect::all() {
+            assert_eq!(dialect.to_string().parse::<Dialect>().unwrap(), dialect);
         }
-        assert!("opnspec".parse::<Dialect>().unwrap_err().to_string().contains("there are openspec, spec-kit"));
+        let error = "opnspec".parse::<Dialect>().unwrap_err().to_string();
+        assert!(error.contains(r#"no dialect is called "opnspec"; there are obsidian-kanban, backlog-md"#), "{error}");
     }
 }

@@ -106,22 +106,32 @@ pub fn encode(text: &str, encoding: Encoding) -> Vec<u8> {
 /// `=======` (a half-resolved hunk). While they stand somebody is resolving the file by hand.
 #[must_use]
 pub fn has_conflict_markers(text: &str) -> bool {
-    conflict_marker_offset(text).is_some()
+    let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1));
+    conflict_marker_offset(text, starts).is_some()
 }
 
-/// Byte offset of the first line that makes [`has_conflict_markers`] true.
-pub(crate) fn conflict_marker_offset(text: &str) -> Option<usize> {
-    let opens = marker_lines(text, "<<<<<<<").next();
-    let middle = marker_lines(text, "=======").next();
-    let closes = middle.and_then(|middle| marker_lines(text, ">>>>>>>").find(|close| *close > middle).map(|_| middle));
-    opens.into_iter().chain(closes).min()
+/// Byte offset of the first line that makes [`has_conflict_markers`] true, when the lines start at `starts`.
+pub(crate) fn conflict_marker_offset(text: &str, starts: impl Iterator<Item = usize>) -> Option<usize> {
+    let (mut opens, mut middle) = (None, None);
+    for start in starts {
+        match text.as_bytes().get(start) {
+            Some(b'<') if opens.is_none() && is_marker(text, start, "<<<<<<<") => opens = Some(start),
+            Some(b'=') if middle.is_none() && is_marker(text, start, "=======") => middle = Some(start),
+            Some(b'>') if middle.is_some() && is_marker(text, start, ">>>>>>>") => {
+                return opens.into_iter().chain(middle).min();
+            }
+            Some(_) | None => {}
+        }
+        if opens.is_some() && middle.is_none() {
+            return opens;
+        }
+    }
+    opens
 }
 
-fn marker_lines<'a>(text: &'a str, marker: &'a str) -> impl Iterator<Item = usize> + 'a {
-    text.match_indices(marker).map(|(at, _)| at).filter(move |at| {
-        let after = text.as_bytes().get(at + marker.len());
-        (*at == 0 || text.as_bytes().get(at - 1) == Some(&b'\n')) && matches!(after, None | Some(b' ' | b'\n' | b'\r'))
-    })
+fn is_marker(text: &str, start: usize, marker: &str) -> bool {
+    let after = text.get(start..).and_then(|line| line.strip_prefix(marker));
+    after.is_some_and(|after| matches!(after.as_bytes().first(), None | Some(b' ' | b'\n' | b'\r')))
 }
 
 fn is_uniform_crlf(body: &str) -> bool {

@@ -1,44 +1,23 @@
 //! What one line looks like, by itself: blank, heading, task, table row, fence, comment, list item or text.
 //!
 //! It knows nothing of the lines around it (that is `parse`), allocates nothing, and takes time linear in the line. A task is what people
-//! write as one: any of the five list markers, any indentation, quote prefixes, and a mark in brackets.
+//! write as one: any of the five list markers, any indentation, quote prefixes, and a mark: in brackets, or as a status emoji (`- ✅ text`), or as a
+//! status word in capitals (`- TODO: text`). Rows of tables need their header to be told and are left to `parse`.
+
+use crate::status;
 
 /// Longest mark between the brackets of a task, in bytes: the longest status word in use (`IN PROGRESS`) and an emoji sequence fit.
 pub(crate) const MARK_BYTES_MAX: usize = 16;
-
-/// Words that stand in the first bracket of a task line in dialects that spell the status out. Compared without case.
-const STATUS_WORDS: &[&str] = &[
-    "TODO",
-    "TO DO",
-    "DOING",
-    "DONE",
-    "WIP",
-    "IN PROGRESS",
-    "IN-PROGRESS",
-    "IN_PROGRESS",
-    "PENDING",
-    "BLOCKED",
-    "REVIEW",
-    "IN REVIEW",
-    "COMPLETE",
-    "COMPLETED",
-    "CANCELLED",
-    "CANCELED",
-    "SKIPPED",
-    "DEFERRED",
-    "OPEN",
-    "CLOSED",
-];
 
 /// The shape of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Blank,
     Heading,
-    /// Byte offsets of the opening and the closing bracket of the mark.
+    /// Where the mark starts, and its length, both in bytes. A length of one byte keeps a million lines small.
     Task {
-        open: usize,
-        close: usize,
+        start: usize,
+        length: u8,
     },
     Table,
     Fence(Fence),
@@ -101,6 +80,11 @@ pub(crate) fn heading_level(body: &str) -> usize {
     if is_closed && level <= 6 { level } else { 0 }
 }
 
+/// Whether a line, or the start of one, belongs to a row of a pipe table.
+pub(crate) fn is_row(line: &str) -> bool {
+    line.as_bytes().get(prefix_bytes(line)) == Some(&b'|')
+}
+
 /// Bytes of blanks and quote signs that a line starts with.
 fn prefix_bytes(line: &str) -> usize {
     let bytes = line.as_bytes();
@@ -132,13 +116,36 @@ fn list_item(line: &str, start: usize) -> Shape {
     if body.starts_with('[') {
         let open = line.len() - body.len();
         if let Some(close) = mark_end(line, open, is_spaced) {
-            return Shape::Task { open, close };
+            return task(open + 1, close - open - 1);
         }
     }
     if !is_spaced && !body.is_empty() {
         return Shape::Text;
     }
+    if let Some(start) = bare_mark_start(line, body) {
+        let mark = line.get(start..).and_then(status::bullet_mark);
+        if let Some(length) = mark {
+            return task(start, length);
+        }
+    }
     fence(body).map_or(Shape::Item, Shape::Fence)
+}
+
+/// The shape of a task with its mark there.
+pub(crate) fn task(start: usize, length: usize) -> Shape {
+    u8::try_from(length).map_or(Shape::Item, |length| Shape::Task { start, length })
+}
+
+/// Offset at which the body of a bullet could have a mark without brackets; emphasis may stand around a word.
+fn bare_mark_start(line: &str, body: &str) -> Option<usize> {
+    match *body.as_bytes().first()? {
+        b'A'..=b'Z' | 0x80.. => Some(line.len() - body.len()),
+        b'*' | b'_' | b'`' => {
+            let inside = body.trim_start_matches(['*', '_', '`']);
+            inside.starts_with(|first: char| first.is_ascii_uppercase()).then(|| line.len() - inside.len())
+        }
+        _ => None,
+    }
 }
 
 /// Offset of the bracket that closes a task's mark, when what stands from `open` is one.
@@ -174,10 +181,8 @@ fn is_legend(symbol: char, after: &str) -> bool {
 
 /// A mark of several characters: a status word, or an emoji with its modifiers.
 fn is_status(first: char, mark: &str) -> bool {
-    if first.is_ascii() {
-        return STATUS_WORDS.iter().any(|word| word.eq_ignore_ascii_case(mark));
-    }
-    mark.chars().all(|symbol| !symbol.is_ascii() && !symbol.is_alphanumeric())
+    let is_picture = |symbol: char| !symbol.is_ascii() && !symbol.is_alphanumeric();
+    (!first.is_ascii() && mark.chars().all(is_picture)) || status::is_bracket_word(mark)
 }
 
 fn fence(body: &str) -> Option<Fence> {
@@ -195,8 +200,9 @@ mod tests {
 
     fn check(lines: &[&str], expected: &Expect) {
         let describe = |line: &&str| match shape(line) {
-            Shape::Task { open, close } => {
-                format!("{line:?} task {:?}\n", line.get(open + 1..close).unwrap_or_default())
+            Shape::Task { start, length } => {
+                let mark = line.get(start..start + usize::from(length)).unwrap_or_default();
+                format!("{line:?} task {mark:?}\n")
             }
             other @ (Shape::Blank
             | Shape::Heading
@@ -233,6 +239,11 @@ mod tests {
                 "- [ ](link)",
                 "- [x](link)",
                 "- [TODO][P1] T-F001-01 a",
+                "- [完了] a",
+                "- ✅ a",
+                "1. ⬜ a",
+                "- TODO: a",
+                "- **DONE**: a",
             ],
             &expect![[r#"
                 "- [ ] a" task " "
@@ -254,6 +265,11 @@ mod tests {
                 "- [ ](link)" task " "
                 "- [x](link)" task "x"
                 "- [TODO][P1] T-F001-01 a" task "TODO"
+                "- [完了] a" task "完了"
+                "- ✅ a" task "✅"
+                "1. ⬜ a" task "⬜"
+                "- TODO: a" task "TODO"
+                "- **DONE**: a" task "DONE"
             "#]],
         );
     }
@@ -274,6 +290,11 @@ mod tests {
                 "- [ ",
                 "- [this is far too long for a mark] a",
                 "- [漢字] a",
+                "- ❌ a",
+                "- ✅a",
+                "- Done: a",
+                "- TODO a",
+                "-TODO: a",
             ],
             &expect![[r#"
                 "- [A](url)" Item
@@ -288,6 +309,11 @@ mod tests {
                 "- [ " Item
                 "- [this is far too long for a mark] a" Item
                 "- [漢字] a" Item
+                "- ❌ a" Item
+                "- ✅a" Item
+                "- Done: a" Item
+                "- TODO a" Item
+                "-TODO: a" Text
             "#]],
         );
     }

@@ -3,7 +3,8 @@
 //! Ids are what people write: `1.2`, `3.`, `T012`, `CHK001`, `T-F001-01`, `#4`, `Phase 2`. It is a guess that serves matching and
 //! display; a wrong guess costs a worse match, never text. Nothing here changes a text.
 
-use crate::block::{Block, BlockKind};
+use crate::block::{Block, BlockKind, MarkPlace};
+use crate::table;
 
 /// Longest explicit id, in bytes. The longest scheme seen is about 20 (`SPEC-AUTH-001-T12`).
 const ID_BYTES_MAX: usize = 32;
@@ -26,7 +27,13 @@ pub(crate) struct Named<'a> {
 pub(crate) fn split(block: &Block) -> Named<'_> {
     let text = &block.content.text;
     match block.kind {
-        BlockKind::Task => split_wording(text.strip_prefix(']').unwrap_or(text)),
+        BlockKind::Task => match block.mark_place() {
+            Some(MarkPlace::Cell) => split_row(&block.content.lead, text),
+            Some(MarkPlace::Brackets) => split_wording(text.strip_prefix(']').unwrap_or(text)),
+            Some(MarkPlace::Bare) | None => {
+                split_wording(text.trim_start_matches(['*', '_', '`']).trim_start_matches(':'))
+            }
+        },
         BlockKind::Heading => split_wording(text.trim_start_matches([' ', '\t', '>']).trim_start_matches('#')),
         BlockKind::Prose
         | BlockKind::Blank
@@ -35,6 +42,45 @@ pub(crate) fn split(block: &Block) -> Named<'_> {
         | BlockKind::Comment
         | BlockKind::Table => Named { id: None, title: text.trim() },
     }
+}
+
+/// The wording of a row whose status cell lies between `lead` and `text`: a cell that is nothing but an id, then the first cell with words.
+fn split_row<'a>(lead: &'a str, text: &'a str) -> Named<'a> {
+    let before_status = lead.rfind('|').and_then(|end| lead.get(..end)).unwrap_or_default();
+    let cell = |row: &'a str, (start, end): (usize, usize)| row.get(start..end).unwrap_or_default();
+    let before = table::cells(before_status).map(|range| cell(before_status, range));
+    let mut cells = before.chain(table::cells(text).map(|range| cell(text, range))).filter(|cell| !cell.is_empty());
+    let Some(first) = cells.next() else { return Named { id: None, title: "" } };
+    match whole_id(first) {
+        Some(id) => Named { id: Some(id), title: cells.next().unwrap_or(first) },
+        None => split_wording(first),
+    }
+}
+
+/// The id that a cell consists of; in a cell of its own also a bare number is one.
+fn whole_id(cell: &str) -> Option<&str> {
+    let plain = cell.trim_matches(['*', '`', '_', '~', ' ', '[', ']']);
+    let is_id = reference(plain).is_some_and(|length| length == plain.len());
+    is_id.then_some(plain)
+}
+
+/// Bytes of the id that `text` begins with where an id is meant to stand: in a cell for ids, or after "depends on". There a bare number is one.
+pub(crate) fn reference(text: &str) -> Option<usize> {
+    let token = token(text);
+    // A range names more tasks than its ends.
+    if token.contains("..") {
+        return None;
+    }
+    let number = token.strip_prefix('#').unwrap_or(token);
+    if is_dotted_number(number) && ends_reference(text.get(token.len()..)?) {
+        return Some(token.len());
+    }
+    let length = id_bytes(text).or_else(|| is_code_id(token).then_some(token.len()))?;
+    ends_reference(text.get(length..)?).then_some(length)
+}
+
+fn ends_reference(after: &str) -> bool {
+    after.chars().next().is_none_or(|next| !next.is_alphanumeric())
 }
 
 fn split_wording(wording: &str) -> Named<'_> {
@@ -115,7 +161,16 @@ fn is_code_id(token: &str) -> bool {
     let prefix = stem.trim_end_matches('-');
     is_code
         && token.starts_with(|first: char| first.is_ascii_uppercase())
-        && (digits >= 2 || (digits == 1 && SHORT_CODE_PREFIXES.contains(&prefix)))
+        && (digits >= 2 || (digits == 1 && SHORT_CODE_PREFIXES.contains(&prefix)) || is_long_code(token))
+}
+
+/// A well-known prefix with a dotted number (`T1.2`) or with a word behind the number (`T-001-RED`).
+fn is_long_code(token: &str) -> bool {
+    let letters = token.bytes().take_while(u8::is_ascii_uppercase).count();
+    let is_known = token.get(..letters).is_some_and(|prefix| SHORT_CODE_PREFIXES.contains(&prefix));
+    let number = token.get(letters..).unwrap_or_default().trim_start_matches('-');
+    let (digits, word) = number.split_once('-').unwrap_or((number, ""));
+    is_known && is_dotted_number(digits) && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -132,7 +187,7 @@ mod tests {
     #[test]
     fn ids_of_tasks() {
         check(
-            "- [ ] 1.1 one\n- [ ] 2. two\n- [x] 2.1. three\n- [ ] T012 [P] [US1] four\n- [ ]* 2.1 five\n- [TODO][P1] T-F001-01 six\n- [ ] **3.1** seven\n- [ ] #4 eight\n- [ ] **T001**: nine\n- [ ] Task 1.2: ten\n- [ ] CHK001\n",
+            "- [ ] 1.1 one\n- [ ] 2. two\n- [x] 2.1. three\n- [ ] T012 [P] [US1] four\n- [ ]* 2.1 five\n- [TODO][P1] T-F001-01 six\n- [ ] **3.1** seven\n- [ ] #4 eight\n- [ ] **T001**: nine\n- [ ] Task 1.2: ten\n- [ ] CHK001\n- [ ] T1.2 eleven\n- [ ] T-001-RED: twelve\n",
             &expect![[r##"
                 Some("1.1") "one"
                 Some("2") "two"
@@ -145,7 +200,34 @@ mod tests {
                 Some("T001") "nine"
                 Some("Task 1.2") "ten"
                 Some("CHK001") "CHK001"
+                Some("T1.2") "eleven"
+                Some("T-001-RED") "twelve"
             "##]],
+        );
+    }
+
+    #[test]
+    fn ids_of_rows_and_of_bullets_without_brackets() {
+        check(
+            "| ID | Task | Status |\n|---|---|---|\n| 1 | Types | ✅ |\n| **T002** | Writer | Done |\n| Phase 3 | Reader | [ ] |\n| 1. Base | x | Todo |\n| Plain words | y | Todo |\n| | | Todo |\n\n| Status | ID | Task |\n|---|---|---|\n| Done | T1 | Types |\n\n- ✅ 1.2 done\n- **TODO**: T003 write\n- TODO: plain\n",
+            &expect![[r#"
+                None "| ID | Task | Status |"
+                None "|---|---|---|"
+                Some("1") "Types"
+                Some("T002") "Writer"
+                Some("Phase 3") "Reader"
+                Some("1") "Base"
+                None "Plain words"
+                None ""
+                None ""
+                None "| Status | ID | Task |"
+                None "|---|---|---|"
+                Some("T1") "Types"
+                None ""
+                Some("1.2") "done"
+                Some("T003") "write"
+                None "plain"
+            "#]],
         );
     }
 

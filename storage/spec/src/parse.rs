@@ -14,10 +14,12 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::block::{Block, BlockKind, Content};
+use crate::block::{Block, BlockKind, Content, MarkPlace};
 use crate::encoding::conflict_marker_offset;
 use crate::line::{Fence, Shape, shape};
 use crate::problem::Problem;
+use crate::table;
+use crate::words::hash;
 
 /// A paragraph, fence or comment is cut into blocks of at most this many bytes, at line ends. A block is the unit of an edit, so this
 /// bounds what one edit carries; a single longer line stays whole.
@@ -26,6 +28,9 @@ pub const BLOCK_BYTES_MAX: usize = 64 << 10;
 /// Most blocks in a file that is synced: ten times the longest of 3,146 real task files (5,671 lines), and it bounds the rows that one
 /// file can make.
 pub const BLOCKS_MAX: usize = 1 << 16;
+
+/// Bytes of a usual line, by which room for lines is made beforehand.
+const LINE_BYTES_USUAL: usize = 40;
 
 /// At most this many repeated ids are reported for one file; the rest would only bury the first.
 const DUPLICATE_IDS_REPORTED_MAX: usize = 100;
@@ -58,8 +63,8 @@ pub fn parse(text: &str) -> Document {
     let mut parser = Parser {
         text,
         fences: fences_of(&lines),
+        blocks: Vec::with_capacity(lines.len().min(BLOCKS_MAX)),
         lines,
-        blocks: Vec::new(),
         task_lines: Vec::new(),
         problems: Vec::new(),
         is_comment_possible: true,
@@ -69,19 +74,18 @@ pub fn parse(text: &str) -> Document {
     Document { blocks: parser.blocks, problems: parser.problems }
 }
 
+/// A line: where it starts, and its shape. It ends where the next one starts.
 struct Line {
     start: usize,
-    end: usize,
     shape: Shape,
 }
 
 fn lines_of(text: &str) -> Vec<Line> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::with_capacity((text.len() / LINE_BYTES_USUAL).min(BLOCKS_MAX));
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        let end = start + line.len();
-        lines.push(Line { start, end, shape: shape(line.strip_suffix('\n').unwrap_or(line)) });
-        start = end;
+        lines.push(Line { start, shape: shape(line.strip_suffix('\n').unwrap_or(line)) });
+        start += line.len();
     }
     lines
 }
@@ -119,8 +123,8 @@ impl Parser<'_> {
             at = match line.shape {
                 Shape::Blank => self.push_line(BlockKind::Blank, at),
                 Shape::Heading => self.push_line(BlockKind::Heading, at),
-                Shape::Table => self.push_line(BlockKind::Table, at),
-                Shape::Task { open, close } => self.push_task(at, open, close),
+                Shape::Table => self.push_table(at),
+                Shape::Task { start, length } => self.push_task(at, start, start + usize::from(length)),
                 Shape::Fence(fence) => self.push_fence(at, fence),
                 Shape::Comment => self.push_comment(at),
                 Shape::Item | Shape::Text => self.push_prose(at),
@@ -128,8 +132,13 @@ impl Parser<'_> {
         }
     }
 
+    /// Where a line starts; past the last one, where the text ends.
+    fn start_of(&self, at: usize) -> usize {
+        self.lines.get(at).map_or(self.text.len(), |line| line.start)
+    }
+
     fn line_text(&self, at: usize) -> &str {
-        self.lines.get(at).and_then(|line| self.text.get(line.start..line.end)).unwrap_or_default()
+        self.text.get(self.start_of(at)..self.start_of(at + 1)).unwrap_or_default()
     }
 
     fn push_line(&mut self, kind: BlockKind, at: usize) -> usize {
@@ -138,13 +147,30 @@ impl Parser<'_> {
         at + 1
     }
 
-    fn push_task(&mut self, at: usize, open: usize, close: usize) -> usize {
+    fn push_task(&mut self, at: usize, start: usize, end: usize) -> usize {
         let line = self.line_text(at);
         let part = |range: Range<usize>| line.get(range).unwrap_or_default().to_owned();
-        let content = Content { lead: part(0..open + 1), mark: part(open + 1..close), text: part(close..line.len()) };
+        let content = Content { lead: part(0..start), mark: part(start..end), text: part(end..line.len()) };
         self.task_lines.push((self.blocks.len(), at));
         self.blocks.push(Block { kind: BlockKind::Task, content });
         at + 1
+    }
+
+    /// All rows of a table. Those under a header with a status column are tasks where that column holds a status.
+    fn push_table(&mut self, at: usize) -> usize {
+        let is_row = |at: usize| self.lines.get(at).is_some_and(|line| line.shape == Shape::Table);
+        let end = (at..).find(|at| !is_row(*at)).unwrap_or(at);
+        let has_header = end - at > 2 && table::is_separator(self.line_text(at + 1));
+        let column = if has_header { table::status_column(self.line_text(at)) } else { None };
+        for row in at..end {
+            let status =
+                column.filter(|_| row > at + 1).and_then(|column| table::status_in(self.line_text(row), column));
+            match status {
+                Some((start, end)) => self.push_task(row, start, end),
+                None => self.push_line(BlockKind::Table, row),
+            };
+        }
+        end
     }
 
     fn push_fence(&mut self, at: usize, open: Fence) -> usize {
@@ -180,14 +206,15 @@ impl Parser<'_> {
     /// One block of the lines in `range`, or several when they are over [`BLOCK_BYTES_MAX`].
     fn push_lines(&mut self, kind: BlockKind, range: Range<usize>) -> usize {
         let end = range.end;
-        let mut start = self.lines.get(range.start).map_or(0, |line| line.start);
+        let mut start = self.start_of(range.start);
         let mut stop = start;
-        for line in self.lines.get(range).unwrap_or_default() {
-            if stop > start && line.end - start > BLOCK_BYTES_MAX {
+        for next in range.map(|at| at + 1) {
+            let line_end = self.start_of(next);
+            if stop > start && line_end - start > BLOCK_BYTES_MAX {
                 self.blocks.push(Block::whole(kind, self.text.get(start..stop).unwrap_or_default()));
                 start = stop;
             }
-            stop = line.end;
+            stop = line_end;
         }
         self.blocks.push(Block::whole(kind, self.text.get(start..stop).unwrap_or_default()));
         end
@@ -200,7 +227,8 @@ impl Parser<'_> {
             return None;
         }
         for (at, line) in self.lines.iter().enumerate().skip(1) {
-            if matches!(line.shape, Shape::Task { .. }) {
+            let is_box = |start: usize| self.line_text(at).get(..start).is_some_and(|lead| lead.ends_with('['));
+            if matches!(line.shape, Shape::Task { start, .. } if is_box(start)) {
                 return None;
             }
             if matches!(self.line_text(at).trim_end(), "---" | "...") {
@@ -228,28 +256,35 @@ impl Parser<'_> {
     }
 
     fn report(&mut self) {
-        if let Some(offset) = conflict_marker_offset(self.text) {
+        let starts = self.lines.iter().map(|line| line.start);
+        if let Some(offset) = conflict_marker_offset(self.text, starts) {
             let line = self.lines.partition_point(|line| line.start <= offset);
             self.problems.push(Problem::ConflictMarkers { line });
         }
-        let mut ids: Vec<(&str, usize)> = Vec::new();
-        for (block, line) in &self.task_lines {
-            if let Some(id) = self.blocks.get(*block).and_then(Block::explicit_id) {
-                ids.push((id, line + 1));
-            }
-        }
-        ids.sort_unstable();
-        let repeats = ids.windows(2).filter_map(|pair| match pair {
-            [(id, first_line), (again, line)] if id == again => {
-                Some(Problem::DuplicateId { line: *line, first_line: *first_line, id: (*id).to_owned() })
-            }
-            _ => None,
-        });
-        let repeats: Vec<Problem> = repeats.take(DUPLICATE_IDS_REPORTED_MAX).collect();
+        let repeats = self.repeated_ids();
         self.problems.extend(repeats);
         self.problems.sort_by_key(Problem::line);
         if self.blocks.len() > BLOCKS_MAX {
             self.problems.push(Problem::TooManyBlocks { blocks: self.blocks.len(), limit: BLOCKS_MAX });
         }
+    }
+
+    /// Ids that a task above has already. A row and a bullet may share one: tables often list the tasks that follow.
+    fn repeated_ids(&self) -> Vec<Problem> {
+        let task = |at: usize| self.task_lines.get(at).and_then(|(block, line)| Some((self.blocks.get(*block)?, line + 1)));
+        let sort_of = |block: &Block| if block.mark_place() == Some(MarkPlace::Cell) { "row" } else { "bullet" };
+        // Numbers are sorted much faster than texts; what has the same number is compared.
+        let number = |at: usize| task(at).and_then(|(block, _)| Some((hash([block.explicit_id()?, sort_of(block)]), at)));
+        let mut numbers: Vec<(u64, usize)> = (0..self.task_lines.len()).filter_map(number).collect();
+        numbers.sort_unstable();
+        let repeats = numbers.windows(2).filter_map(|pair| match pair {
+            [(key, first), (again, at)] if key == again => {
+                let ((first, first_line), (block, line)) = (task(*first)?, task(*at)?);
+                let id = block.explicit_id().filter(|id| first.explicit_id() == Some(id))?;
+                Some(Problem::DuplicateId { line, first_line, id: id.to_owned() })
+            }
+            _ => None,
+        });
+        repeats.take(DUPLICATE_IDS_REPORTED_MAX).collect()
     }
 }

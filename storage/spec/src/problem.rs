@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dialect::Dialect;
 use crate::encoding::DecodeError;
 
 /// Something in a file that its author will want to know. Lines count from 1.
@@ -32,6 +33,38 @@ pub enum Problem {
         first_line: usize,
         /// The id.
         id: String,
+    },
+    /// A mark that the file's dialect gives no meaning. Such tasks count as open, and the mark stays.
+    UnknownMark {
+        /// Line of the first.
+        line: usize,
+        /// The mark.
+        mark: String,
+        /// How many tasks have it.
+        count: usize,
+    },
+    /// A task waits for an id that nothing in the file has.
+    BrokenDependency {
+        /// Line of the task.
+        line: usize,
+        /// The id that it waits for.
+        id: String,
+    },
+    /// A graph of dependencies names a task that isn't in the file.
+    UnknownWaveTask {
+        /// First line of the graph.
+        line: usize,
+        /// The id that it names.
+        id: String,
+        /// The wave's number.
+        wave: u32,
+    },
+    /// The content has signs of other dialects than the one that was taken.
+    DialectUnsure {
+        /// The dialect taken.
+        dialect: Dialect,
+        /// The others.
+        others: Vec<Dialect>,
     },
     /// More blocks than [`crate::BLOCKS_MAX`]: such a file can be read but not synced.
     TooManyBlocks {
@@ -62,8 +95,13 @@ impl Problem {
             Self::UnclosedFence { line }
             | Self::UnclosedComment { line }
             | Self::ConflictMarkers { line }
-            | Self::DuplicateId { line, .. } => Some(*line),
-            Self::TooManyBlocks { .. } | Self::NotUtf8 { .. } | Self::TooLarge { .. } => None,
+            | Self::DuplicateId { line, .. }
+            | Self::UnknownMark { line, .. }
+            | Self::BrokenDependency { line, .. }
+            | Self::UnknownWaveTask { line, .. } => Some(*line),
+            Self::DialectUnsure { .. } | Self::TooManyBlocks { .. } | Self::NotUtf8 { .. } | Self::TooLarge { .. } => {
+                None
+            }
         }
     }
 }
@@ -76,6 +114,22 @@ impl fmt::Display for Problem {
             Self::ConflictMarkers { line } => write!(out, "line {line}: conflict markers; finish the merge"),
             Self::DuplicateId { line, first_line, id } => {
                 write!(out, "line {line}: id {id} is already used in line {first_line}")
+            }
+            Self::UnknownMark { line, mark, count } => {
+                write!(
+                    out,
+                    "line {line}: mark [{mark}] has no meaning in this dialect and counts as open ({count} of them)"
+                )
+            }
+            Self::BrokenDependency { line, id } => {
+                write!(out, "line {line}: waits for {id}, and nothing here has that id")
+            }
+            Self::UnknownWaveTask { line, id, wave } => {
+                write!(out, "line {line}: wave {wave} names task {id}, and nothing here has that id")
+            }
+            Self::DialectUnsure { dialect, others } => {
+                let others: Vec<&str> = others.iter().map(|other| other.as_str()).collect();
+                write!(out, "read as {dialect}, but there are signs of {}: choose a dialect", others.join(", "))
             }
             Self::TooManyBlocks { blocks, limit } => write!(out, "{blocks} blocks, and a synced file may have {limit}"),
             Self::NotUtf8 { offset } => DecodeError::NotUtf8 { offset: *offset }.fmt(out),
