@@ -274,6 +274,16 @@ impl Cluster for Node {
         Ok(self.ledger().document(change, at))
     }
 
+    fn revisions(&self, change: RecordId, most: usize) -> Result<Vec<Revision>, ClusterError> {
+        let applied = *self.applied.borrow();
+        let ledger = self.ledger();
+        let touched = ledger.touched.iter().rev().filter(|(at, touched)| *touched == change && *at <= applied);
+        let mut revisions: Vec<Revision> = touched.map(|(at, _)| *at).collect();
+        revisions.dedup();
+        revisions.truncate(most);
+        Ok(revisions)
+    }
+
     fn applied(&self) -> watch::Receiver<Revision> {
         self.applied.subscribe()
     }

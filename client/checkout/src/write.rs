@@ -16,11 +16,11 @@
 //! *renames* its save into place within the microseconds between check and rename loses it; nothing else differs. Where it can't
 //! link either, nothing is written.
 
-use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use cap_std::fs::{File, Metadata, MetadataExt as _};
 use rustix::fs::{AtFlags, Gid, Mode, RenameFlags, Uid, XattrFlags, fchmod, fchown, linkat, renameat, renameat_with};
 use rustix::io::Errno;
 
@@ -130,7 +130,8 @@ impl Keep {
     /// # Errors
     /// When it can't be read.
     pub fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.folder.entries()?.into_iter().filter(|(_, is_folder)| !is_folder).map(|(name, _)| name).collect())
+        let files = self.folder.entries()?.into_iter().filter(|entry| entry.is_utf8 && !entry.is_folder);
+        Ok(files.map(|entry| entry.name).collect())
     }
 
     /// What a kept file holds now.
@@ -414,7 +415,7 @@ fn fill(file: &mut File, folder: &Folder, bytes: &[u8], like: Option<(&Metadata,
         }
         let old = folder.read(name).map_err(failed("open the file"))?;
         copy_attributes(&old, file).map_err(failed("copy extended attributes"))?;
-        fchmod(&*file, Mode::from_raw_mode(metadata.permissions().mode() & 0o7777)).map_err(failed("set the mode"))?;
+        fchmod(&*file, Mode::from_raw_mode(metadata.mode() & 0o7777)).map_err(failed("set the mode"))?;
     }
     file.sync_all().map_err(failed("sync a temporary file"))
 }

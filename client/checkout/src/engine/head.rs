@@ -1,0 +1,223 @@
+//! What git puts into the work tree is no edit of the person who ran it.
+//!
+//! ```text
+//!   git pull:   work tree ─▶ index ─▶ HEAD            all of it is waited for, until git has left no new trace for a while
+//!                 │
+//!                 ▼ the text at HEAD, and not what was agreed on
+//!     a text that the cluster had once      nothing new: the cluster's text goes back over it
+//!     else, made from HEAD's text before    if the cluster had *that* once, it is the base, and what the commit changed is
+//!                                           merged on top of the cluster's newest
+//!     else                                  an edit like any other
+//! ```
+//!
+//! Twenty checkouts pull one commit at once: each proposes its edits, but as a compare-and-set on the whole change
+//! ([`EditMode::Strict`]). One is accepted; the others are told to look again, find the text that they hold, and have nothing
+//! to say. So a commit becomes one command, whoever pulls it.
+//!
+//! A text counts as git's only as long as the file's metadata is what it was when git was done: a later save is an edit.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+use zyflow_machine::command::{Body, EditMode};
+use zyflow_machine::id::{RecordId, Revision};
+
+use super::run::Engine;
+use crate::cluster::{Cluster, ClusterError};
+use crate::git::{Traces, text_at};
+use crate::path::FilePath;
+use crate::plan::{By, Proposal, Shown};
+use crate::scan::Stamp;
+use crate::text::KnownText;
+
+/// Most past texts of one change that are looked through for the one that git put back: a change has about 180 versions in the
+/// longest history that was measured.
+const RENDERINGS_MAX: usize = 256;
+
+/// What git did since everything was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    seen: Option<Traces>,
+    /// Where HEAD stood before, and until when git must leave no new trace.
+    moving: Option<Moving>,
+}
+
+#[derive(Debug)]
+struct Moving {
+    from: Traces,
+    since: Instant,
+    until: Instant,
+}
+
+/// How a file's text came there, if git put it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Jump {
+    /// The commit that HEAD named before; `None` = HEAD didn't move.
+    from: Option<String>,
+    /// A stash came or went: its text is in no commit of this branch.
+    is_stash: bool,
+    /// The file's metadata when git was done.
+    stamp: Option<Stamp>,
+}
+
+/// Texts that a change had, by their digest.
+pub(super) type Renderings = BTreeMap<[u8; 32], Revision>;
+
+impl Jump {
+    /// Whether it came or went with a stash.
+    pub(super) fn is_stash(&self) -> bool {
+        self.is_stash
+    }
+}
+
+impl Head {
+    /// The commit that HEAD named at the last look; the outer `None` = nothing was looked at, or there is no git.
+    pub(super) fn commit(&self) -> Option<&Option<String>> {
+        self.seen.as_ref().map(|traces| &traces.commit)
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.moving.as_ref().map(|moving| moving.until)
+    }
+}
+
+impl<C: Cluster> Engine<C> {
+    /// Whether git has left no new trace for a while; when it has left some, every file may hold what it put there.
+    pub(super) fn is_git_quiet(&mut self, now: Instant) -> bool {
+        let Some(git) = &self.git else { return true };
+        let traces = git.traces();
+        let (quiet, cap) = (self.config.timing.quiet, self.config.timing.quiet_cap);
+        let before = self.head.seen.replace(traces.clone()).unwrap_or_else(|| {
+            // The first look of this run: what HEAD was is remembered, the rest isn't.
+            Traces { commit: self.binding.head.clone(), ..traces.clone() }
+        });
+        if before != traces {
+            let (from, since) = match self.head.moving.take() {
+                Some(moving) => (moving.from, moving.since),
+                None => (before, now),
+            };
+            self.head.moving = Some(Moving { from, since, until: (now + quiet).min(since + cap) });
+        }
+        match &self.head.moving {
+            None => true,
+            Some(moving) if now < moving.until => false,
+            Some(_) => {
+                self.git_is_done(&traces, now);
+                true
+            }
+        }
+    }
+
+    fn git_is_done(&mut self, traces: &Traces, now: Instant) {
+        let Some(Moving { from, .. }) = self.head.moving.take() else { return };
+        let is_head_moved = from.commit != traces.commit;
+        let jump =
+            Jump { from: from.commit.filter(|_| is_head_moved), is_stash: from.stash != traces.stash, stamp: None };
+        let paths: Vec<FilePath> = self.files.keys().cloned().collect();
+        for path in paths {
+            let stamp = self.stamp(&path);
+            if let Some(file) = self.files.get_mut(&path) {
+                file.jump = Some(Jump { stamp, ..jump.clone() });
+                file.due_now(now);
+            }
+        }
+        self.scan_at = now;
+        if is_head_moved {
+            self.binding.head.clone_from(&traces.commit);
+            self.remember_binding();
+        }
+    }
+
+    /// What git has to do with the text that stands at `path`. A text that the cluster had once is remembered as shown, which it is. Of one
+    /// that git made from such a text, gives that text: it is what the plan must take as agreed on.
+    pub(super) fn pulled(
+        &mut self,
+        path: &FilePath,
+        local: &str,
+        change: RecordId,
+    ) -> Result<Option<Shown>, ClusterError> {
+        let Some(file) = self.files.get(path) else { return Ok(None) };
+        let (Some(jump), Some((agreed, shown))) = (file.jump.clone(), file.record.agreed()) else { return Ok(None) };
+        let is_newest = shown.last().is_some_and(|newest| newest.text.text() == local);
+        if agreed != change || is_newest || !(jump.is_stash || self.is_gits(path, local)) {
+            return Ok(None);
+        }
+        if let Some(past) = self.past(path, change, local)? {
+            if let Some(file) = self.files.get_mut(path) {
+                // Nobody meant it as an edit, so it stands there like a text of ours.
+                file.record.show(change, past.text, By::Us);
+            }
+            return Ok(None);
+        }
+        match jump.from.and_then(|from| self.text_of(path, &from)) {
+            Some(before) => self.past(path, change, &before),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether git has this text at `path`, in HEAD or in the index.
+    fn is_gits(&self, path: &FilePath, local: &str) -> bool {
+        ["HEAD", ""].iter().any(|commit| self.text_of(path, commit).is_some_and(|text| text == local))
+    }
+
+    fn text_of(&self, path: &FilePath, commit: &str) -> Option<String> {
+        text_at(self.root.path(), commit, path).unwrap_or_else(|error| {
+            tracing::warn!(path = path.as_str(), %error, "git couldn't tell a file's text; it is taken for an edit");
+            None
+        })
+    }
+
+    /// `text` as the cluster had it once: among the shown texts, those that this run has seen, or those that the cluster still
+    /// knows.
+    fn past(&self, path: &FilePath, change: RecordId, text: &str) -> Result<Option<Shown>, ClusterError> {
+        let Some(file) = self.files.get(path) else { return Ok(None) };
+        if let Some(past) = file.record.shown.iter().rfind(|past| past.text.text() == text) {
+            return Ok(Some(past.clone()));
+        }
+        let seen = file.renderings.get(blake3::hash(text.as_bytes()).as_bytes()).copied();
+        let revisions = match seen {
+            Some(revision) => vec![revision],
+            None => self.cluster.revisions(change, RENDERINGS_MAX)?,
+        };
+        for revision in revisions {
+            // One that the cluster doesn't keep any more is none that can be built on.
+            let Ok(Some(document)) = self.cluster.document(change, Some(revision)) else { continue };
+            let known = KnownText { revision, blocks: document.blocks };
+            if !document.deleted && known.text() == text {
+                return Ok(Some(Shown { text: known, by: By::Us }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Remembers what the cluster's text of a file was.
+    pub(super) fn note_rendering(&mut self, path: &FilePath, text: &KnownText) {
+        if self.git.is_none() {
+            return;
+        }
+        let Some(file) = self.files.get_mut(path) else { return };
+        if file.renderings.len() >= RENDERINGS_MAX {
+            let oldest = file.renderings.iter().min_by_key(|(_, revision)| **revision).map(|(digest, _)| *digest);
+            oldest.and_then(|digest| file.renderings.remove(&digest));
+        }
+        file.renderings.insert(*blake3::hash(text.text().as_bytes()).as_bytes(), text.revision);
+    }
+
+    /// The file was looked at: if it was saved since git was done, git has no part in it any more.
+    pub(super) fn note_save(&mut self, path: &FilePath, stamp: Option<Stamp>) {
+        if let Some(file) = self.files.get_mut(path)
+            && file.jump.as_ref().is_some_and(|jump| jump.stamp != stamp)
+        {
+            file.jump = None;
+        }
+    }
+
+    /// What everybody who pulls a commit proposes alike must be accepted once.
+    pub(super) fn fold_pulls(&self, path: &FilePath, proposal: &mut Proposal) {
+        let is_jump =
+            self.files.get(path).is_some_and(|file| file.jump.as_ref().is_some_and(|jump| jump.from.is_some()));
+        if is_jump && let Body::Edit { mode, .. } = &mut proposal.body {
+            *mode = EditMode::Strict;
+        }
+    }
+}
