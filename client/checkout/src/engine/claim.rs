@@ -10,11 +10,19 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::Error;
+
+/// How often a lock is tried for: half a second in all, far longer than a process takes to start.
+const TRIES: u32 = 50;
+
+/// Pause between tries.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Holds the locks of one bound folder.
 #[derive(Debug)]
@@ -32,15 +40,26 @@ impl Claim {
             let kind =
                 if is_root { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
             let Ok(file) = File::open(folder) else { continue };
-            match flock(&file, kind) {
+            match lock(&file, kind) {
                 Ok(()) => locks.push(file),
-                Err(Errno::WOULDBLOCK) if is_root => return Err(Error::Bound { root: root.to_owned(), other: None }),
                 Err(Errno::WOULDBLOCK) => {
-                    return Err(Error::Bound { root: root.to_owned(), other: Some(folder.to_owned()) });
+                    let other = (!is_root).then(|| folder.to_owned());
+                    return Err(Error::Bound { root: root.to_owned(), other });
                 }
                 Err(error) => tracing::debug!(%error, folder = %folder.display(), "a folder can't be locked"),
             }
         }
         Ok(Self { _locks: locks })
     }
+}
+
+/// A process that any thread starts holds every lock of this one until it has become another program: that is waited for.
+fn lock(file: &File, kind: FlockOperation) -> Result<(), Errno> {
+    for _ in 1..TRIES {
+        match flock(file, kind) {
+            Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    flock(file, kind)
 }

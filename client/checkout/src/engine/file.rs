@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 use zyflow_machine::id::Revision;
 
-use super::head::{Jump, Renderings};
+use super::head::{Jump, Pulled, Renderings};
 use super::run::Engine;
 use crate::base::Record;
 use crate::cluster::Cluster;
@@ -21,6 +21,7 @@ use crate::path::FilePath;
 use crate::plan::{By, Input, Origin, Shown, Side, Step, Take, plan};
 use crate::scan::{Found, Scanned, Stamp, look};
 use crate::status::FileState;
+use crate::text::KnownText;
 
 /// Doublings of the pause between tries.
 const RETRY_DOUBLINGS_MAX: u32 = 5;
@@ -278,14 +279,28 @@ impl<C: Cluster> Engine<C> {
         self.follow(path, step, scanned, now);
     }
 
-    /// Where git put the text there, the text that it was made from. `Err` = that can't be told now, and is tried again.
+    /// Where git put the text there, the text that it was made from. `Err` = that can't be told now, and is looked at again.
     fn start(&mut self, path: &FilePath, side: &Side, local: Option<&str>, now: Instant) -> Result<Option<Shown>, ()> {
         let (Side::Live { change, text }, Some(local)) = (side, local) else { return Ok(None) };
         self.note_rendering(path, text);
-        let shown = self.files.get(path).map(|file| file.record.shown.len());
-        let start = self.pulled(path, local, *change).map_err(|error| self.retry(path, error.to_string(), now))?;
-        let is_shown_more = self.files.get(path).map(|file| file.record.shown.len()) != shown;
-        if is_shown_more && !self.save(path, now) { Err(()) } else { Ok(start) }
+        let newest = |file: &File| file.record.base().map(KnownText::text);
+        let before = self.files.get(path).and_then(newest);
+        match self.pulled(path, local, *change, now) {
+            Ok(Pulled::From(start)) => Ok(Some(start)),
+            Ok(Pulled::Edit) if self.files.get(path).and_then(newest) == before => Ok(None),
+            Ok(Pulled::Edit) => self.save(path, now).then_some(None).ok_or(()),
+            Ok(Pulled::HalfWay(until)) => {
+                if let Some(file) = self.files.get_mut(path) {
+                    file.state = FileState::Syncing;
+                    file.due_at(until);
+                }
+                Err(())
+            }
+            Err(error) => {
+                self.retry(path, error.to_string(), now);
+                Err(())
+            }
+        }
     }
 
     /// Files that differed at the first binding wait for a word; later ones are merged.

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 use zyflow_machine::command::{Body, EditMode};
 use zyflow_machine::id::{RecordId, Revision};
+use zyflow_spec::{diff, parse};
 
 use super::run::Engine;
 use crate::cluster::{Cluster, ClusterError};
@@ -58,6 +59,18 @@ pub(super) struct Jump {
     is_stash: bool,
     /// The file's metadata when git was done.
     stamp: Option<Stamp>,
+    /// When that was.
+    since: Instant,
+}
+
+/// What git has to do with a text.
+pub(super) enum Pulled {
+    /// Nothing, or nothing that needs another base.
+    Edit,
+    /// It is in the index and not in HEAD, which git moves last: wait for that until then.
+    HalfWay(Instant),
+    /// Git made it from this text, which is what the plan must take as agreed on.
+    From(Shown),
 }
 
 /// Texts that a change had, by their digest.
@@ -111,13 +124,17 @@ impl<C: Cluster> Engine<C> {
     fn git_is_done(&mut self, traces: &Traces, now: Instant) {
         let Some(Moving { from, .. }) = self.head.moving.take() else { return };
         let is_head_moved = from.commit != traces.commit;
-        let jump =
-            Jump { from: from.commit.filter(|_| is_head_moved), is_stash: from.stash != traces.stash, stamp: None };
+        let before = from.commit.filter(|_| is_head_moved);
+        let is_stash = from.stash != traces.stash;
         let paths: Vec<FilePath> = self.files.keys().cloned().collect();
         for path in paths {
             let stamp = self.stamp(&path);
             if let Some(file) = self.files.get_mut(&path) {
-                file.jump = Some(Jump { stamp, ..jump.clone() });
+                // What git did before to the same text still counts: a pull, and then a refresh of the index.
+                let old = file.jump.take().filter(|old| old.stamp == stamp);
+                let from = before.clone().or_else(|| old.as_ref()?.from.clone());
+                let is_stash = is_stash || old.as_ref().is_some_and(|old| old.is_stash);
+                file.jump = Some(Jump { from, is_stash, stamp, since: old.map_or(now, |old| old.since) });
                 file.due_now(now);
             }
         }
@@ -128,36 +145,41 @@ impl<C: Cluster> Engine<C> {
         }
     }
 
-    /// What git has to do with the text that stands at `path`. A text that the cluster had once is remembered as shown, which it is. Of one
-    /// that git made from such a text, gives that text: it is what the plan must take as agreed on.
+    /// What git has to do with the text that stands at `path`. A text that the cluster had once is remembered as shown, which it is.
     pub(super) fn pulled(
         &mut self,
         path: &FilePath,
         local: &str,
         change: RecordId,
-    ) -> Result<Option<Shown>, ClusterError> {
-        let Some(file) = self.files.get(path) else { return Ok(None) };
-        let (Some(jump), Some((agreed, shown))) = (file.jump.clone(), file.record.agreed()) else { return Ok(None) };
-        let is_newest = shown.last().is_some_and(|newest| newest.text.text() == local);
-        if agreed != change || is_newest || !(jump.is_stash || self.is_gits(path, local)) {
-            return Ok(None);
+        now: Instant,
+    ) -> Result<Pulled, ClusterError> {
+        let Some(file) = self.files.get(path) else { return Ok(Pulled::Edit) };
+        let (Some(jump), Some((agreed, shown))) = (file.jump.clone(), file.record.agreed()) else {
+            return Ok(Pulled::Edit);
+        };
+        let newest = shown.last().map(|newest| newest.text.clone());
+        let Some(newest) = newest.filter(|newest| agreed == change && newest.text() != local) else {
+            return Ok(Pulled::Edit);
+        };
+        let has = |commit: &str| self.text_of(path, commit).is_some_and(|text| text == local);
+        if !jump.is_stash && !has("HEAD") {
+            let until = jump.since + self.config.timing.git_hold;
+            let is_half_way = jump.from.is_none() && now < until && has("");
+            return Ok(if is_half_way { Pulled::HalfWay(until) } else { Pulled::Edit });
         }
         if let Some(past) = self.past(path, change, local)? {
             if let Some(file) = self.files.get_mut(path) {
                 // Nobody meant it as an edit, so it stands there like a text of ours.
                 file.record.show(change, past.text, By::Us);
             }
-            return Ok(None);
+            return Ok(Pulled::Edit);
         }
-        match jump.from.and_then(|from| self.text_of(path, &from)) {
-            Some(before) => self.past(path, change, &before),
-            None => Ok(None),
-        }
-    }
-
-    /// Whether git has this text at `path`, in HEAD or in the index.
-    fn is_gits(&self, path: &FilePath, local: &str) -> bool {
-        ["HEAD", ""].iter().any(|commit| self.text_of(path, commit).is_some_and(|text| text == local))
+        let Some(before) = jump.from.and_then(|from| self.text_of(path, &from)) else { return Ok(Pulled::Edit) };
+        let Some(base) = self.past(path, change, &before)? else { return Ok(Pulled::Edit) };
+        // An edit of what stood there that was committed at once is no pull: the base is what takes the fewest edits.
+        let document = parse(local);
+        let is_nearer = diff(&base.text.blocks, &document).len() < diff(&newest.blocks, &document).len();
+        Ok(if is_nearer { Pulled::From(base) } else { Pulled::Edit })
     }
 
     fn text_of(&self, path: &FilePath, commit: &str) -> Option<String> {

@@ -67,6 +67,7 @@ impl Bench {
             emptied_hold: Duration::from_millis(300),
             deletion_grace: Duration::from_millis(100),
             keep: Duration::from_millis(500),
+            git_hold: Duration::from_secs(10),
             retry: Duration::from_millis(20),
             poll: Duration::from_millis(30),
             ..Timing::default()

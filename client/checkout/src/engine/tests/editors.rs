@@ -19,7 +19,7 @@ fn vim_saves_in_each_of_its_ways() {
             "backupcopy=yes backup",
             "backupcopy=no nobackup writebackup",
             "nobackup nowritebackup",
-            "backupcopy=breakhardlink swapfile updatecount=1",
+            "backupcopy=auto,breakhardlink swapfile updatecount=1",
         ]
         .iter()
         .enumerate()

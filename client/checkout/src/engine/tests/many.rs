@@ -61,6 +61,27 @@ impl Team {
         git_in(clone.path(), &["push", "-q"]).unwrap();
     }
 
+    fn proposals(&self) -> Vec<usize> {
+        self.nodes.iter().map(|node| node.proposals()).collect()
+    }
+
+    async fn each_has_proposed(&self, before: &[usize]) {
+        until(
+            || format!("each has proposed: {before:?} {:?}\n{:#?}", self.proposals(), self.running[1].handle.status()),
+            || self.proposals().iter().zip(before).all(|(now, before)| now > before),
+        )
+        .await;
+    }
+
+    /// Nobody hears of the others' proposals before each has made its own: the worst case.
+    async fn pull_at_once(&self) {
+        let before: Vec<usize> = self.proposals();
+        self.nodes.iter().for_each(|node| node.lag(true));
+        self.pull_everywhere();
+        self.each_has_proposed(&before).await;
+        self.nodes.iter().for_each(|node| node.lag(false));
+    }
+
     fn pull_everywhere(&self) {
         std::thread::scope(|scope| {
             for bench in &self.benches {
@@ -76,17 +97,13 @@ impl Team {
     }
 }
 
-/// Nobody hears of the others' proposals before each has made its own: the worst case.
 #[test]
 fn twenty_pulls_of_one_commit_are_one_command() {
     run(async {
         let team = Team::new(CHECKOUTS, WritePolicy::Clean).await;
         let accepted = team.nodes[0].ledger().accepted();
         team.push(THREE);
-        let before: Vec<usize> = team.nodes.iter().map(|node| node.proposals()).collect();
-        team.pull_everywhere();
-        let has_proposed = |(node, before): (&Arc<Node>, &usize)| node.proposals() > *before;
-        until(|| "each has proposed".to_owned(), || team.nodes.iter().zip(&before).all(has_proposed)).await;
+        team.pull_at_once().await;
         team.all("all agree", |team, at| team.running[at].state_of(PATH) == Some(FileState::Synced)).await;
         assert!(team.benches.iter().all(|bench| bench.read() == THREE));
         assert_eq!(cluster_text(&team.nodes[0]), THREE);
@@ -105,10 +122,7 @@ fn a_pulled_commit_is_merged_from_the_text_it_was_made_from() {
         team.all("all see that", waits).await;
         let accepted = team.nodes[0].ledger().accepted();
         team.push(THREE);
-        let before: Vec<usize> = team.nodes.iter().map(|node| node.proposals()).collect();
-        team.pull_everywhere();
-        let has_proposed = |(node, before): (&Arc<Node>, &usize)| node.proposals() > *before;
-        until(|| "each has proposed".to_owned(), || team.nodes.iter().zip(&before).all(has_proposed)).await;
+        team.pull_at_once().await;
         deliver(&team.nodes);
         team.all("all have merged", |team, at| waits(team, at) && cluster_text(&team.nodes[at]) == THREE_TICKED).await;
         assert_eq!(team.nodes[0].ledger().accepted(), accepted + 1);
