@@ -260,7 +260,12 @@ impl<C: Cluster> Engine<C> {
             Err(()) => return,
         };
         let take = self.take_of(path);
+        let is_base = |file: &File| file.record.base().map(KnownText::text).as_deref() == local;
+        let is_moving = !self.files.get(path).is_some_and(is_base) && !self.is_git_still();
         let (Some(file), Some(project)) = (self.files.get_mut(path), self.project) else { return };
+        if is_moving {
+            return file.due_now(now);
+        }
         if local.is_some() {
             file.there_again();
         }

@@ -121,6 +121,14 @@ impl<C: Cluster> Engine<C> {
         }
     }
 
+    /// Whether git has done nothing since it was last looked at. Asked *after* a file was read and git was asked about it: git holds
+    /// its lock while it writes the work tree and leaves a trace before it lets go, so a text that it put there is never taken for
+    /// somebody's save.
+    pub(super) fn is_git_still(&self) -> bool {
+        let Some(git) = &self.git else { return true };
+        self.reason_to_keep_still().is_none() && self.head.seen.as_ref() == Some(&git.traces())
+    }
+
     fn git_is_done(&mut self, traces: &Traces, now: Instant) {
         let Some(Moving { from, .. }) = self.head.moving.take() else { return };
         let is_head_moved = from.commit != traces.commit;

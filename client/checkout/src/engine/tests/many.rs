@@ -105,7 +105,9 @@ fn twenty_pulls_of_one_commit_are_one_command() {
         team.push(THREE);
         team.pull_at_once().await;
         team.all("all agree", |team, at| team.running[at].state_of(PATH) == Some(FileState::Synced)).await;
-        assert!(team.benches.iter().all(|bench| bench.read() == THREE));
+        for bench in &team.benches {
+            assert_eq!(bench.read(), THREE);
+        }
         assert_eq!(cluster_text(&team.nodes[0]), THREE);
         assert_eq!(team.nodes[0].ledger().accepted(), accepted + 1);
         team.stop().await;
