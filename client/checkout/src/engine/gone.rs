@@ -37,7 +37,9 @@ impl<C: Cluster> Engine<C> {
             file.due_at(since + grace);
             return;
         }
-        let is_stashed = file.jump.as_ref().is_some_and(super::head::Jump::is_stash);
+        // A stash is noted first and taken out of the work tree then, or the other way round: both at about the same time.
+        let hold = self.config.timing.git_hold;
+        let is_stashed = self.head.stashed().is_some_and(|at| at + hold >= since && since + hold >= at);
         let is_held = is_stashed || (!self.is_moved(path) && self.is_mass_deletion());
         let Some(file) = self.files.get_mut(path) else { return };
         if is_held {

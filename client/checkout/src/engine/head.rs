@@ -41,6 +41,8 @@ pub(super) struct Head {
     seen: Option<Traces>,
     /// Where HEAD stood before, and until when git must leave no new trace.
     moving: Option<Moving>,
+    /// When a stash last came or went.
+    stashed: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -76,17 +78,15 @@ pub(super) enum Pulled {
 /// Texts that a change had, by their digest.
 pub(super) type Renderings = BTreeMap<[u8; 32], Revision>;
 
-impl Jump {
-    /// Whether it came or went with a stash.
-    pub(super) fn is_stash(&self) -> bool {
-        self.is_stash
-    }
-}
-
 impl Head {
     /// The commit that HEAD named at the last look; the outer `None` = nothing was looked at, or there is no git.
     pub(super) fn commit(&self) -> Option<&Option<String>> {
         self.seen.as_ref().map(|traces| &traces.commit)
+    }
+
+    /// When a stash last came or went.
+    pub(super) fn stashed(&self) -> Option<Instant> {
+        self.stashed
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
@@ -134,6 +134,9 @@ impl<C: Cluster> Engine<C> {
         let is_head_moved = from.commit != traces.commit;
         let before = from.commit.filter(|_| is_head_moved);
         let is_stash = from.stash != traces.stash;
+        if is_stash {
+            self.head.stashed = Some(now);
+        }
         let paths: Vec<FilePath> = self.files.keys().cloned().collect();
         for path in paths {
             let stamp = self.stamp(&path);

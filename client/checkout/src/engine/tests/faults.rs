@@ -268,20 +268,24 @@ fn a_replaced_inode_that_was_written_while_we_were_down_is_heard() {
 #[test]
 fn a_temporary_of_an_interrupted_swap_is_merged() {
     run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        running.stop().await;
-        // As if the machine had stopped between the swap and putting the swapped-out save away.
-        let hash = FilePath::parse(PATH).unwrap().hash();
-        let temporary = bench.file().with_file_name(format!(".zyflow-{hash}-0"));
-        fs::write(&temporary, THREE).unwrap();
-        let running = bench.start();
-        bench.holds(THREE).await;
-        cluster_holds(&node, THREE).await;
-        // A write of this run may use the name for a moment, so only what is left in the end counts.
-        running.synced().await;
-        running.stop().await;
-        assert!(!temporary.exists());
+        for is_beside in [true, false] {
+            let node = one();
+            let (bench, running) = agreed(&node).await;
+            running.stop().await;
+            // As if the machine had stopped between the swap and putting the swapped-out save away.
+            let hash = FilePath::parse(PATH).unwrap().hash();
+            let folder =
+                if is_beside { bench.file().parent().unwrap().to_owned() } else { bench.state().join("replaced") };
+            let temporary = folder.join(format!(".zyflow-{hash}-0"));
+            fs::write(&temporary, THREE).unwrap();
+            let running = bench.start();
+            bench.holds(THREE).await;
+            cluster_holds(&node, THREE).await;
+            // A write of this run may use the name for a moment, so only what is left in the end counts.
+            running.synced().await;
+            running.stop().await;
+            assert!(!temporary.exists());
+        }
     });
 }
 

@@ -60,7 +60,8 @@ fn another_branch_and_back_is_no_edit() {
         // There and back so fast that nothing of it is seen but its traces.
         bench.git(&["checkout", "-q", "--", PATH]);
         for _ in 0..5 {
-            bench.git(&["switch", "-q", "other"]);
+            // By force, as we may write in between.
+            bench.git(&["switch", "-qf", "other"]);
             bench.git(&["switch", "-qf", "main"]);
         }
         bench.holds(TWO_TICKED).await;
