@@ -200,11 +200,10 @@ pub fn text_at(root: &Path, commit: &str, path: &FilePath) -> Result<Option<Stri
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    let stdout = child.stdout.take().expect("invariant: asked for by `git`");
-    let limit = u64::try_from(FILE_BYTES_MAX).expect("invariant: the limit is 1 MiB");
     let mut bytes = Vec::new();
     // One byte over the limit shows that it is too large; git is told to stop by the closed pipe.
-    let read = stdout.take(limit + 1).read_to_end(&mut bytes);
+    let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let read = child.stdout.take().map_or(Ok(0), |stdout| stdout.take(limit).read_to_end(&mut bytes));
     let status = child.wait().map_err(failed)?;
     read.map_err(failed)?;
     if !status.success() {

@@ -255,10 +255,7 @@ impl<C: Cluster> Engine<C> {
         if self.look_at_displaced(path, side, now) || self.hold_emptied(path, local, now) {
             return;
         }
-        let start = match self.start(path, side, local, now) {
-            Ok(start) => start,
-            Err(()) => return,
-        };
+        let Ok(start) = self.start(path, side, local, now) else { return };
         let take = self.take_of(path);
         let is_base = |file: &File| file.record.base().map(KnownText::text).as_deref() == local;
         let is_moving = !self.files.get(path).is_some_and(is_base) && !self.is_git_still();

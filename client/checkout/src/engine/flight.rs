@@ -279,12 +279,14 @@ impl<C: Cluster> Engine<C> {
 
 /// Why the cluster refused a command about a file, for the person whose file it is.
 fn refusal(path: &FilePath, reject: &Reject) -> String {
-    match reject {
-        Reject::Exists { name, .. } if name != path.as_str() => {
-            format!("its name differs from `{name}`, which is synced, only by upper and lower case: rename one of them")
-        }
-        other => other.to_string(),
+    if let Reject::Exists { name, .. } = reject
+        && name != path.as_str()
+    {
+        return format!(
+            "its name differs from `{name}`, which is synced, only by upper and lower case: rename one of them"
+        );
     }
+    reject.to_string()
 }
 
 /// The outcome itself, also where the request was answered before.

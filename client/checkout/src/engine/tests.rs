@@ -334,6 +334,16 @@ async fn agreed(node: &Arc<Node>) -> (Bench, Running) {
     (bench, running)
 }
 
+/// Runs a test of one checkout whose file and cluster agree on [`TWO`].
+fn scene(test: impl AsyncFnOnce(&Arc<Node>, &Bench, &Running)) {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        test(&node, &bench, &running).await;
+        running.stop().await;
+    });
+}
+
 /// Says on the terminal, past the capture of output, that a test did nothing.
 fn skipped(test: &str, reason: &str) {
     std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes()).unwrap();

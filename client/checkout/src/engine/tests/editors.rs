@@ -10,9 +10,7 @@ fn vim_saves_in_each_of_its_ways() {
     if Command::new("vim").arg("--version").output().is_err() {
         return skipped("vim_saves_in_each_of_its_ways", "vim is not installed");
     }
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let mut text = TWO.to_owned();
         for (number, setting) in [
             "backupcopy=no backup",
@@ -31,51 +29,47 @@ fn vim_saves_in_each_of_its_ways() {
                 vim.args(["-es", "-u", "NONE", "-i", "NONE", "-c", &command]).arg(bench.file()).output().unwrap();
             assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stdout));
             text = text.replace(&format!("{old}\n"), &format!("{new}\n"));
-            cluster_holds(&node, &text).await;
+            cluster_holds(node, &text).await;
             running.synced().await;
             // And ours in between, which vim's droppings must survive.
-            set(&node, &format!("{text}- [ ] 2.{number} theirs\n"));
-            text = cluster_text(&node);
+            set(node, &format!("{text}- [ ] 2.{number} theirs\n"));
+            text = cluster_text(node);
             bench.holds(&text).await;
         }
         let status = running.handle.status();
         assert!(status.files.iter().all(|file| file.path == PATH), "{:#?}", status.files);
-        running.stop().await;
     });
 }
 
 #[test]
 fn other_tools_save_in_their_ways() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let sed = |script: &str| {
             let status = Command::new("sed").args(["-i", script]).arg(bench.file()).status().unwrap();
             assert!(status.success());
         };
         sed("s/write the log/write it/");
-        cluster_holds(&node, &TWO.replace("the log", "it")).await;
+        cluster_holds(node, &TWO.replace("the log", "it")).await;
         sed("s/write it/write the log/");
-        cluster_holds(&node, TWO).await;
+        cluster_holds(node, TWO).await;
         // Like an editor: a new file is written beside it and moved over it.
         let beside = bench.file().with_file_name("___jb_tmp___");
         fs::write(&beside, TWO_TICKED).unwrap();
         fs::rename(&beside, bench.file()).unwrap();
-        cluster_holds(&node, TWO_TICKED).await;
+        cluster_holds(node, TWO_TICKED).await;
         // Remove and make anew, with the same inode number where the file system gives it again.
         let inode = || fs::metadata(bench.file()).unwrap().ino();
         let before = inode();
         fs::remove_file(bench.file()).unwrap();
         bench.write(TWO);
         let is_same = inode() == before;
-        cluster_holds(&node, TWO).await;
+        cluster_holds(node, TWO).await;
         running.synced().await;
         eprintln!("the inode number was {} again", if is_same { "given" } else { "not given" });
         let mut file = OpenOptions::new().append(true).open(bench.file()).unwrap();
         file.write_all(b"- [ ] 1.3 cut the power\n").unwrap();
         drop(file);
-        cluster_holds(&node, THREE).await;
-        running.stop().await;
+        cluster_holds(node, THREE).await;
     });
 }
 

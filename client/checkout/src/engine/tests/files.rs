@@ -16,21 +16,18 @@ const MEMORY_MB_MAX: u64 = 300;
 /// More than a synced file may have, of a kind that costs most if it is read nevertheless.
 #[test]
 fn too_much_text_is_parked_unread() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let headings = "# heading\n".repeat(1_000_000);
         let line = format!("- [ ] {}\n", "long ".repeat(2_000_000));
         for text in [headings.as_str(), line.as_str()] {
             bench.write(text);
             running.says(PATH, &format!("{} bytes, and a synced file may have 1048576", text.len())).await;
-            set(&node, if cluster_text(&node) == TWO { THREE } else { TWO });
+            set(node, if cluster_text(node) == TWO { THREE } else { TWO });
             running.looked_at().await;
             assert!(bench.read() == text, "the file is untouched");
         }
         bench.write(THREE_TICKED);
         running.synced().await;
-        running.stop().await;
     });
 }
 
@@ -39,9 +36,7 @@ fn a_sparse_gigabyte_takes_no_memory() {
     if !is_inside("engine::tests::files::a_sparse_gigabyte_takes_no_memory", &["env"]) {
         return;
     }
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let file = fs::OpenOptions::new().write(true).open(bench.file()).unwrap();
         file.set_len(1 << 30).unwrap();
         drop(file);
@@ -51,8 +46,7 @@ fn a_sparse_gigabyte_takes_no_memory() {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
         assert!(kilobytes / 1024 < MEMORY_MB_MAX, "{peak}");
-        assert_eq!((fs::metadata(bench.file()).unwrap().len(), cluster_text(&node).as_str()), (1 << 30, TWO));
-        running.stop().await;
+        assert_eq!((fs::metadata(bench.file()).unwrap().len(), cluster_text(node).as_str()), (1 << 30, TWO));
     });
 }
 
@@ -79,9 +73,7 @@ fn a_megabyte_of_any_shape_and_control_characters_are_text() {
 /// A pipe, a socket, a device and a folder by the name of a synced file: none is opened for good, none is waited for.
 #[test]
 fn what_is_no_file_is_left_alone() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let fifo = |file: &Path| mknodat(CWD, file, FileType::Fifo, Mode::from_raw_mode(0o644), 0).is_ok();
         let device = |file: &Path| {
             let null = rustix::fs::makedev(1, 3);
@@ -96,27 +88,24 @@ fn what_is_no_file_is_left_alone() {
             fs::remove_file(bench.file()).unwrap();
             if !make(&bench.file()) {
                 skipped("what_is_no_file_is_left_alone", &format!("a {kind} can't be made here"));
-                bench.write(cluster_text(&node));
+                bench.write(cluster_text(node));
                 continue;
             }
             running.says(PATH, "not a regular file").await;
-            set(&node, if cluster_text(&node) == TWO { THREE } else { TWO });
+            set(node, if cluster_text(node) == TWO { THREE } else { TWO });
             running.looked_at().await;
             assert!(!fs::symlink_metadata(bench.file()).unwrap().is_file(), "{kind}");
             if kind == "folder" { fs::remove_dir_all(bench.file()) } else { fs::remove_file(bench.file()) }.unwrap();
-            bench.holds(&cluster_text(&node)).await;
+            bench.holds(&cluster_text(node)).await;
             running.synced().await;
         }
         assert!(!bench.root().join("elsewhere.md").exists());
-        running.stop().await;
     });
 }
 
 #[test]
 fn a_name_that_is_not_utf8_is_told() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let folder = bench.root().join("openspec/changes").join(OsStr::from_bytes(b"caf\xe9"));
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("tasks.md"), TWO).unwrap();
@@ -125,23 +114,19 @@ fn a_name_that_is_not_utf8_is_told() {
         assert!(notes.iter().any(|note| note.contains("caf\u{fffd} is not synced")), "{notes:?}");
         assert_eq!(fs::read_to_string(folder.join("tasks.md")).unwrap(), TWO);
         bench.write(THREE);
-        cluster_holds(&node, THREE).await;
-        running.stop().await;
+        cluster_holds(node, THREE).await;
     });
 }
 
 #[test]
 fn names_that_differ_by_case_only_are_told() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let other = "openspec/changes/Add-X/tasks.md";
         bench.write_at(other, THREE);
         running.says(other, "only by upper and lower case").await;
-        assert_eq!((bench.read_at(other).as_str(), cluster_text(&node).as_str()), (THREE, TWO));
+        assert_eq!((bench.read_at(other).as_str(), cluster_text(node).as_str()), (THREE, TWO));
         bench.write(TWO_TICKED);
-        cluster_holds(&node, TWO_TICKED).await;
-        running.stop().await;
+        cluster_holds(node, TWO_TICKED).await;
     });
 }
 
@@ -192,7 +177,9 @@ fn an_archived_change_is_neither_lost_nor_brought_back() {
             let text = |change: &str| format!("{THREE}- [x] only in {change}\n");
             let at = |change: &str| format!("openspec/changes/{change}/tasks.md");
             let archived = |change: &str| format!("openspec/changes/archive/2026-01-02-{change}/tasks.md");
-            changes.iter().for_each(|change| first.write_at(&at(change), text(change)));
+            for change in &changes {
+                first.write_at(&at(change), text(change));
+            }
             let running = [first.start(), second.start()];
             until(
                 || "both have them".to_owned(),

@@ -4,53 +4,44 @@ use super::*;
 
 #[test]
 fn conflict_markers_make_a_file_read_only_to_us() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let marked = format!("{TWO}<<<<<<< ours\n- [ ] a\n=======\n- [ ] b\n>>>>>>> theirs\n");
         bench.write(&marked);
         running.says(PATH, "conflict markers").await;
-        set(&node, TWO_TICKED);
+        set(node, TWO_TICKED);
         running.looked_at().await;
         assert_eq!(bench.read(), marked);
-        assert_eq!(cluster_text(&node), TWO_TICKED);
+        assert_eq!(cluster_text(node), TWO_TICKED);
         bench.write(format!("{TWO}- [ ] 1.3 cut the power\n"));
         bench.holds(THREE_TICKED).await;
-        running.stop().await;
     });
 }
 
 #[test]
 fn bytes_that_are_no_text_and_too_many_of_them_are_parked() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         bench.write(b"- [ ] caf\xe9\n");
         running.says(PATH, "not UTF-8").await;
         bench.write(vec![b'a'; (1 << 20) + 1]);
         running.says(PATH, "1048577").await;
         running.looked_at().await;
         assert_eq!(fs::metadata(bench.file()).unwrap().len(), (1 << 20) + 1);
-        assert_eq!(cluster_text(&node), TWO);
+        assert_eq!(cluster_text(node), TWO);
         bench.write(TWO_TICKED);
-        cluster_holds(&node, TWO_TICKED).await;
-        running.stop().await;
+        cluster_holds(node, TWO_TICKED).await;
     });
 }
 
 #[test]
 fn an_emptied_file_is_not_believed_at_once() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         bench.write("");
         running.says(PATH, "empty").await;
-        assert_eq!(cluster_text(&node), TWO);
+        assert_eq!(cluster_text(node), TWO);
         bench.write(THREE);
-        cluster_holds(&node, THREE).await;
+        cluster_holds(node, THREE).await;
         bench.write("");
-        until(|| "an emptied file is believed in the end".to_owned(), || cluster_text(&node).is_empty()).await;
-        running.stop().await;
+        until(|| "an emptied file is believed in the end".to_owned(), || cluster_text(node).is_empty()).await;
     });
 }
 
@@ -79,32 +70,26 @@ fn links_are_neither_followed_nor_replaced() {
 
 #[test]
 fn paths_of_the_cluster_that_match_no_glob_are_not_written() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        create(&node, "src/main.rs", "no\n");
-        create(&node, ".git/hooks/pre-commit", "no\n");
-        set(&node, THREE);
+    scene(async |node, bench, running| {
+        create(node, "src/main.rs", "no\n");
+        create(node, ".git/hooks/pre-commit", "no\n");
+        set(node, THREE);
         bench.holds(THREE).await;
         running.looked_at().await;
         assert!(!bench.root().join("src").exists() && !bench.root().join(".git").exists());
-        running.stop().await;
     });
 }
 
 #[test]
 fn a_deletion_waits_then_spreads() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        create(&node, "tasks.md", TWO);
+    scene(async |node, bench, running| {
+        create(node, "tasks.md", TWO);
         until(|| "the other file is there".to_owned(), || bench.read_at("tasks.md") == TWO).await;
         fs::remove_file(bench.file()).unwrap();
-        until(|| "the change is deleted".to_owned(), || change_at(&node, PATH).is_none()).await;
+        until(|| "the change is deleted".to_owned(), || change_at(node, PATH).is_none()).await;
         until(|| "nothing is remembered of it".to_owned(), || running.state_of(PATH).is_none()).await;
         bench.write(THREE);
-        cluster_holds(&node, THREE).await;
-        running.stop().await;
+        cluster_holds(node, THREE).await;
     });
 }
 
@@ -136,41 +121,35 @@ fn many_deletions_at_once_are_held_until_they_are_confirmed() {
 
 #[test]
 fn a_deletion_in_the_cluster_removes_the_file_unless_it_was_edited() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let delete = |node: &Node| {
             let change = change_at(node, PATH).unwrap();
             let base = node.ledger().revision();
             node.act(Body::DeleteChange { change, base });
         };
-        delete(&node);
+        delete(node);
         until(|| "the file is gone".to_owned(), || !bench.file().exists()).await;
         bench.write(TWO);
-        cluster_holds(&node, TWO).await;
+        cluster_holds(node, TWO).await;
         running.synced().await;
         running.handle.pause();
         running.paused("by request").await;
         bench.write(THREE);
-        delete(&node);
+        delete(node);
         running.handle.resume();
-        cluster_holds(&node, THREE).await;
+        cluster_holds(node, THREE).await;
         bench.holds(THREE).await;
-        running.stop().await;
     });
 }
 
 #[test]
 fn the_folder_being_replaced_is_not_a_mass_deletion() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         fs::rename(bench.root(), bench.dir.path().join("moved")).unwrap();
         fs::create_dir(bench.root()).unwrap();
         running.handle.rescan();
         running.paused("is gone or was replaced").await;
-        assert_eq!(cluster_text(&node), TWO);
-        running.stop().await;
+        assert_eq!(cluster_text(node), TWO);
     });
 }
 

@@ -56,22 +56,19 @@ fn with_inotify_limit(test: &str, limit: &str, value: u32, says: &str) {
     if !is_inside(test, &["unshare", "--user", "--map-root-user", "sh", "-c", &script, "sh"]) {
         return;
     }
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let notes = running.handle.status().notes;
         assert!(notes.iter().any(|note| note.contains("polling") && note.contains(says)), "{notes:?}");
         bench.write(TWO_TICKED);
-        cluster_holds(&node, TWO_TICKED).await;
+        cluster_holds(node, TWO_TICKED).await;
         bench.write_at("openspec/changes/add-y/tasks.md", TWO);
         until(
             || "a new folder is found".to_owned(),
-            || cluster_text_at(&node, "openspec/changes/add-y/tasks.md") == TWO,
+            || cluster_text_at(node, "openspec/changes/add-y/tasks.md") == TWO,
         )
         .await;
-        set(&node, THREE_TICKED);
+        set(node, THREE_TICKED);
         bench.holds(THREE_TICKED).await;
-        running.stop().await;
     });
 }
 
@@ -137,19 +134,16 @@ fn a_file_that_nobody_may_read_is_left_alone_until_somebody_may() {
     if !as_a_person("engine::tests::limits::a_file_that_nobody_may_read_is_left_alone_until_somebody_may") {
         return;
     }
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let chmod = |mode| fs::set_permissions(bench.file(), std::fs::Permissions::from_mode(mode)).unwrap();
         chmod(0o000);
         running.says(PATH, "can't be read: Permission denied").await;
-        set(&node, THREE);
+        set(node, THREE);
         running.looked_at().await;
         chmod(0o644);
         assert_eq!(fs::read_to_string(bench.file()).unwrap_or_default(), TWO);
         bench.holds(THREE).await;
         running.synced().await;
-        running.stop().await;
     });
 }
 
@@ -158,21 +152,18 @@ fn a_folder_that_must_not_be_written_to_is_left_alone_until_it_may() {
     if !as_a_person("engine::tests::limits::a_folder_that_must_not_be_written_to_is_left_alone_until_it_may") {
         return;
     }
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let folder = bench.file().parent().unwrap().to_owned();
         let chmod = |mode| fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
         chmod(0o555);
-        set(&node, TWO_TICKED);
+        set(node, TWO_TICKED);
         running.says(PATH, "Permission denied").await;
         assert_eq!(bench.read(), TWO);
         bench.write(THREE);
-        cluster_holds(&node, THREE_TICKED).await;
+        cluster_holds(node, THREE_TICKED).await;
         chmod(0o000);
         running.says(PATH, "can't be read: Permission denied").await;
         chmod(0o755);
         bench.holds(THREE_TICKED).await;
-        running.stop().await;
     });
 }

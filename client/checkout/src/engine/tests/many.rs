@@ -197,12 +197,13 @@ fn a_pulled_file_is_made_once_and_a_pulled_deletion_spreads() {
     });
 }
 
+type Habit = fn(&str) -> String;
+
 /// Three checkouts on one machine and one node, each with its own line ends, byte order mark and last line.
 #[test]
 fn habits_of_writing_live_side_by_side() {
     run(async {
         let node = one();
-        type Habit = fn(&str) -> String;
         let habits: [Habit; 3] = [
             str::to_owned,
             |text| text.replace('\n', "\r\n"),
