@@ -1,23 +1,24 @@
-//! Opening files beneath a root without ever following a symbolic link: every component is opened by itself with `O_NOFOLLOW`,
-//! relative to the one before, so that a link that is put in the way between a check and a use leads nowhere.
+//! Opening files beneath a root and never outside of it, by `cap-std`: the root is a capability, and the kernel itself
+//! (`openat2`, `RESOLVE_BENEATH`) refuses whatever would lead out, also where a link is put in the way between a check and a use.
+//!
+//! On top of that no link is followed at all, not even to a place beneath the root: each component is opened by itself with
+//! `O_NOFOLLOW`. Two paths never name one file then, and a link of the user is never written through. (Where there is no
+//! `openat2`, cap-std walks by hand; then a link that leads to a place beneath may be followed, and never one that leads out.)
 
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, mkdirat, openat, unlinkat};
-use rustix::io::Errno;
+use cap_std::fs::{Dir, File, FileType, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
+use rustix::fs::{OFlags, fsync};
 
 use crate::path::FilePath;
-
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The root of a checkout.
 #[derive(Debug)]
 pub struct Root {
-    fd: OwnedFd,
+    dir: Dir,
     path: PathBuf,
 }
 
@@ -27,8 +28,10 @@ impl Root {
     /// # Errors
     /// When it isn't a folder that can be read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: openat(CWD, path, flags, Mode::empty())?, path: path.to_owned() })
+        // Not by cap-std: it opens folders for looking up only, and ours are synced as well.
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed()).open(path)?;
+        Ok(Self { dir: Dir::from_std_file(file), path: path.to_owned() })
     }
 
     /// Where it is.
@@ -40,8 +43,7 @@ impl Root {
     /// Whether the path still names the folder that was opened.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        let opened = self.fd.try_clone().map(File::from).and_then(|file| file.metadata());
-        match (opened, self.path.metadata()) {
+        match (self.dir.dir_metadata(), self.path.metadata()) {
             (Ok(opened), Ok(named)) => (opened.dev(), opened.ino()) == (named.dev(), named.ino()),
             (Err(_), _) | (_, Err(_)) => false,
         }
@@ -64,18 +66,19 @@ impl Root {
     }
 
     fn walk(&self, folder: &str, is_made: bool) -> io::Result<Folder> {
-        let mut fd = self.fd.try_clone()?;
+        let mut dir = self.dir.try_clone()?;
         for part in folder.split('/').filter(|part| !part.is_empty()) {
             if is_made {
-                match mkdirat(&fd, part, Mode::from_raw_mode(0o777)) {
-                    Ok(()) => fsync(&fd)?,
-                    Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error.into()),
+                match dir.create_dir(part) {
+                    Ok(()) => fsync(&dir)?,
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
                 }
             }
-            fd = openat(&fd, part, FOLDER, Mode::empty())?;
+            let opened = dir.open_with(part, &reading(OFlags::DIRECTORY))?;
+            dir = Dir::from_std_file(opened.into_std());
         }
-        Ok(Folder { fd })
+        Ok(Folder { dir })
     }
 
     /// Opens the folder of a synced file.
@@ -87,15 +90,22 @@ impl Root {
     }
 }
 
+/// Opening for reading without following a link, and with these flags.
+fn reading(flags: OFlags) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags((flags | OFlags::NOFOLLOW).bits().cast_signed());
+    options
+}
+
 /// An open folder.
 #[derive(Debug)]
 pub struct Folder {
-    fd: OwnedFd,
+    dir: Dir,
 }
 
 impl AsFd for Folder {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.dir.as_fd()
     }
 }
 
@@ -105,16 +115,15 @@ impl Folder {
     /// # Errors
     /// When it isn't a folder that can be read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Root::open(path).map(|root| Self { fd: root.fd })
+        Root::open(path).map(|root| Self { dir: root.dir })
     }
 
-    /// Opens a file of this folder for reading, a link or a pipe included only to be looked at.
+    /// Opens a file of this folder for reading. A pipe that was put there is opened without waiting for its writer.
     ///
     /// # Errors
     /// `ELOOP` for a link, and whatever the file system says.
     pub fn read(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        Ok(File::from(openat(&self.fd, name, flags, Mode::empty())?))
+        self.dir.open_with(name, &reading(OFlags::NONBLOCK))
     }
 
     /// Makes a new file of this folder for reading and writing; an existing one is an error.
@@ -122,8 +131,9 @@ impl Folder {
     /// # Errors
     /// `AlreadyExists`, and whatever the file system says.
     pub fn create_new(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(openat(&self.fd, name, flags, Mode::from_raw_mode(0o666))?))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        self.dir.open_with(name, &options)
     }
 
     /// Looks at an entry of this folder without opening what it is; `None` = there is none.
@@ -131,10 +141,10 @@ impl Folder {
     /// # Errors
     /// Whatever the file system says, but for `NotFound`.
     pub fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
-        match openat(&self.fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(fd) => File::from(fd).metadata().map(Some),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.dir.symlink_metadata(name) {
+            Ok(metadata) => Ok(Some(metadata)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -143,9 +153,9 @@ impl Folder {
     /// # Errors
     /// Whatever the file system says.
     pub fn unlink(&self, name: &str) -> io::Result<()> {
-        match unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
+        match self.dir.remove_file(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
         }
     }
 
@@ -154,30 +164,39 @@ impl Folder {
     /// # Errors
     /// Whatever the file system says.
     pub fn sync(&self) -> io::Result<()> {
-        Ok(fsync(&self.fd)?)
+        Ok(fsync(&self.dir)?)
     }
 
-    /// The names in this folder, each with whether it is itself a folder (a link to one isn't).
+    /// What lies in this folder, by name.
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn entries(&self) -> io::Result<Vec<(String, bool)>> {
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut out = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+        for entry in self.dir.entries()? {
             let entry = entry?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
-            if name == "." || name == ".." {
-                continue;
-            }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "another library's list of file types")]
-            let is_folder = match entry.file_type() {
-                rustix::fs::FileType::Directory => true,
-                rustix::fs::FileType::Unknown => self.metadata(name)?.is_some_and(|metadata| metadata.is_dir()),
-                _ => false,
-            };
-            out.push((name.to_owned(), is_folder));
+            let kind = entry.file_type()?;
+            // Some file systems don't say it with the name.
+            let is_folder = kind.is_dir() || (kind == FileType::unknown() && entry.metadata()?.is_dir());
+            let name = entry.file_name();
+            let is_utf8 = name.to_str().is_some();
+            out.push(Entry { name: name.to_string_lossy().into_owned(), is_utf8, is_folder });
         }
         out.sort();
         Ok(out)
     }
 }
+
+/// One name in a folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The name; where it isn't UTF-8, as well as it can be shown.
+    pub name: String,
+    /// Whether `name` is the name itself.
+    pub is_utf8: bool,
+    /// Whether it is itself a folder (a link to one isn't).
+    pub is_folder: bool,
+}
+
+#[cfg(test)]
+mod tests;

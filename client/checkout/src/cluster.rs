@@ -48,6 +48,16 @@ pub trait Cluster: Send + Sync + 'static {
     /// When the local state can't be read, or no longer at that revision.
     fn document(&self, change: RecordId, at: Option<Revision>) -> Result<Option<ClusterDocument>, ClusterError>;
 
+    /// Revisions at which the text of a change became another one, the newest first, at most `most` of them. It finds the text
+    /// that git put back; the default knows none, and then only what this run of a checkout has seen is known.
+    ///
+    /// # Errors
+    /// When the local state can't be read.
+    fn revisions(&self, change: RecordId, most: usize) -> Result<Vec<Revision>, ClusterError> {
+        let _ = (change, most);
+        Ok(Vec::new())
+    }
+
     /// The newest revision applied here; moves when anything is applied.
     fn applied(&self) -> watch::Receiver<Revision>;
 

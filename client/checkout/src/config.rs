@@ -68,6 +68,8 @@ pub struct Timing {
     pub emptied_hold: Duration,
     /// A file that is gone counts as deleted after this: git and editors remove and make files anew.
     pub deletion_grace: Duration,
+    /// A text that is in git's index and not in HEAD is believed after this: git moves HEAD last, and it may be half way through a pull.
+    pub git_hold: Duration,
     /// Everything is looked at this often, hints or not.
     pub rescan: Duration,
     /// The same where there are no hints.
@@ -85,6 +87,7 @@ impl Default for Timing {
             quiet_cap: Duration::from_secs(1),
             emptied_hold: Duration::from_secs(3),
             deletion_grace: Duration::from_secs(10),
+            git_hold: Duration::from_secs(3),
             rescan: Duration::from_mins(1),
             poll: Duration::from_secs(1),
             keep: Duration::from_secs(30),

@@ -12,17 +12,22 @@
 //!
 //! It decides nothing about texts: [`crate::plan`] does.
 
+mod claim;
+mod dirt;
 mod file;
 mod flight;
 mod gate;
+mod gone;
+mod head;
 mod keep;
+mod put;
 mod run;
 mod sides;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -47,6 +52,14 @@ pub enum Error {
         /// What the file system said.
         #[source]
         source: io::Error,
+    },
+    /// The folder is bound already, or one around it or inside it is.
+    #[error("checkout {root} can't be bound: {}", bound(.other.as_deref()))]
+    Bound {
+        /// The folder.
+        root: PathBuf,
+        /// The bound folder around it; `None` = the folder itself is bound, or one inside it.
+        other: Option<PathBuf>,
     },
     /// There is no place for replaced files on the checkout's file system.
     #[error(
@@ -85,6 +98,18 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+}
+
+fn bound(other: Option<&Path>) -> String {
+    match other {
+        Some(other) => {
+            format!(
+                "it lies in {}, which is bound; remove that checkout or bind a folder outside of it",
+                other.display()
+            )
+        }
+        None => "it, or a folder inside it, is bound already by a checkout that runs; remove that one first".to_owned(),
+    }
 }
 
 /// A checkout that isn't running yet.

@@ -1,20 +1,23 @@
 //! What git is doing in the checkout, so that we keep out of its way: never committing, stashing or rebasing, only looking.
 //!
-//! The folder is read directly (no process per look); only the write policy `clean` runs `git`, to hash a file through the
-//! filters that git would use, with fixed arguments.
+//! The folder is read directly (no process per look). `git` itself runs with fixed arguments only: to hash a file through the
+//! filters that git would use (the write policy `clean`), and to read the text that a commit has at a path.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fs_err as fs;
+use zyflow_spec::{FILE_BYTES_MAX, decode};
 
 use crate::path::FilePath;
 
 /// Files and folders in the git folder that stand while an operation is under way.
-const OPERATIONS: [(&str, &str); 7] = [
+const OPERATIONS: [(&str, &str); 8] = [
     ("index.lock", "a git command is running"),
+    ("HEAD.lock", "a git command is running"),
     ("MERGE_HEAD", "a merge is under way"),
     ("CHERRY_PICK_HEAD", "a cherry-pick is under way"),
     ("REVERT_HEAD", "a revert is under way"),
@@ -42,6 +45,33 @@ pub struct Head {
     pub branch: Option<String>,
     /// The commit, where there is one and it can be read.
     pub commit: Option<String>,
+}
+
+/// What git leaves behind when it does something: another one of these means that it did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// The commit that HEAD names.
+    pub commit: Option<String>,
+    /// The index: every checkout, stash, reset and merge replaces it; so do an `add` and a refresh.
+    pub index: Option<Trace>,
+    /// The newest stash.
+    pub stash: Option<Trace>,
+}
+
+/// Enough of a file of git's to see that it was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Trace {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = path.symlink_metadata().ok()?;
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Some(Self { inode: metadata.ino(), bytes: metadata.len(), changed })
+    }
 }
 
 /// Why git couldn't say.
@@ -78,6 +108,13 @@ impl Git {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What git did last, as far as its files tell.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        let stash = Trace::of(&self.common.join("logs/refs/stash"));
+        Traces { commit: self.head().commit, index: Trace::of(&self.dir.join("index")), stash }
     }
 
     /// What git is in the middle of, if anything.
@@ -148,6 +185,31 @@ impl HeadBlobs {
         let Some(blob) = blob else { return Ok(None) };
         Ok(Some(hash_object(root, path, bytes)? == blob))
     }
+}
+
+/// The canonical text that a commit (or with an empty name the index) has at `path`; `None` = nothing there, or no text.
+///
+/// # Errors
+/// [`GitError`] when git can't be run.
+pub fn text_at(root: &Path, commit: &str, path: &FilePath) -> Result<Option<String>, GitError> {
+    let failed = |error: std::io::Error| GitError { command: "cat-file", reason: error.to_string() };
+    let mut child = git(root)
+        .args(["cat-file", "blob"])
+        .arg(format!("{commit}:./{path}"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let mut bytes = Vec::new();
+    // One byte over the limit shows that it is too large; git is told to stop by the closed pipe.
+    let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let read = child.stdout.take().map_or(Ok(0), |stdout| stdout.take(limit).read_to_end(&mut bytes));
+    let status = child.wait().map_err(failed)?;
+    read.map_err(failed)?;
+    if !status.success() {
+        return Ok(None);
+    }
+    Ok(decode(&bytes).ok().map(|(text, _)| text))
 }
 
 fn git(root: &Path) -> Command {

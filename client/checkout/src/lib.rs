@@ -53,5 +53,5 @@ pub use config::{Config, Timing, WritePolicy};
 pub use engine::{Checkout, Error, Handle};
 pub use path::{FilePath, PATH_BYTES_MAX, PathError};
 pub use plan::Take;
-pub use status::{CheckoutStatus, FileState, FileStatus};
+pub use status::{CheckoutStatus, FileState, FileStatus, Offline};
 pub use text::KnownText;

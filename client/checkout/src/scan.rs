@@ -2,18 +2,20 @@
 //!
 //! Never follows a link, never writes, never decides. A file that changes while it is read is [`Found::Unstable`]: look again.
 
-use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 
+use cap_std::fs::{File, Metadata, MetadataExt};
 use zyflow_spec::{DecodeError, Encoding, FILE_BYTES_MAX, decode, has_conflict_markers};
 
-use crate::beneath::{Folder, Root};
+use crate::beneath::{Entry, Folder, Root};
 use crate::globs::Globs;
 use crate::path::{FilePath, TEMPORARY_PREFIX};
 
 /// Most folders that one checkout walks through and watches: 8,192, a small part of Linux's default of inotify watches per user.
 pub const FOLDERS_MAX: usize = 8192;
+
+/// Most names that aren't UTF-8 that are told, a bound on the status: 32.
+pub const UNNAMEABLE_MAX: usize = 32;
 
 /// Most files that one checkout syncs, a bound on memory: 16,384.
 pub const FILES_MAX: usize = 16_384;
@@ -75,8 +77,8 @@ pub enum Parked {
     /// Not text, or too much of it.
     #[error(transparent)]
     Undecodable(#[from] DecodeError),
-    /// A link, a folder, a pipe.
-    #[error("not a regular file: a link is never followed out of the checkout, nor replaced")]
+    /// A link, a folder, a pipe, a device.
+    #[error("not a regular file: a link is never followed nor replaced, a pipe or a device never read")]
     NotAFile,
     /// Somebody is resolving a merge by hand.
     #[error("has conflict markers: resolve them, and it is synced again")]
@@ -110,8 +112,9 @@ pub fn read(folder: &Folder, name: &str) -> Found {
         Err(error) => return failed(&error),
     }
     match folder.read(name).and_then(read_stable) {
-        Ok(Some((bytes, stamp))) => decoded(bytes, stamp),
-        Ok(None) => Found::Unstable,
+        Ok(Content::Whole(bytes, stamp)) => decoded(bytes, stamp),
+        Ok(Content::Changing) => Found::Unstable,
+        Ok(Content::NotAFile) => Found::Parked(Parked::NotAFile),
         Err(error) => failed(&error),
     }
 }
@@ -125,14 +128,27 @@ fn too_large(bytes: u64) -> Found {
     Found::Parked(DecodeError::TooLarge { bytes, limit: FILE_BYTES_MAX }.into())
 }
 
-/// The bytes of a file, if its metadata is the same before and after reading them.
-fn read_stable(mut file: File) -> io::Result<Option<(Vec<u8>, Stamp)>> {
-    let before = Stamp::from(&file.metadata()?);
+/// What an open file gave.
+enum Content {
+    /// All of it, its metadata being the same before and after.
+    Whole(Vec<u8>, Stamp),
+    /// It changed while it was read.
+    Changing,
+    /// Since it was looked at, something else than a file was put there: a pipe would have to be waited for.
+    NotAFile,
+}
+
+fn read_stable(mut file: File) -> io::Result<Content> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(Content::NotAFile);
+    }
+    let before = Stamp::from(&metadata);
     let mut bytes = Vec::with_capacity(usize::try_from(before.bytes.min(limit())).unwrap_or(0));
     // One byte over the limit shows that it grew past it; nothing unbounded is read.
     (&mut file).take(limit() + 1).read_to_end(&mut bytes)?;
     let after = Stamp::from(&file.metadata()?);
-    Ok((before == after).then_some((bytes, after)))
+    Ok(if before == after { Content::Whole(bytes, after) } else { Content::Changing })
 }
 
 fn decoded(bytes: Vec<u8>, stamp: Stamp) -> Found {
@@ -167,6 +183,8 @@ pub struct Walk {
     pub is_cut: bool,
     /// Folders that couldn't be read, each with the reason.
     pub unreadable: Vec<(String, String)>,
+    /// Entries that would be synced if their name were UTF-8, as well as they can be shown; at most [`UNNAMEABLE_MAX`].
+    pub unnameable: Vec<String>,
 }
 
 /// All folders and files that the globs are about.
@@ -192,10 +210,19 @@ pub fn walk(root: &Root, globs: &Globs) -> io::Result<Walk> {
     Ok(walk)
 }
 
-fn sort_entries(folder: &str, entries: Vec<(String, bool)>, globs: &Globs, pending: &mut Vec<String>, walk: &mut Walk) {
-    for (name, is_folder) in entries.into_iter().rev() {
+fn sort_entries(folder: &str, entries: Vec<Entry>, globs: &Globs, pending: &mut Vec<String>, walk: &mut Walk) {
+    for Entry { name, is_utf8, is_folder } in entries.into_iter().rev() {
         let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-        if name.starts_with(TEMPORARY_PREFIX) {
+        if !is_utf8 {
+            let is_meant = if is_folder {
+                globs.is_folder(&path)
+            } else {
+                FilePath::parse(&path).is_ok_and(|path| globs.is_file(&path))
+            };
+            if is_meant && walk.unnameable.len() < UNNAMEABLE_MAX {
+                walk.unnameable.push(path);
+            }
+        } else if name.starts_with(TEMPORARY_PREFIX) {
             walk.temporaries.push((folder.to_owned(), name));
         } else if is_folder && globs.is_folder(&path) {
             pending.push(path);

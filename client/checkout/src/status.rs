@@ -1,6 +1,8 @@
 //! What a checkout tells about itself: per file, whether it is in agreement with the cluster, and if not, why.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use zyflow_machine::id::Revision;
 
@@ -19,12 +21,34 @@ pub struct CheckoutStatus {
     pub paused: Option<String>,
     /// Things that a person should know: polling, refused globs, a project that doesn't exist.
     pub notes: Vec<String>,
+    /// The cluster doesn't answer: edits wait here, in their files.
+    pub offline: Option<Offline>,
+    /// Files whose text is ours and not HEAD's: git calls them modified, and would refuse to check out a branch that has another
+    /// text there. All of it is in the cluster, so `git checkout --force` or `git stash` loses nothing. Files that were removed
+    /// are told until the next start.
+    pub dirtied: Vec<String>,
     /// How many rescans that were asked for are done.
     pub rescans: u64,
     /// The newest revision that was applied here.
     pub applied: Revision,
     /// Its files by path.
     pub files: Vec<FileStatus>,
+}
+
+impl CheckoutStatus {
+    /// The files that aren't in agreement with the cluster, for whatever reason.
+    pub fn unsynced(&self) -> impl Iterator<Item = &FileStatus> {
+        self.files.iter().filter(|file| file.state != FileState::Synced)
+    }
+}
+
+/// The cluster doesn't answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offline {
+    /// Since when, by this machine's clock: for people, never compared.
+    pub since: SystemTime,
+    /// What the last try came to.
+    pub reason: String,
 }
 
 /// One file of a checkout.
@@ -34,6 +58,8 @@ pub struct FileStatus {
     pub path: String,
     /// How it stands.
     pub state: FileState,
+    /// Since when it isn't [`FileState::Synced`], by this machine's clock: for people, never compared. A restart begins anew.
+    pub unsynced_since: Option<SystemTime>,
     /// The revision of the text that was last agreed on.
     pub revision: Option<Revision>,
     /// The newest text was written by us: what makes git call the file modified, unless it equals HEAD's.
@@ -62,4 +88,20 @@ pub enum FileState {
     DeletionPending,
     /// It is gone together with many others; that spreads only if it is confirmed.
     DeletionHeld,
+}
+
+impl fmt::Display for FileState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Unknown => "not looked at yet",
+            Self::Synced => "in agreement with the cluster",
+            Self::Syncing => "under way",
+            Self::Unsynced(reason) | Self::Parked(reason) => reason,
+            Self::NeedsTake => {
+                "differs from the cluster's text and was never agreed on: say which to take, cluster, local or merge"
+            }
+            Self::DeletionPending => "gone; if it stays so, the deletion spreads in a while",
+            Self::DeletionHeld => "gone in a way that may not be meant: bring it back, or confirm the deletion",
+        })
+    }
 }

@@ -42,6 +42,7 @@ pub(crate) struct Ledger {
     machine: Machine,
     view: MapView,
     touched: Vec<(Revision, RecordId)>,
+    accepted: usize,
 }
 
 impl Ledger {
@@ -51,6 +52,7 @@ impl Ledger {
 
     pub(crate) fn apply(&mut self, request: Option<RequestId>, body: Body, author: &str) -> Outcome {
         let revision = Revision(self.machine.revision().0 + 1);
+        let is_session = body == Body::OpenSession;
         let author = Author { name: author.to_owned(), clock_ms: 0 };
         let batch = Batch { stamped: ClusterTime(revision.0), commands: vec![Command { request, author, body }] };
         let effects = self.machine.apply(&self.view, revision, &batch).unwrap();
@@ -62,7 +64,14 @@ impl Ledger {
                 Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point => {}
             }
         }
-        effects.outcomes.into_iter().next().unwrap()
+        let outcome = effects.outcomes.into_iter().next().unwrap();
+        self.accepted += usize::from(matches!(outcome, Outcome::Accepted { .. }) && !is_session);
+        outcome
+    }
+
+    /// How many commands had an effect, sessions apart.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted
     }
 
     pub(crate) fn conflicts(&self) -> Vec<Conflict> {
@@ -129,6 +138,7 @@ struct Behaviour {
     loses_answers: bool,
     before_next: Option<Interference>,
     proposals: usize,
+    refused: usize,
 }
 
 /// A node that sees the history.
@@ -202,6 +212,11 @@ impl Node {
         self.behaviour.lock().unwrap().proposals
     }
 
+    /// How often it was asked while it was unavailable.
+    pub(crate) fn refused(&self) -> usize {
+        self.behaviour.lock().unwrap().refused
+    }
+
     /// A command by somebody else.
     pub(crate) fn act(&self, body: Body) -> Outcome {
         let outcome = self.ledger().apply(None, body, "somebody");
@@ -214,6 +229,7 @@ impl Node {
         let (fault, interfere) = {
             let mut behaviour = self.behaviour.lock().unwrap();
             if behaviour.is_unavailable {
+                behaviour.refused += 1;
                 return Err(lost());
             }
             if body == Body::OpenSession {
@@ -272,6 +288,16 @@ impl Cluster for Node {
     fn document(&self, change: RecordId, at: Option<Revision>) -> Result<Option<ClusterDocument>, ClusterError> {
         let at = at.unwrap_or(*self.applied.borrow());
         Ok(self.ledger().document(change, at))
+    }
+
+    fn revisions(&self, change: RecordId, most: usize) -> Result<Vec<Revision>, ClusterError> {
+        let applied = *self.applied.borrow();
+        let ledger = self.ledger();
+        let touched = ledger.touched.iter().rev().filter(|(at, touched)| *touched == change && *at <= applied);
+        let mut revisions: Vec<Revision> = touched.map(|(at, _)| *at).collect();
+        revisions.dedup();
+        revisions.truncate(most);
+        Ok(revisions)
     }
 
     fn applied(&self) -> watch::Receiver<Revision> {

@@ -206,3 +206,18 @@ fn remote_file_system(root: &Path) -> Option<&'static str> {
     .find(|(magic, _)| i128::from(kind) == *magic)
     .map(|(_, name)| name)
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::Flag;
+
+    use super::*;
+
+    /// The kernel's own overflow, as notify tells it: that needs a limit of the whole machine to be lowered to happen for real.
+    #[test]
+    fn an_overflow_of_the_kernels_queue_asks_for_a_look_at_everything() {
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert_eq!(hints_of(Ok(overflow)), [Hint::Rescan]);
+        assert_eq!(hints_of(Err(notify::Error::generic("broken"))), [Hint::Rescan]);
+    }
+}

@@ -9,18 +9,19 @@
 //!                                                   not mergeable   -> swap it back
 //! ```
 //!
-//! A reader sees the old or the new file, never a part or a gap. A writer may still hold the old inode open, so it stays linked
+//! The temporary lies in the keep, outside of the work tree, so that no `git add .` trips over it; only a file that is new is made beside
+//! its place, to inherit what the folder gives. A reader sees the old or the new file, never a part or a gap. A writer may still hold the old inode open, so it stays linked
 //! outside the work tree ([`Keep`]) until nobody has written to it for a while.
 //!
 //! Where the file system can't exchange, [`Way::LinkThenRename`] links the old inode first and renames over it: then a program that
 //! *renames* its save into place within the microseconds between check and rename loses it; nothing else differs. Where it can't
 //! link either, nothing is written.
 
-use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use cap_std::fs::{File, Metadata, MetadataExt as _};
 use rustix::fs::{AtFlags, Gid, Mode, RenameFlags, Uid, XattrFlags, fchmod, fchown, linkat, renameat, renameat_with};
 use rustix::io::Errno;
 
@@ -130,7 +131,8 @@ impl Keep {
     /// # Errors
     /// When it can't be read.
     pub fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.folder.entries()?.into_iter().filter(|(_, is_folder)| !is_folder).map(|(name, _)| name).collect())
+        let files = self.folder.entries()?.into_iter().filter(|entry| entry.is_utf8 && !entry.is_folder);
+        Ok(files.map(|entry| entry.name).collect())
     }
 
     /// What a kept file holds now.
@@ -236,14 +238,14 @@ impl Writer<'_> {
         if metadata.mode() & 0o222 == 0 {
             return Err(WriteError::ReadOnly);
         }
-        let temporary = temporary(&folder, path, bytes, Some((&metadata, name)))?;
+        let temporary = temporary(&self.keep.folder, path, bytes, Some((&folder, &metadata, name)))?;
         (self.before_swap)(path);
         let swapped = match self.way {
             Way::Exchange => self.exchange(path, &folder, &temporary, scanned, bytes),
             Way::LinkThenRename => self.link_then_rename(path, &folder, &temporary, scanned),
         };
         if swapped.is_err() || matches!(swapped, Ok(Written::Changed)) {
-            discard(&folder, &temporary, bytes);
+            discard(&self.keep.folder, &temporary, bytes);
         }
         swapped
     }
@@ -256,8 +258,7 @@ impl Writer<'_> {
         scanned: &Scanned,
         bytes: &[u8],
     ) -> Result<Written, WriteError> {
-        let name = path.split().1;
-        match renameat_with(folder, temporary, folder, name, RenameFlags::EXCHANGE) {
+        match renameat_with(&self.keep.folder, temporary, folder, path.split().1, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(Written::Changed),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
@@ -265,14 +266,20 @@ impl Writer<'_> {
             }
             Err(error) => return Err(failed("swap the file")(error)),
         }
-        let came_out = read(folder, temporary);
+        let came_out = read(&self.keep.folder, temporary);
         if let Found::Parked(_) = came_out {
             return self.swap_back(path, folder, temporary, bytes);
         }
-        folder.sync().map_err(failed("sync the folder"))?;
-        let kept = self.keep.take(folder, temporary, path).map_err(failed("keep the replaced file"))?;
+        let kept = self.put_away(path, folder, temporary)?;
         let is_as_scanned = matches!(&came_out, Found::Text(text) if text.digest == scanned.digest);
         Ok(if is_as_scanned { Written::Done { kept: Some(kept) } } else { Written::Displaced { kept } })
+    }
+
+    /// Makes a swap durable and gives what came out of it its name in the keep.
+    fn put_away(&self, path: &FilePath, folder: &Folder, name: &str) -> Result<String, WriteError> {
+        let keep = &self.keep.folder;
+        folder.sync().and_then(|()| keep.sync()).map_err(failed("sync the folder"))?;
+        self.keep.take(keep, name, path).map_err(failed("keep the replaced file"))
     }
 
     /// What came out can't be merged (not UTF-8, too large, conflict markers): it goes back, and what *then* comes out is ours
@@ -284,13 +291,13 @@ impl Writer<'_> {
         temporary: &str,
         bytes: &[u8],
     ) -> Result<Written, WriteError> {
-        renameat_with(folder, temporary, folder, path.split().1, RenameFlags::EXCHANGE)
+        let keep = &self.keep.folder;
+        renameat_with(keep, temporary, folder, path.split().1, RenameFlags::EXCHANGE)
             .map_err(failed("swap the file back"))?;
-        match read(folder, temporary) {
+        match read(keep, temporary) {
             Found::Text(text) if text.bytes == bytes => Ok(Written::Changed),
             Found::Text(_) | Found::Unstable | Found::Parked(_) => {
-                let kept = self.keep.take(folder, temporary, path).map_err(failed("keep the replaced file"))?;
-                Ok(Written::Displaced { kept })
+                Ok(Written::Displaced { kept: self.put_away(path, folder, temporary)? })
             }
             Found::Absent => Ok(Written::Changed),
         }
@@ -303,26 +310,24 @@ impl Writer<'_> {
         temporary: &str,
         scanned: &Scanned,
     ) -> Result<Written, WriteError> {
-        let name = path.split().1;
+        let (keep, name) = (&self.keep.folder, path.split().1);
         let link = format!("{temporary}-old");
-        match linkat(folder, name, folder, link.as_str(), AtFlags::empty()) {
+        match linkat(folder, name, keep, link.as_str(), AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(Written::Changed),
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Err(WriteError::NoSwap),
             Err(error) => return Err(failed("link the old file")(error)),
         }
-        let is_as_scanned = matches!(read(folder, &link), Found::Text(text) if text.digest == scanned.digest);
-        let linked = folder.metadata(&link).map_err(failed("look at the old file"))?;
+        let is_as_scanned = matches!(read(keep, &link), Found::Text(text) if text.digest == scanned.digest);
+        let linked = keep.metadata(&link).map_err(failed("look at the old file"))?;
         let current = folder.metadata(name).map_err(failed("look at the file"))?;
         let is_same_inode = matches!((&linked, &current), (Some(a), Some(b)) if a.ino() == b.ino());
         if !is_as_scanned || !is_same_inode {
-            folder.unlink(&link).map_err(failed("drop a link"))?;
+            keep.unlink(&link).map_err(failed("drop a link"))?;
             return Ok(Written::Changed);
         }
-        renameat(folder, temporary, folder, name).map_err(failed("rename over the file"))?;
-        folder.sync().map_err(failed("sync the folder"))?;
-        let kept = self.keep.take(folder, &link, path).map_err(failed("keep the replaced file"))?;
-        Ok(Written::Done { kept: Some(kept) })
+        renameat(keep, temporary, folder, name).map_err(failed("rename over the file"))?;
+        Ok(Written::Done { kept: Some(self.put_away(path, folder, &link)?) })
     }
 
     /// Makes the file at `path`, which must not exist; folders too.
@@ -379,13 +384,11 @@ fn discard(folder: &Folder, temporary: &str, bytes: &[u8]) {
     }
 }
 
-/// A durable temporary with `bytes`, beside the file that it is going to replace and with its mode, owner and attributes.
-fn temporary(
-    folder: &Folder,
-    path: &FilePath,
-    bytes: &[u8],
-    like: Option<(&Metadata, &str)>,
-) -> Result<String, WriteError> {
+/// The file that a new one replaces.
+type Like<'a> = (&'a Folder, &'a Metadata, &'a str);
+
+/// A durable temporary with `bytes`, and with the mode, owner and attributes of the file that it is going to replace.
+fn temporary(folder: &Folder, path: &FilePath, bytes: &[u8], like: Option<Like<'_>>) -> Result<String, WriteError> {
     for nth in 0..NAMES_MAX {
         let name = format!("{TEMPORARY_PREFIX}{}-{nth}", path.hash());
         let mut file = match folder.create_new(&name) {
@@ -393,7 +396,7 @@ fn temporary(
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(failed("make a temporary file")(error)),
         };
-        let filled = fill(&mut file, folder, bytes, like);
+        let filled = fill(&mut file, bytes, like);
         if let Err(error) = filled {
             folder.unlink(&name).map_err(failed("drop a temporary file"))?;
             return Err(error);
@@ -403,9 +406,9 @@ fn temporary(
     Err(failed("make a temporary file")(Errno::EXIST))
 }
 
-fn fill(file: &mut File, folder: &Folder, bytes: &[u8], like: Option<(&Metadata, &str)>) -> Result<(), WriteError> {
+fn fill(file: &mut File, bytes: &[u8], like: Option<Like<'_>>) -> Result<(), WriteError> {
     file.write_all(bytes).map_err(failed("write a temporary file"))?;
-    if let Some((metadata, name)) = like {
+    if let Some((folder, metadata, name)) = like {
         let new = file.metadata().map_err(failed("look at a temporary file"))?;
         let (uid, gid) = (metadata.uid(), metadata.gid());
         if (new.uid(), new.gid()) != (uid, gid) {
@@ -414,7 +417,7 @@ fn fill(file: &mut File, folder: &Folder, bytes: &[u8], like: Option<(&Metadata,
         }
         let old = folder.read(name).map_err(failed("open the file"))?;
         copy_attributes(&old, file).map_err(failed("copy extended attributes"))?;
-        fchmod(&*file, Mode::from_raw_mode(metadata.permissions().mode() & 0o7777)).map_err(failed("set the mode"))?;
+        fchmod(&*file, Mode::from_raw_mode(metadata.mode() & 0o7777)).map_err(failed("set the mode"))?;
     }
     file.sync_all().map_err(failed("sync a temporary file"))
 }

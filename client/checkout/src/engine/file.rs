@@ -7,23 +7,21 @@
 //!                        └─ not now ─▶ waits: for a revision, a while, a person
 //! ```
 
-use tokio::time::Instant;
-use zyflow_machine::id::{RecordId, Revision};
-use zyflow_spec::encode;
+use std::time::SystemTime;
 
+use tokio::time::Instant;
+use zyflow_machine::id::Revision;
+
+use super::head::{Jump, Pulled, Renderings};
 use super::run::Engine;
-use crate::base::{Intent, Record};
+use crate::base::Record;
 use crate::cluster::Cluster;
-use crate::config::{Timing, WritePolicy};
+use crate::config::Timing;
 use crate::path::FilePath;
-use crate::plan::{By, Input, Origin, Side, Step, Take, plan};
+use crate::plan::{By, Input, Origin, Shown, Side, Step, Take, plan};
 use crate::scan::{Found, Scanned, Stamp, look};
 use crate::status::FileState;
 use crate::text::KnownText;
-use crate::write::{Way, WriteError, Writer, Written};
-
-/// More files than this gone at once is a mass deletion, which a person must confirm: an archive move touches two or three.
-const DELETIONS_MAX: usize = 3;
 
 /// Doublings of the pause between tries.
 const RETRY_DOUBLINGS_MAX: u32 = 5;
@@ -33,7 +31,14 @@ const RETRY_DOUBLINGS_MAX: u32 = 5;
 pub(super) struct File {
     pub(super) record: Record,
     pub(super) state: FileState,
-    pub(super) origin: Origin,
+    /// How its text came there, if git put it there.
+    pub(super) jump: Option<Jump>,
+    /// The cluster's texts that this run has seen.
+    pub(super) renderings: Renderings,
+    /// BLAKE3 of the bytes that were found last.
+    pub(super) digest: Option<[u8; 32]>,
+    /// Since when it isn't in agreement.
+    pub(super) unsynced_since: Option<SystemTime>,
     pub(super) is_flying: bool,
     pub(super) retries: u32,
     pub(super) is_deletion_confirmed: bool,
@@ -42,12 +47,14 @@ pub(super) struct File {
     due: Option<Instant>,
     hint: Option<Pending>,
     behind: Option<Revision>,
-    absent_since: Option<Instant>,
+    pub(super) absent_since: Option<Instant>,
+    /// Whether its text stands elsewhere since it is gone; `None` = not looked for yet.
+    pub(super) is_moved: Option<bool>,
     emptied_since: Option<Instant>,
-    seen: Option<Stamp>,
+    pub(super) seen: Option<Stamp>,
     is_unsaved: bool,
     is_fresh: bool,
-    is_there: bool,
+    pub(super) is_there: bool,
 }
 
 /// A hint that waits for the file to get quiet.
@@ -62,7 +69,10 @@ impl File {
         Self {
             record,
             state: FileState::Unknown,
-            origin: Origin::Saved,
+            jump: None,
+            renderings: Renderings::new(),
+            digest: None,
+            unsynced_since: None,
             is_flying: false,
             retries: 0,
             is_deletion_confirmed: false,
@@ -71,6 +81,7 @@ impl File {
             hint: None,
             behind: None,
             absent_since: None,
+            is_moved: None,
             emptied_since: None,
             seen: None,
             is_unsaved: false,
@@ -91,8 +102,36 @@ impl File {
         self.due_at(now);
     }
 
-    fn due_at(&mut self, at: Instant) {
+    pub(super) fn due_at(&mut self, at: Instant) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// The file stands there: whatever was thought about its absence is void.
+    pub(super) fn there_again(&mut self) {
+        self.absent_since = None;
+        self.is_moved = None;
+        self.is_deletion_confirmed = false;
+    }
+
+    /// Whether its bytes are those that we wrote last.
+    pub(super) fn is_ours(&self) -> bool {
+        self.is_there && self.record.wrote.is_some() && self.record.wrote == self.digest
+    }
+
+    /// Keeps the time since when the file isn't in agreement in step with its state.
+    pub(super) fn note_time(&mut self) {
+        match self.state {
+            FileState::Synced => self.unsynced_since = None,
+            FileState::Unknown
+            | FileState::Syncing
+            | FileState::Unsynced(_)
+            | FileState::Parked(_)
+            | FileState::NeedsTake
+            | FileState::DeletionPending
+            | FileState::DeletionHeld => {
+                self.unsynced_since.get_or_insert_with(SystemTime::now);
+            }
+        }
     }
 
     pub(super) fn is_looked_at(&self) -> bool {
@@ -204,30 +243,66 @@ impl<C: Cluster> Engine<C> {
         };
         let local = scanned.as_ref().map(|scanned| scanned.text.as_str());
         file.seen = scanned.as_ref().map(|scanned| scanned.stamp);
+        let digest = scanned.as_ref().map(|scanned| scanned.digest);
+        if std::mem::replace(&mut file.digest, digest) != digest {
+            self.dirt.note(path);
+        }
+        self.note_save(path, scanned.as_ref().map(|scanned| scanned.stamp));
+        let Some(file) = self.files.get_mut(path) else { return };
         if std::mem::take(&mut file.is_fresh) {
             file.abandoned = file.record.settle_intent(local);
         }
         if self.look_at_displaced(path, side, now) || self.hold_emptied(path, local, now) {
             return;
         }
+        let Ok(start) = self.start(path, side, local, now) else { return };
         let take = self.take_of(path);
+        let is_base = |file: &File| file.record.base().map(KnownText::text).as_deref() == local;
+        let is_moving = !self.files.get(path).is_some_and(is_base) && !self.is_git_still();
         let (Some(file), Some(project)) = (self.files.get_mut(path), self.project) else { return };
-        if local.is_some() {
-            file.absent_since = None;
-            file.is_deletion_confirmed = false;
+        if is_moving {
+            return file.due_now(now);
         }
+        if local.is_some() {
+            file.there_again();
+        }
+        let agreed = file.record.agreed();
         let input = Input {
             path: path.as_str(),
             project,
-            agreed: file.record.agreed(),
+            agreed: agreed.map(|(change, shown)| (change, start.as_ref().map_or(shown, std::slice::from_ref))),
             local,
-            origin: file.origin,
+            origin: Origin::Saved,
             cluster: side,
             take,
             is_deletion_confirmed: file.is_deletion_confirmed,
         };
         let step = plan(&input);
         self.follow(path, step, scanned, now);
+    }
+
+    /// Where git put the text there, the text that it was made from. `Err` = that can't be told now, and is looked at again.
+    fn start(&mut self, path: &FilePath, side: &Side, local: Option<&str>, now: Instant) -> Result<Option<Shown>, ()> {
+        let (Side::Live { change, text }, Some(local)) = (side, local) else { return Ok(None) };
+        self.note_rendering(path, text);
+        let newest = |file: &File| file.record.base().map(KnownText::text);
+        let before = self.files.get(path).and_then(newest);
+        match self.pulled(path, local, *change, now) {
+            Ok(Pulled::From(start)) => Ok(Some(start)),
+            Ok(Pulled::Edit) if self.files.get(path).and_then(newest) == before => Ok(None),
+            Ok(Pulled::Edit) => self.save(path, now).then_some(None).ok_or(()),
+            Ok(Pulled::HalfWay(until)) => {
+                if let Some(file) = self.files.get_mut(path) {
+                    file.state = FileState::Syncing;
+                    file.due_at(until);
+                }
+                Err(())
+            }
+            Err(error) => {
+                self.retry(path, error.to_string(), now);
+                Err(())
+            }
+        }
     }
 
     /// Files that differed at the first binding wait for a word; later ones are merged.
@@ -266,7 +341,10 @@ impl<C: Cluster> Engine<C> {
                     self.settled(path);
                 }
             }
-            Step::Propose(proposal) => self.launch(path, *proposal, None, now),
+            Step::Propose(mut proposal) => {
+                self.fold_pulls(path, &mut proposal);
+                self.launch(path, *proposal, None, now);
+            }
             Step::Write { change, seen, text } => self.write(path, change, seen, text, scanned, now),
             Step::Remove => match scanned {
                 Some(scanned) => self.remove(path, &scanned, now),
@@ -286,10 +364,10 @@ impl<C: Cluster> Engine<C> {
         }
     }
 
-    fn settled(&mut self, path: &FilePath) {
+    pub(super) fn settled(&mut self, path: &FilePath) {
         if let Some(file) = self.files.get_mut(path) {
             file.state = FileState::Synced;
-            file.origin = Origin::Saved;
+            file.jump = None;
             file.retries = 0;
         }
     }
@@ -319,151 +397,6 @@ impl<C: Cluster> Engine<C> {
                 self.retry(path, format!("what is agreed on could not be stored: {error}"), now);
                 false
             }
-        }
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "a step of a plan is done once: it takes what the plan gave")]
-    fn write(
-        &mut self,
-        path: &FilePath,
-        change: RecordId,
-        seen: Option<KnownText>,
-        text: KnownText,
-        scanned: Option<Scanned>,
-        now: Instant,
-    ) {
-        if let Err(reason) = self.may_write(path, scanned.as_ref()) {
-            return self.retry(path, reason, now);
-        }
-        let Some(file) = self.files.get_mut(path) else { return };
-        if let Some(seen) = seen {
-            file.record.show(change, seen, By::Writer);
-        }
-        let before = file.record.base().cloned();
-        let encoding = scanned.as_ref().map(|scanned| scanned.encoding).unwrap_or_default();
-        let bytes = encode(&text.text(), encoding);
-        file.record.intent = Some(Intent { change, text: text.clone() });
-        if !self.save(path, now) {
-            return;
-        }
-        if let Some(reason) = self.reason_to_keep_still() {
-            return self.retry(path, reason, now);
-        }
-        let written = match &scanned {
-            Some(scanned) => self.writer(|writer| writer.replace(path, scanned, &bytes)),
-            None => self.writer(|writer| writer.create(path, &bytes)),
-        };
-        let Some(file) = self.files.get_mut(path) else { return };
-        file.record.intent = None;
-        let (kept, is_displaced) = match written {
-            Ok(Written::Done { kept }) => (kept, false),
-            Ok(Written::Displaced { kept }) => (Some(kept), true),
-            Ok(Written::Changed) => return file.due_now(now),
-            Err(error) => return self.retry(path, error.to_string(), now),
-        };
-        file.record.wrote = Some(*blake3::hash(&bytes).as_bytes());
-        file.record.show(change, text, By::Us);
-        file.is_there = true;
-        if let Some(name) = kept {
-            let digest = scanned.as_ref().filter(|_| !is_displaced).map(|scanned| scanned.digest);
-            self.keep_file(path, &name, before, digest, now);
-        }
-        self.binding.asked.remove(path.as_str());
-        tracing::debug!(path = path.as_str(), is_displaced, "file was written");
-        if self.save(path, now) {
-            self.settled(path);
-        }
-        let stamp = self.stamp(path);
-        if let Some(file) = self.files.get_mut(path) {
-            file.seen = stamp;
-            if is_displaced {
-                file.due_now(now);
-            }
-        }
-    }
-
-    fn writer<T>(&self, act: impl FnOnce(&Writer<'_>) -> Result<T, WriteError>) -> Result<T, WriteError> {
-        #[cfg(test)]
-        let (before_swap, way) = (self.seams.before_swap.clone(), self.seams.way.unwrap_or(Way::Exchange));
-        #[cfg(test)]
-        let before_swap = |path: &FilePath| before_swap.iter().for_each(|seam| seam(path));
-        #[cfg(not(test))]
-        let (before_swap, way) = (|_: &FilePath| (), Way::Exchange);
-        act(&Writer { root: &self.root, keep: &self.keep, way, before_swap: &before_swap })
-    }
-
-    /// Whether the policy lets us write over what was scanned.
-    fn may_write(&mut self, path: &FilePath, scanned: Option<&Scanned>) -> Result<(), String> {
-        match self.config.policy {
-            WritePolicy::Off => return Err("the write policy is `off`".to_owned()),
-            WritePolicy::Always => return Ok(()),
-            WritePolicy::Clean => {}
-        }
-        let (Some(git), Some(scanned)) = (&self.git, scanned) else { return Ok(()) };
-        if self.files.get(path).is_some_and(|file| file.record.wrote == Some(scanned.digest)) {
-            return Ok(());
-        }
-        match self.blobs.is_clean(self.root.path(), &git.head(), path, &scanned.bytes) {
-            Ok(Some(true) | None) => Ok(()),
-            Ok(Some(false)) => Err("has changes that aren't committed, and the write policy is `clean`".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn remove(&mut self, path: &FilePath, scanned: &Scanned, now: Instant) {
-        if let Err(reason) = self.may_write(path, Some(scanned)) {
-            return self.retry(path, reason, now);
-        }
-        let written = self.writer(|writer| writer.remove(path, scanned));
-        let Some(file) = self.files.get_mut(path) else { return };
-        let before = file.record.base().cloned();
-        match written {
-            Ok(Written::Done { kept: Some(name) }) => self.keep_file(path, &name, before, Some(scanned.digest), now),
-            Ok(Written::Displaced { kept }) => self.keep_file(path, &kept, before, None, now),
-            Ok(Written::Done { kept: None }) => {}
-            Ok(Written::Changed) => return file.due_now(now),
-            Err(error) => return self.retry(path, error.to_string(), now),
-        }
-        tracing::info!(path = path.as_str(), "file was removed, as its change is deleted");
-        // At once: a file that somebody makes there from now on is a new one, even with the same text.
-        self.forget(path, now);
-        if let Some(file) = self.files.get_mut(path) {
-            file.due_now(now);
-        }
-    }
-
-    fn forget(&mut self, path: &FilePath, now: Instant) {
-        if let Err(error) = self.store.remove(path) {
-            return self.retry(path, format!("what is agreed on could not be removed: {error}"), now);
-        }
-        if let Some(file) = self.files.get_mut(path) {
-            file.record = Record::new(path.as_str());
-            file.absent_since = None;
-            file.is_deletion_confirmed = false;
-        }
-        self.settled(path);
-    }
-
-    /// A deletion waits; many at once wait for a person.
-    fn await_deletion(&mut self, path: &FilePath, now: Instant) {
-        let grace = self.config.timing.deletion_grace;
-        let Some(file) = self.files.get_mut(path) else { return };
-        let since = *file.absent_since.get_or_insert(now);
-        if now < since + grace {
-            file.state = FileState::DeletionPending;
-            file.due_at(since + grace);
-            return;
-        }
-        let is_gone = |file: &&File| file.absent_since.is_some();
-        let gone = self.files.values().filter(is_gone).count();
-        let agreed = self.files.values().filter(|file| file.record.agreed().is_some()).count();
-        let is_mass = gone > DELETIONS_MAX || (gone > 1 && gone == agreed);
-        let Some(file) = self.files.get_mut(path) else { return };
-        if is_mass {
-            file.state = FileState::DeletionHeld;
-        } else {
-            file.is_deletion_confirmed = true;
-            file.due_now(now);
         }
     }
 }

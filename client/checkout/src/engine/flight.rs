@@ -2,6 +2,7 @@
 //! the same request id and have no second effect.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 use zyflow_machine::command::Body;
@@ -14,7 +15,7 @@ use crate::base::Flight;
 use crate::cluster::{Cluster, ClusterError};
 use crate::path::FilePath;
 use crate::plan::{By, Proposal};
-use crate::status::FileState;
+use crate::status::{FileState, Offline};
 use crate::text::KnownText;
 
 /// Most commands of one checkout that fly at once: enough to fill a batch, few enough for the session's window.
@@ -48,11 +49,17 @@ enum Cargo {
 
 impl<C: Cluster> Engine<C> {
     /// Stores a proposal and lets it fly; where it can't yet, the file is looked at again when it can.
+    ///
+    /// While the cluster doesn't answer, one command knocks on its door and all other files wait as they are: whatever they are
+    /// edited to meanwhile is merged in one pass once it answers.
     pub(super) fn launch(&mut self, path: &FilePath, proposal: Proposal, displaced: Option<String>, now: Instant) {
-        let Some(request) = self.next_request() else {
+        let is_knocking = self.offline.is_some() && self.files.values().any(|file| file.record.flight.is_some());
+        let request = if is_knocking { None } else { self.next_request() };
+        let Some(request) = request else {
             self.waiting.insert(path.clone());
+            let state = self.offline.as_ref().map(|offline| FileState::Unsynced(offline.reason.clone()));
             if let Some(file) = self.files.get_mut(path) {
-                file.state = FileState::Syncing;
+                file.state = state.unwrap_or(FileState::Syncing);
             }
             return;
         };
@@ -110,17 +117,22 @@ impl<C: Cluster> Engine<C> {
 
     /// A command came back.
     pub(super) fn land(&mut self, landed: Landed, now: Instant) {
-        match landed.cargo {
-            Cargo::OpenSession => self.session_opened(landed.result),
-            Cargo::File(path) => {
-                if let Some(file) = self.files.get_mut(&path) {
-                    file.is_flying = false;
-                }
-                match landed.result {
-                    Ok(outcome) => self.decided(&path, outcome, now),
-                    Err(error) => self.retry(&path, error.to_string(), now),
-                }
-            }
+        let Landed { cargo, result } = landed;
+        if let Cargo::File(path) = &cargo
+            && let Some(file) = self.files.get_mut(path)
+        {
+            file.is_flying = false;
+        }
+        let outcome = match result {
+            Ok(outcome) => first(outcome),
+            Err(error) => return self.unanswered(cargo, error.to_string(), now),
+        };
+        if self.offline.take().is_some() {
+            tracing::info!(root = %self.config.root.display(), "the cluster answers again");
+        }
+        match cargo {
+            Cargo::OpenSession => self.session_opened(&outcome, now),
+            Cargo::File(path) => self.decided(&path, outcome, now),
         }
         for path in std::mem::take(&mut self.waiting) {
             if let Some(file) = self.files.get_mut(&path) {
@@ -129,24 +141,37 @@ impl<C: Cluster> Engine<C> {
         }
     }
 
-    fn session_opened(&mut self, result: Result<Outcome, ClusterError>) {
-        self.session = match result.map(first) {
-            Ok(Outcome::Accepted { created, .. }) if created.len() == 1 => {
-                Session::Open { id: SessionId(created[0].0), next: 1 }
+    /// The cluster doesn't answer: what was asked is asked again after a pause. Where that was a session, a file that waits for it asks.
+    fn unanswered(&mut self, cargo: Cargo, reason: String, now: Instant) {
+        let since = self.offline.take().map_or_else(SystemTime::now, |offline| offline.since);
+        self.offline = Some(Offline { since, reason: reason.clone() });
+        match cargo {
+            Cargo::File(path) => self.retry(&path, reason, now),
+            Cargo::OpenSession => self.no_session(&reason, now),
+        }
+    }
+
+    fn session_opened(&mut self, outcome: &Outcome, now: Instant) {
+        match outcome {
+            Outcome::Accepted { created, .. } if created.len() == 1 => {
+                self.session = Session::Open { id: SessionId(created[0].0), next: 1 };
             }
-            Ok(outcome) => {
+            Outcome::Accepted { .. } | Outcome::Stale { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_) => {
                 tracing::error!(?outcome, "the cluster refused a session");
-                Session::None
+                self.no_session("the cluster refused a session", now);
             }
-            Err(error) => {
-                tracing::debug!(%error, "no session yet");
-                Session::None
-            }
-        };
+        }
+    }
+
+    fn no_session(&mut self, reason: &str, now: Instant) {
+        self.session = Session::None;
+        for path in std::mem::take(&mut self.waiting) {
+            self.retry(&path, reason.to_owned(), now);
+        }
     }
 
     fn decided(&mut self, path: &FilePath, outcome: Outcome, now: Instant) {
-        match first(outcome) {
+        match outcome {
             Outcome::Accepted { revision, created } => self.accepted(path, revision, &created, now),
             Outcome::Stale { revision, .. } => self.dropped(path, Some(revision), now),
             Outcome::Rejected(Reject::SessionExpired | Reject::RequestTooOld { .. }) => {
@@ -158,9 +183,9 @@ impl<C: Cluster> Engine<C> {
             Outcome::Rejected(reject) => {
                 self.is_list_due = true;
                 self.dropped(path, None, now);
-                self.retry(path, reject.to_string(), now);
+                self.retry(path, refusal(path, &reject), now);
             }
-            Outcome::Duplicate(_) => unreachable!("`first` unwraps duplicates"),
+            Outcome::Duplicate(_) => unreachable!("`land` unwraps duplicates"),
         }
     }
 
@@ -243,6 +268,18 @@ impl<C: Cluster> Engine<C> {
         file.wait_for(revision, applied, now);
         self.save(path, now);
     }
+}
+
+/// Why the cluster refused a command about a file, for the person whose file it is.
+fn refusal(path: &FilePath, reject: &Reject) -> String {
+    if let Reject::Exists { name, .. } = reject
+        && name != path.as_str()
+    {
+        return format!(
+            "its name differs from `{name}`, which is synced, only by upper and lower case: rename one of them"
+        );
+    }
+    reject.to_string()
 }
 
 /// The outcome itself, also where the request was answered before.

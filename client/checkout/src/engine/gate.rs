@@ -5,15 +5,11 @@ use tokio::time::Instant;
 
 use super::run::Engine;
 use crate::cluster::Cluster;
-use crate::git::Git;
-use crate::scan::Stamp;
 
 /// Open, or closed for a reason.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     reason: Option<String>,
-    /// git's index when everything was last looked at.
-    index: Option<Stamp>,
 }
 
 impl Gate {
@@ -64,24 +60,4 @@ impl<C: Cluster> Engine<C> {
             None => Some(format!("HEAD is detached, and the checkout is bound to {bound}")),
         }
     }
-
-    /// Whether git did something since everything was last looked at: another HEAD, or another index. A file that then is exactly an
-    /// older text was put there by git, and nobody meant to revert what others did since.
-    pub(super) fn note_head(&mut self) -> bool {
-        let Some(git) = &self.git else { return false };
-        let commit = git.head().commit;
-        let index = index_stamp(git);
-        let is_index_moved = self.gate.index.is_some() && self.gate.index != index;
-        let is_head_moved = self.binding.head != commit;
-        self.gate.index = index;
-        if is_head_moved {
-            self.binding.head = commit;
-            self.remember_binding();
-        }
-        is_head_moved || is_index_moved
-    }
-}
-
-fn index_stamp(git: &Git) -> Option<Stamp> {
-    git.dir().join("index").symlink_metadata().ok().as_ref().map(Stamp::from)
 }

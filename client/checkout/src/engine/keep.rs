@@ -234,7 +234,8 @@ impl<C: Cluster> Engine<C> {
     }
 
     fn adopt(&mut self, name: &str, now: Instant) {
-        let hash = name.split('-').next().unwrap_or_default();
+        // One with the prefix was in the middle of a swap: it holds our text, or what came out.
+        let hash = name.trim_start_matches(TEMPORARY_PREFIX).split('-').next().unwrap_or_default();
         let Some(path) = self.files.keys().find(|path| path.hash() == hash).cloned() else {
             tracing::warn!(name, "a replaced file belongs to no file that is known; it is left alone");
             return;

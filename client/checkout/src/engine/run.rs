@@ -11,9 +11,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use zyflow_machine::id::{RecordId, Revision};
 
+use super::claim::Claim;
+use super::dirt::Dirt;
 use super::file::File;
 use super::flight::{Landed, Session};
 use super::gate::Gate;
+use super::head::Head;
 use super::keep::KeptFile;
 use super::{Error, Seams, Wishes};
 use crate::base::{Binding, Store, StoreError};
@@ -23,9 +26,8 @@ use crate::config::Config;
 use crate::git::{Git, HeadBlobs};
 use crate::globs::Globs;
 use crate::path::FilePath;
-use crate::plan::Origin;
 use crate::scan::{FOLDERS_MAX, walk};
-use crate::status::{CheckoutStatus, FileStatus};
+use crate::status::{CheckoutStatus, FileStatus, Offline};
 use crate::watch::{Hint, Mode, Watcher};
 use crate::write::Keep;
 
@@ -65,6 +67,11 @@ pub(super) struct Engine<C> {
     pub(super) git: Option<Git>,
     pub(super) blobs: HeadBlobs,
     pub(super) gate: Gate,
+    pub(super) head: Head,
+    pub(super) dirt: Dirt,
+    /// Held as long as this runs.
+    _claim: Claim,
+    pub(super) offline: Option<Offline>,
     pub(super) project: Option<RecordId>,
     pub(super) globs: Globs,
     pub(super) globs_source: Vec<String>,
@@ -109,6 +116,7 @@ impl<C: Cluster> Engine<C> {
     ) -> Result<Self, Error> {
         let root_path = config.root.clone();
         let root = Root::open(&config.root).map_err(|source| Error::Root { root: root_path.clone(), source })?;
+        let claim = Claim::new(&config.root)?;
         let in_store = |source| Error::Store { root: root_path.clone(), source };
         let store = Store::open(&config.state_dir, &config.lineage, config.seal.clone()).map_err(in_store)?;
         let git = Git::discover(&config.root);
@@ -138,6 +146,10 @@ impl<C: Cluster> Engine<C> {
             kept: BTreeMap::new(),
             blobs: HeadBlobs::default(),
             gate: Gate::default(),
+            head: Head::default(),
+            dirt: Dirt::default(),
+            _claim: claim,
+            offline: None,
             project: None,
             globs: Globs::default(),
             globs_source: Vec::new(),
@@ -229,6 +241,9 @@ impl<C: Cluster> Engine<C> {
             return Ok(());
         }
         let failed = |root: &Path, source| Error::Cluster { root: root.to_owned(), source };
+        if !self.is_git_quiet(now) {
+            return Ok(());
+        }
         if self.is_cluster_due {
             self.is_cluster_due = false;
             self.cluster_moved(now).map_err(|source| failed(&self.config.root, source))?;
@@ -249,6 +264,7 @@ impl<C: Cluster> Engine<C> {
         for path in due {
             self.look(&path, now);
         }
+        self.look_at_dirt();
         if !self.is_ready && self.files.values().all(File::is_looked_at) {
             self.ready();
         }
@@ -287,18 +303,17 @@ impl<C: Cluster> Engine<C> {
         for (folder, reason) in &walk.unreadable {
             self.notes.push(format!("{folder} can't be read: {reason}"));
         }
+        for name in &walk.unnameable {
+            self.notes.push(format!("{name} is not synced: its name isn't UTF-8; rename it"));
+        }
         let is_any_new = self.watch_folders(&walk.folders);
         if !std::mem::replace(&mut self.has_scanned, true) {
             self.adopt_temporaries(&walk.temporaries, now);
         }
-        let is_head_moved = self.note_head();
         for path in walk.files {
             self.file(&path, now);
         }
         for file in self.files.values_mut() {
-            if is_head_moved {
-                file.origin = Origin::HeadMoved;
-            }
             file.due_now(now);
         }
         let (every, note) = match self.watcher.mode() {
@@ -398,10 +413,16 @@ impl<C: Cluster> Engine<C> {
         }
         let files = self.files.values().filter_map(File::due);
         let kept = self.kept.values().filter_map(KeptFile::due);
-        files.chain(kept).chain([self.scan_at, now + NOTHING_DUE]).min().unwrap_or(now + NOTHING_DUE)
+        files
+            .chain(kept)
+            .chain(self.head.due())
+            .chain([self.scan_at, now + NOTHING_DUE])
+            .min()
+            .unwrap_or(now + NOTHING_DUE)
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.files.values_mut().for_each(File::note_time);
         let mut notes = self.notes.clone();
         if self.project.is_none() {
             notes.push(format!("project `{}` doesn't exist in the cluster", self.config.project));
@@ -409,6 +430,7 @@ impl<C: Cluster> Engine<C> {
         let files = self.files.iter().filter(|(_, file)| file.is_shown()).map(|(path, file)| FileStatus {
             path: path.as_str().to_owned(),
             state: file.state.clone(),
+            unsynced_since: file.unsynced_since,
             revision: file.record.base().map(|base| base.revision),
             written_by: file.record.shown.last().map(|shown| shown.by),
             kept: self.kept_of(path),
@@ -419,6 +441,8 @@ impl<C: Cluster> Engine<C> {
             is_ready: self.is_ready,
             paused: self.gate.reason().map(str::to_owned),
             notes,
+            offline: self.offline.clone(),
+            dirtied: self.dirt.paths.iter().map(|path| path.as_str().to_owned()).collect(),
             applied: self.looked_at,
             rescans: self.done_wishes.rescans,
             files: files.collect(),

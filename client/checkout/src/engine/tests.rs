@@ -1,10 +1,17 @@
 //! Real folders, real inotify, a cluster in memory. Nothing sleeps for luck: every wait is for a condition, with a deadline.
 
+mod editors;
 mod faults;
+mod files;
+mod git;
 mod hazards;
+mod limits;
+mod many;
+mod offline;
 mod sync;
 
 use std::future::Future;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -48,7 +55,11 @@ struct Running {
 
 impl Bench {
     fn new(node: &Arc<Node>) -> Self {
-        let dir = TempDir::new().unwrap();
+        Self::new_in(node, &std::env::temp_dir())
+    }
+
+    fn new_in(node: &Arc<Node>, place: &Path) -> Self {
+        let dir = TempDir::new_in(place).unwrap();
         fs::create_dir(dir.path().join("work")).unwrap();
         let timing = Timing {
             quiet: Duration::from_millis(20),
@@ -56,6 +67,7 @@ impl Bench {
             emptied_hold: Duration::from_millis(300),
             deletion_grace: Duration::from_millis(100),
             keep: Duration::from_millis(500),
+            git_hold: Duration::from_secs(10),
             retry: Duration::from_millis(20),
             poll: Duration::from_millis(30),
             ..Timing::default()
@@ -94,8 +106,12 @@ impl Bench {
     }
 
     fn start(&self) -> Running {
+        self.start_at(self.root())
+    }
+
+    fn start_at(&self, root: PathBuf) -> Running {
         let config = Config {
-            root: self.root(),
+            root,
             project: "p".to_owned(),
             lineage: "lineage".to_owned(),
             state_dir: self.state(),
@@ -118,24 +134,38 @@ impl Bench {
         until(what, || self.read() == text).await;
     }
 
-    fn git(&self, args: &[&str]) {
-        let output = Command::new("git")
-            .arg("-C")
-            .arg(self.root())
-            .args([
-                "-c",
-                "user.name=t",
-                "-c",
-                "user.email=t@t",
-                "-c",
-                "init.defaultBranch=main",
-                "-c",
-                "commit.gpgsign=false",
-            ])
-            .args(args)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    fn git(&self, args: &[&str]) -> String {
+        git_in(&self.root(), args).unwrap()
+    }
+
+    /// Commits all that there is.
+    fn commit(&self, message: &str) {
+        self.git(&["add", "."]);
+        self.git(&["commit", "-qm", message]);
+    }
+
+    /// Makes the folder a repository with one commit of what is in it.
+    fn init(&self) {
+        self.git(&["init", "-q"]);
+        self.commit("one");
+    }
+}
+
+/// What git prints; its complaint where it fails.
+fn git_in(folder: &Path, args: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(folder);
+    for setting in
+        ["user.name=t", "user.email=t@t", "init.defaultBranch=main", "commit.gpgsign=false", "core.editor=true"]
+    {
+        command.args(["-c", setting]);
+    }
+    let output = command.args(args).env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", folder).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(format!("git {args:?}: {}{}", text(&output.stdout), text(&output.stderr)))
     }
 }
 
@@ -176,6 +206,19 @@ impl Running {
     async fn looked_at(&self) {
         let number = self.handle.rescan();
         until(|| "a rescan is done".to_owned(), || self.handle.status().rescans >= number).await;
+    }
+
+    /// The loop has gone round at least once after this call, though the gate is closed for `reason`.
+    async fn has_turned(&self, reason: &str) {
+        self.handle.pause();
+        self.paused("by request").await;
+        self.handle.resume();
+        self.paused(reason).await;
+    }
+
+    async fn goes_on(&self) {
+        until(|| format!("it goes on; {:?}", self.handle.status().paused), || self.handle.status().paused.is_none())
+            .await;
     }
 
     async fn stop(self) {
@@ -271,6 +314,17 @@ const TWO_TICKED: &str = "## Plan\n\n- [x] 1.1 write the log\n- [ ] 1.2 read it 
 const THREE: &str = "## Plan\n\n- [ ] 1.1 write the log\n- [ ] 1.2 read it back\n- [ ] 1.3 cut the power\n";
 const THREE_TICKED: &str = "## Plan\n\n- [x] 1.1 write the log\n- [ ] 1.2 read it back\n- [ ] 1.3 cut the power\n";
 
+/// A bench whose file, cluster and HEAD agree on [`TWO`], running.
+async fn committed(node: &Arc<Node>, policy: WritePolicy) -> (Bench, Running) {
+    let mut bench = Bench::new(node);
+    bench.policy = policy;
+    bench.write(TWO);
+    bench.init();
+    let running = bench.start();
+    running.synced().await;
+    (bench, running)
+}
+
 /// A bench whose file and cluster agree on [`TWO`], running.
 async fn agreed(node: &Arc<Node>) -> (Bench, Running) {
     let bench = Bench::new(node);
@@ -278,6 +332,53 @@ async fn agreed(node: &Arc<Node>) -> (Bench, Running) {
     let running = bench.start();
     running.synced().await;
     (bench, running)
+}
+
+/// Runs a test of one checkout whose file and cluster agree on [`TWO`].
+fn scene(test: impl AsyncFnOnce(&Arc<Node>, &Bench, &Running)) {
+    run(async {
+        let node = one();
+        let (bench, running) = agreed(&node).await;
+        test(&node, &bench, &running).await;
+        running.stop().await;
+    });
+}
+
+/// Says on the terminal, past the capture of output, that a test did nothing.
+fn skipped(test: &str, reason: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes()).unwrap();
+}
+
+/// Set in the process that [`is_inside`] starts.
+const INSIDE: &str = "ZYFLOW_CHECKOUT_INSIDE";
+
+/// Whether this process is the one in which the test is to happen. If not, that one is started by `prefix`, and its result is this
+/// one's; where it can't be started, the test is skipped.
+fn is_inside(test: &str, prefix: &[&str]) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let command = |program: &std::ffi::OsStr| {
+        let mut command = Command::new(prefix[0]);
+        command.args(&prefix[1..]).arg(program).env(INSIDE, "1");
+        command
+    };
+    match command("true".as_ref()).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            skipped(test, String::from_utf8_lossy(&output.stderr).trim());
+            return false;
+        }
+        Err(error) => {
+            skipped(test, &format!("{}: {error}", prefix[0]));
+            return false;
+        }
+    }
+    let exe = std::env::current_exe().unwrap();
+    let output = command(exe.as_os_str()).args(["--exact", test, "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    false
 }
 
 fn run<F: Future<Output = ()>>(test: F) {

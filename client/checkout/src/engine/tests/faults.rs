@@ -12,33 +12,27 @@ use crate::testing::Fault;
 
 #[test]
 fn what_cannot_be_proposed_waits_and_is_told() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         node.set_unavailable(true);
         bench.write(TWO_TICKED);
         running.says(PATH, "no quorum").await;
         node.set_unavailable(false);
-        cluster_holds(&node, TWO_TICKED).await;
+        cluster_holds(node, TWO_TICKED).await;
         running.synced().await;
-        running.stop().await;
     });
 }
 
 #[test]
 fn a_lost_answer_repeats_nothing() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         node.fail_next(Fault::LostAnswer);
         node.fail_next(Fault::LostAnswer);
         bench.write(THREE);
         running.synced().await;
-        cluster_holds(&node, THREE).await;
+        cluster_holds(node, THREE).await;
         node.fail_next(Fault::LostRequest);
         bench.write(THREE_TICKED);
-        cluster_holds(&node, THREE_TICKED).await;
-        running.stop().await;
+        cluster_holds(node, THREE_TICKED).await;
     });
 }
 
@@ -75,7 +69,10 @@ fn a_restart_before_the_answer_resurrects_nothing() {
 fn replaced_files_of_an_earlier_run_undo_nothing() {
     run(async {
         let node = one();
-        let (bench, running) = agreed(&node).await;
+        let (mut bench, running) = agreed(&node).await;
+        running.stop().await;
+        let keep = std::mem::replace(&mut bench.timing.keep, Duration::from_secs(600));
+        let running = bench.start();
         let mut text = TWO.to_owned();
         for number in 0..24 {
             text.push_str(&format!("- [ ] 3.{number} line {number}\n"));
@@ -86,6 +83,7 @@ fn replaced_files_of_an_earlier_run_undo_nothing() {
         let replaced = bench.state().join("replaced");
         let left = || std::fs::read_dir(&replaced).unwrap().count();
         assert!(left() > 16, "{} replaced files are too few for this test", left());
+        bench.timing.keep = keep;
         let running = bench.start();
         running.synced().await;
         until(|| format!("{} replaced files are left", left()), || left() == 0).await;
@@ -96,27 +94,22 @@ fn replaced_files_of_an_earlier_run_undo_nothing() {
 
 #[test]
 fn an_edit_that_is_overtaken_is_merged_and_proposed_again() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        let change = change_at(&node, PATH).unwrap();
+    scene(async |node, bench, _| {
+        let change = change_at(node, PATH).unwrap();
         let theirs = TWO.replace("write the log", "write the whole log");
         let written = theirs.clone();
         node.before_next(move |ledger| set_in(ledger, change, &written));
         bench.write(TWO.replace("write the log", "write the log twice"));
         let both = TWO.replace("write the log", "write the whole log twice");
-        cluster_holds(&node, &both).await;
+        cluster_holds(node, &both).await;
         bench.holds(&both).await;
-        running.stop().await;
     });
 }
 
 #[test]
 fn both_changing_the_same_words_is_a_conflict_that_keeps_the_loser() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        let change = change_at(&node, PATH).unwrap();
+    scene(async |node, bench, _| {
+        let change = change_at(node, PATH).unwrap();
         let theirs = TWO.replace("write", "draft");
         let written = theirs.clone();
         node.before_next(move |ledger| set_in(ledger, change, &written));
@@ -125,7 +118,6 @@ fn both_changing_the_same_words_is_a_conflict_that_keeps_the_loser() {
         let conflicts = node.ledger().conflicts();
         assert_eq!(conflicts.len(), 1, "{conflicts:?}");
         assert!(conflicts[0].spec.as_ref().is_some_and(|spec| spec.contains("sketch")), "{conflicts:?}");
-        running.stop().await;
     });
 }
 
@@ -139,24 +131,28 @@ fn at_first_swap(bench: &mut Bench, act: impl Fn() + Send + Sync + 'static) {
     }));
 }
 
+/// What somebody does between the look and the swap of a write that ticks a task: it ends up merged with the tick.
+async fn merges_at_swap(way: Way, act: fn(&Path, &str)) {
+    let node = one();
+    let mut bench = Bench::new(&node);
+    let file = bench.file();
+    at_first_swap(&mut bench, move || act(&file, THREE));
+    bench.seams.way = Some(way);
+    create(&node, PATH, TWO);
+    bench.write(TWO);
+    let running = bench.start();
+    running.synced().await;
+    set(&node, TWO_TICKED);
+    bench.holds(THREE_TICKED).await;
+    cluster_holds(&node, THREE_TICKED).await;
+    running.stop().await;
+}
+
 #[test]
 fn a_save_between_scan_and_swap_is_merged() {
     run(async {
         for way in [Way::Exchange, Way::LinkThenRename] {
-            let node = one();
-            let mut bench = Bench::new(&node);
-            let file = bench.file();
-            let mine = format!("{TWO}- [ ] 1.3 cut the power\n");
-            at_first_swap(&mut bench, move || fs::write(&file, &mine).unwrap());
-            bench.seams.way = Some(way);
-            create(&node, PATH, TWO);
-            bench.write(TWO);
-            let running = bench.start();
-            running.synced().await;
-            set(&node, TWO_TICKED);
-            bench.holds(THREE_TICKED).await;
-            cluster_holds(&node, THREE_TICKED).await;
-            running.stop().await;
+            merges_at_swap(way, |file, text| fs::write(file, text).unwrap()).await;
         }
     });
 }
@@ -164,23 +160,12 @@ fn a_save_between_scan_and_swap_is_merged() {
 #[test]
 fn a_rename_between_scan_and_swap_is_merged() {
     run(async {
-        let node = one();
-        let mut bench = Bench::new(&node);
-        let file = bench.file();
-        let mine = format!("{TWO}- [ ] 1.3 cut the power\n");
-        at_first_swap(&mut bench, move || {
+        let rename = |file: &Path, text: &str| {
             let beside = file.with_file_name("4913");
-            fs::write(&beside, &mine).unwrap();
-            fs::rename(&beside, &file).unwrap();
-        });
-        create(&node, PATH, TWO);
-        bench.write(TWO);
-        let running = bench.start();
-        running.synced().await;
-        set(&node, TWO_TICKED);
-        bench.holds(THREE_TICKED).await;
-        cluster_holds(&node, THREE_TICKED).await;
-        running.stop().await;
+            fs::write(&beside, text).unwrap();
+            fs::rename(&beside, file).unwrap();
+        };
+        merges_at_swap(Way::Exchange, rename).await;
     });
 }
 
@@ -222,24 +207,21 @@ fn a_file_that_appears_while_we_make_it_is_not_overwritten() {
 
 #[test]
 fn a_writer_that_holds_the_replaced_inode_is_heard() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let mut held = OpenOptions::new().read(true).write(true).open(bench.file()).unwrap();
-        set(&node, TWO_TICKED);
+        set(node, TWO_TICKED);
         bench.holds(TWO_TICKED).await;
         running.synced().await;
         held.seek(SeekFrom::End(0)).unwrap();
         held.write_all(b"- [ ] 1.3 cut the power\n").unwrap();
         drop(held);
         bench.holds(THREE_TICKED).await;
-        cluster_holds(&node, THREE_TICKED).await;
+        cluster_holds(node, THREE_TICKED).await;
         until(
             || "replaced files are dropped in the end".to_owned(),
             || running.handle.status().files.iter().all(|file| file.kept.is_empty()),
         )
         .await;
-        running.stop().await;
     });
 }
 
@@ -268,35 +250,36 @@ fn a_replaced_inode_that_was_written_while_we_were_down_is_heard() {
 #[test]
 fn a_temporary_of_an_interrupted_swap_is_merged() {
     run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        running.stop().await;
-        // As if the machine had stopped between the swap and putting the swapped-out save away.
-        let hash = FilePath::parse(PATH).unwrap().hash();
-        let temporary = bench.file().with_file_name(format!(".zyflow-{hash}-0"));
-        fs::write(&temporary, THREE).unwrap();
-        let running = bench.start();
-        bench.holds(THREE).await;
-        cluster_holds(&node, THREE).await;
-        // A write of this run may use the name for a moment, so only what is left in the end counts.
-        running.synced().await;
-        running.stop().await;
-        assert!(!temporary.exists());
+        for is_beside in [true, false] {
+            let node = one();
+            let (bench, running) = agreed(&node).await;
+            running.stop().await;
+            // As if the machine had stopped between the swap and putting the swapped-out save away.
+            let hash = FilePath::parse(PATH).unwrap().hash();
+            let folder =
+                if is_beside { bench.file().parent().unwrap().to_owned() } else { bench.state().join("replaced") };
+            let temporary = folder.join(format!(".zyflow-{hash}-0"));
+            fs::write(&temporary, THREE).unwrap();
+            let running = bench.start();
+            bench.holds(THREE).await;
+            cluster_holds(&node, THREE).await;
+            // A write of this run may use the name for a moment, so only what is left in the end counts.
+            running.synced().await;
+            running.stop().await;
+            assert!(!temporary.exists());
+        }
     });
 }
 
 #[test]
 fn a_read_only_file_is_left_alone_until_it_is_not() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         fs::set_permissions(bench.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
-        set(&node, THREE);
+        set(node, THREE);
         running.says(PATH, "read-only").await;
         assert_eq!(bench.read(), TWO);
         fs::set_permissions(bench.file(), std::fs::Permissions::from_mode(0o644)).unwrap();
         bench.holds(THREE).await;
-        running.stop().await;
     });
 }
 
@@ -318,9 +301,7 @@ fn a_damaged_record_parks_its_file() {
 
 #[test]
 fn a_reader_never_sees_a_gap_or_a_half() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, _| {
         let file = bench.file();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let is_done = CancellationToken::new();
@@ -337,7 +318,7 @@ fn a_reader_never_sees_a_gap_or_a_half() {
             })
         };
         for text in [THREE, TWO_TICKED, THREE_TICKED, TWO] {
-            set(&node, text);
+            set(node, text);
             bench.holds(text).await;
         }
         is_done.cancel();
@@ -345,6 +326,5 @@ fn a_reader_never_sees_a_gap_or_a_half() {
         for text in seen.lock().unwrap().iter() {
             assert!([TWO, THREE, TWO_TICKED, THREE_TICKED].contains(&text.as_str()), "{text:?}");
         }
-        running.stop().await;
     });
 }

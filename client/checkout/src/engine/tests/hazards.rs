@@ -4,53 +4,44 @@ use super::*;
 
 #[test]
 fn conflict_markers_make_a_file_read_only_to_us() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let marked = format!("{TWO}<<<<<<< ours\n- [ ] a\n=======\n- [ ] b\n>>>>>>> theirs\n");
         bench.write(&marked);
         running.says(PATH, "conflict markers").await;
-        set(&node, TWO_TICKED);
+        set(node, TWO_TICKED);
         running.looked_at().await;
         assert_eq!(bench.read(), marked);
-        assert_eq!(cluster_text(&node), TWO_TICKED);
+        assert_eq!(cluster_text(node), TWO_TICKED);
         bench.write(format!("{TWO}- [ ] 1.3 cut the power\n"));
         bench.holds(THREE_TICKED).await;
-        running.stop().await;
     });
 }
 
 #[test]
 fn bytes_that_are_no_text_and_too_many_of_them_are_parked() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         bench.write(b"- [ ] caf\xe9\n");
         running.says(PATH, "not UTF-8").await;
         bench.write(vec![b'a'; (1 << 20) + 1]);
         running.says(PATH, "1048577").await;
         running.looked_at().await;
         assert_eq!(fs::metadata(bench.file()).unwrap().len(), (1 << 20) + 1);
-        assert_eq!(cluster_text(&node), TWO);
+        assert_eq!(cluster_text(node), TWO);
         bench.write(TWO_TICKED);
-        cluster_holds(&node, TWO_TICKED).await;
-        running.stop().await;
+        cluster_holds(node, TWO_TICKED).await;
     });
 }
 
 #[test]
 fn an_emptied_file_is_not_believed_at_once() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         bench.write("");
         running.says(PATH, "empty").await;
-        assert_eq!(cluster_text(&node), TWO);
+        assert_eq!(cluster_text(node), TWO);
         bench.write(THREE);
-        cluster_holds(&node, THREE).await;
+        cluster_holds(node, THREE).await;
         bench.write("");
-        until(|| "an emptied file is believed in the end".to_owned(), || cluster_text(&node).is_empty()).await;
-        running.stop().await;
+        until(|| "an emptied file is believed in the end".to_owned(), || cluster_text(node).is_empty()).await;
     });
 }
 
@@ -79,32 +70,26 @@ fn links_are_neither_followed_nor_replaced() {
 
 #[test]
 fn paths_of_the_cluster_that_match_no_glob_are_not_written() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        create(&node, "src/main.rs", "no\n");
-        create(&node, ".git/hooks/pre-commit", "no\n");
-        set(&node, THREE);
+    scene(async |node, bench, running| {
+        create(node, "src/main.rs", "no\n");
+        create(node, ".git/hooks/pre-commit", "no\n");
+        set(node, THREE);
         bench.holds(THREE).await;
         running.looked_at().await;
         assert!(!bench.root().join("src").exists() && !bench.root().join(".git").exists());
-        running.stop().await;
     });
 }
 
 #[test]
 fn a_deletion_waits_then_spreads() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        create(&node, "tasks.md", TWO);
+    scene(async |node, bench, running| {
+        create(node, "tasks.md", TWO);
         until(|| "the other file is there".to_owned(), || bench.read_at("tasks.md") == TWO).await;
         fs::remove_file(bench.file()).unwrap();
-        until(|| "the change is deleted".to_owned(), || change_at(&node, PATH).is_none()).await;
+        until(|| "the change is deleted".to_owned(), || change_at(node, PATH).is_none()).await;
         until(|| "nothing is remembered of it".to_owned(), || running.state_of(PATH).is_none()).await;
         bench.write(THREE);
-        cluster_holds(&node, THREE).await;
-        running.stop().await;
+        cluster_holds(node, THREE).await;
     });
 }
 
@@ -136,159 +121,35 @@ fn many_deletions_at_once_are_held_until_they_are_confirmed() {
 
 #[test]
 fn a_deletion_in_the_cluster_removes_the_file_unless_it_was_edited() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         let delete = |node: &Node| {
             let change = change_at(node, PATH).unwrap();
             let base = node.ledger().revision();
             node.act(Body::DeleteChange { change, base });
         };
-        delete(&node);
+        delete(node);
         until(|| "the file is gone".to_owned(), || !bench.file().exists()).await;
         bench.write(TWO);
-        cluster_holds(&node, TWO).await;
+        cluster_holds(node, TWO).await;
         running.synced().await;
         running.handle.pause();
         running.paused("by request").await;
         bench.write(THREE);
-        delete(&node);
+        delete(node);
         running.handle.resume();
-        cluster_holds(&node, THREE).await;
+        cluster_holds(node, THREE).await;
         bench.holds(THREE).await;
-        running.stop().await;
-    });
-}
-
-#[test]
-fn git_operations_pause_reads_and_writes() {
-    run(async {
-        let node = one();
-        let mut bench = Bench::new(&node);
-        bench.policy = WritePolicy::Always;
-        bench.git(&["init", "-q"]);
-        bench.write(TWO);
-        bench.git(&["add", "."]);
-        bench.git(&["commit", "-qm", "one"]);
-        let running = bench.start();
-        running.synced().await;
-        for (file, reason) in [("MERGE_HEAD", "a merge"), ("index.lock", "a git command"), ("BISECT_LOG", "a bisect")] {
-            let marker = bench.root().join(".git").join(file);
-            fs::write(&marker, "").unwrap();
-            running.paused(reason).await;
-            let before = cluster_text(&node);
-            set(&node, if before == TWO { THREE } else { TWO });
-            bench.write_at("tasks.md", TWO);
-            assert_eq!(bench.read(), before);
-            fs::remove_file(&marker).unwrap();
-            bench.holds(&cluster_text(&node)).await;
-        }
-        until(|| "the other file is synced".to_owned(), || cluster_text_at(&node, "tasks.md") == TWO).await;
-        bench.git(&["switch", "-qc", "other"]);
-        running.paused("on branch other").await;
-        running.stop().await;
-    });
-}
-
-#[test]
-fn git_putting_an_older_text_back_undoes_nothing() {
-    run(async {
-        let node = one();
-        let mut bench = Bench::new(&node);
-        bench.policy = WritePolicy::Always;
-        bench.git(&["init", "-q"]);
-        bench.write(TWO);
-        bench.git(&["add", "."]);
-        bench.git(&["commit", "-qm", "one"]);
-        let running = bench.start();
-        running.synced().await;
-        set(&node, THREE);
-        bench.holds(THREE).await;
-        running.synced().await;
-        bench.git(&["checkout", "-q", "--", PATH]);
-        until(|| "git's text was seen".to_owned(), || bench.read() == THREE).await;
-        assert_eq!(cluster_text(&node), THREE);
-        running.stop().await;
-    });
-}
-
-#[test]
-fn the_clean_policy_leaves_uncommitted_work_alone() {
-    run(async {
-        let node = one();
-        let bench = Bench::new(&node);
-        bench.git(&["init", "-q"]);
-        bench.write(TWO);
-        bench.git(&["add", "."]);
-        bench.git(&["commit", "-qm", "one"]);
-        let running = bench.start();
-        running.synced().await;
-        set(&node, TWO_TICKED);
-        bench.holds(TWO_TICKED).await;
-        set(&node, THREE_TICKED);
-        bench.holds(THREE_TICKED).await;
-        running.synced().await;
-        let mine = format!("{THREE_TICKED}- [ ] 1.4 mine\n");
-        bench.write(&mine);
-        cluster_holds(&node, &mine).await;
-        set(&node, &format!("{mine}- [ ] 1.5 theirs\n"));
-        running.says(PATH, "aren't committed").await;
-        assert_eq!(bench.read(), mine);
-        bench.git(&["commit", "-qam", "two"]);
-        bench.holds(&format!("{mine}- [ ] 1.5 theirs\n")).await;
-        running.stop().await;
-    });
-}
-
-#[test]
-fn a_worktree_has_a_git_folder_of_its_own() {
-    run(async {
-        let node = one();
-        let bench = Bench::new(&node);
-        let main = bench.dir.path().join("main");
-        fs::create_dir(&main).unwrap();
-        let git = |folder: &Path, args: &[&str]| {
-            let output = Command::new("git")
-                .arg("-C")
-                .arg(folder)
-                .args(["-c", "user.name=t", "-c", "user.email=t@t"])
-                .args(args)
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        };
-        git(&main, &["init", "-q"]);
-        git(&main, &["commit", "-q", "--allow-empty", "-m", "one"]);
-        fs::remove_dir(bench.root()).unwrap();
-        git(&main, &["worktree", "add", "-q", bench.root().to_str().unwrap(), "-b", "side"]);
-        bench.write(TWO);
-        let running = bench.start();
-        running.synced().await;
-        fs::write(main.join(".git/MERGE_HEAD"), "").unwrap();
-        running.looked_at().await;
-        assert_eq!(running.handle.status().paused, None, "a merge in the main work tree is none of ours");
-        let marker = main.join(".git/worktrees").join(bench.root().file_name().unwrap()).join("MERGE_HEAD");
-        fs::write(&marker, "").unwrap();
-        running.paused("a merge").await;
-        fs::remove_file(&marker).unwrap();
-        set(&node, THREE);
-        bench.holds(THREE).await;
-        assert!(!bench.root().join(".zyflow").exists());
-        running.stop().await;
     });
 }
 
 #[test]
 fn the_folder_being_replaced_is_not_a_mass_deletion() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, running| {
         fs::rename(bench.root(), bench.dir.path().join("moved")).unwrap();
         fs::create_dir(bench.root()).unwrap();
         running.handle.rescan();
         running.paused("is gone or was replaced").await;
-        assert_eq!(cluster_text(&node), TWO);
-        running.stop().await;
+        assert_eq!(cluster_text(node), TWO);
     });
 }
 

@@ -1,31 +1,23 @@
 //! What happens all day.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
 
 #[test]
 fn a_new_file_becomes_a_change_and_an_edit_of_it_an_edit() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        assert_eq!(cluster_text(&node), TWO);
+    scene(async |node, bench, _| {
+        assert_eq!(cluster_text(node), TWO);
         bench.write(TWO_TICKED);
-        cluster_holds(&node, TWO_TICKED).await;
-        running.stop().await;
+        cluster_holds(node, TWO_TICKED).await;
     });
 }
 
 #[test]
 fn a_change_of_the_cluster_reaches_the_file() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        set(&node, THREE);
+    scene(async |node, bench, _| {
+        set(node, THREE);
         bench.holds(THREE).await;
-        running.stop().await;
     });
 }
 
@@ -104,30 +96,24 @@ fn our_own_write_is_no_edit() {
 
 #[test]
 fn a_stale_whole_file_save_undoes_nothing() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        set(&node, TWO_TICKED);
+    scene(async |node, bench, running| {
+        set(node, TWO_TICKED);
         bench.holds(TWO_TICKED).await;
         running.synced().await;
         bench.write(format!("{TWO}- [ ] 1.3 cut the power\n"));
         bench.holds(THREE_TICKED).await;
-        cluster_holds(&node, THREE_TICKED).await;
-        running.stop().await;
+        cluster_holds(node, THREE_TICKED).await;
     });
 }
 
 #[test]
 fn a_revert_of_our_write_is_a_revert() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        set(&node, TWO_TICKED);
+    scene(async |node, bench, running| {
+        set(node, TWO_TICKED);
         bench.holds(TWO_TICKED).await;
         running.synced().await;
         bench.write(TWO);
-        cluster_holds(&node, TWO).await;
-        running.stop().await;
+        cluster_holds(node, TWO).await;
     });
 }
 
@@ -155,48 +141,12 @@ fn each_checkout_keeps_its_line_ends_byte_order_mark_and_last_line() {
 }
 
 #[test]
-fn editors_save_in_many_ways() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
-        // Like vim: a new file is written beside it and moved over it.
-        let beside = bench.file().with_file_name("4913");
-        fs::write(&beside, TWO_TICKED).unwrap();
-        fs::rename(&beside, bench.file()).unwrap();
-        cluster_holds(&node, TWO_TICKED).await;
-        // Truncate, then write in pieces.
-        let mut file = OpenOptions::new().write(true).truncate(true).open(bench.file()).unwrap();
-        for piece in THREE_TICKED.as_bytes().chunks(9) {
-            file.write_all(piece).unwrap();
-            file.flush().unwrap();
-        }
-        drop(file);
-        cluster_holds(&node, THREE_TICKED).await;
-        let status = Command::new("sed").args(["-i", "s/cut the power/cut it/"]).arg(bench.file()).status().unwrap();
-        assert!(status.success());
-        cluster_holds(&node, &THREE_TICKED.replace("cut the power", "cut it")).await;
-        // Remove and make anew.
-        fs::remove_file(bench.file()).unwrap();
-        bench.write(TWO);
-        cluster_holds(&node, TWO).await;
-        // Append.
-        let mut file = OpenOptions::new().append(true).open(bench.file()).unwrap();
-        file.write_all(b"- [ ] 1.3 cut the power\n").unwrap();
-        drop(file);
-        cluster_holds(&node, THREE).await;
-        running.stop().await;
-    });
-}
-
-#[test]
 fn mode_and_attributes_stay() {
-    run(async {
-        let node = one();
-        let (bench, running) = agreed(&node).await;
+    scene(async |node, bench, _| {
         fs::set_permissions(bench.file(), std::fs::Permissions::from_mode(0o640)).unwrap();
         let name = "user.zyflow-test";
         let has_attributes = rustix::fs::setxattr(bench.file(), name, b"kept", rustix::fs::XattrFlags::empty()).is_ok();
-        set(&node, THREE);
+        set(node, THREE);
         bench.holds(THREE).await;
         assert_eq!(fs::metadata(bench.file()).unwrap().permissions().mode() & 0o7777, 0o640);
         if has_attributes {
@@ -206,7 +156,6 @@ fn mode_and_attributes_stay() {
         } else {
             eprintln!("skipped: this file system has no extended attributes");
         }
-        running.stop().await;
     });
 }
 
