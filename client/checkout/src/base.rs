@@ -140,10 +140,17 @@ impl Record {
         self.trim();
     }
 
-    /// Remembers a text that stood on the disk for a moment, under the newest one.
+    /// Remembers a text that was found on the disk and holds nothing new. Nobody of this checkout may have written it (a pull, a
+    /// backup, an older state of ours), so a buffer from before it has not seen it.
+    pub fn learn(&mut self, change: RecordId, text: KnownText) {
+        let by = if self.agreed().is_some() { By::Us } else { By::Writer };
+        self.show(change, text, by);
+    }
+
+    /// Remembers a text that stood on the disk for a moment, under the newest one. Not where nothing is agreed on with that change:
+    /// what stands on the disk now, or the lack of a file, was not made from that text, so it can't be read against it.
     pub fn show_below_newest(&mut self, change: RecordId, text: KnownText) {
         if self.change != Some(change) || self.shown.is_empty() {
-            self.show(change, text, By::Writer);
             return;
         }
         let newest = self.shown.len() - 1;

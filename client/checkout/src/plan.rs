@@ -32,7 +32,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zyflow_machine::command::{Body, EditMode, NewBlock, NewConflict};
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_spec::{Block, BlockKind, Content, Document, Known, Merge, align, merge3, parse};
+use zyflow_spec::{
+    Block, BlockKind, Conflict, ConflictClass, ConflictField, Document, Known, Merge, Op, align, merge3, parse,
+};
 
 pub use start::{Origin, Reason, Start, choose};
 
@@ -43,6 +45,9 @@ pub const SHOWN_MAX: usize = 16;
 
 /// Most bytes of older shown texts that are remembered per file, so that a large file doesn't cost 16 times its size: 4 MiB.
 pub const SHOWN_BYTES_MAX: usize = 4 << 20;
+
+/// Pairs of words compared for what two blocks have in common, about a page against a page; of larger ones the common beginning.
+const COMMON_CELLS_MAX: usize = 1 << 18;
 
 /// Who made a text stand on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,9 +230,11 @@ fn both(input: &Input<'_>, change: RecordId, shown: &[Shown], local: &str, clust
     let document = parse(local);
     let start = choose(shown, &document, local, input.origin);
     if start.reason == Reason::Past {
-        return if cluster.text() == local { learn(change, cluster) } else { write(change, None, cluster) };
+        // It stands on the disk again, so whoever saves into our write has seen it.
+        let seen = Some(shown[start.index].text.clone());
+        return if cluster.text() == local { learn(change, cluster) } else { write(change, seen, cluster) };
     }
-    from_start(change, shown, start, local, &document, cluster)
+    from_start(change, shown, start, input.origin, local, &document, cluster)
 }
 
 /// What follows from reading `local` against the shown text that its writer probably started from.
@@ -235,13 +242,14 @@ fn from_start(
     change: RecordId,
     shown: &[Shown],
     start: Start,
+    origin: Origin,
     local: &str,
     document: &Document,
     cluster: &KnownText,
 ) -> Step {
     let base = &shown[start.index].text.blocks;
     let mut merge = merge3(base, document, &cluster.blocks);
-    let unseen = unseen::unseen(shown, start.index, document, &cluster.blocks, &merge.ops);
+    let unseen = unseen::unseen(shown, start.index, origin, document, &cluster.blocks, &merge.ops);
     let recorded: BTreeSet<_> = merge.conflicts.iter().map(|conflict| (conflict.id, conflict.field)).collect();
     merge.conflicts.extend(unseen.into_iter().filter(|conflict| !recorded.contains(&(conflict.id, conflict.field))));
     after(change, base, local, document, cluster, merge, Some(start))
@@ -267,7 +275,8 @@ fn after(
     if cluster.text() == local {
         return learn(change, cluster);
     }
-    let seen = named(document, merge.local_ids, cluster.revision);
+    // An emptied file is a writer's truncation: nobody has read it.
+    let seen = named(document, merge.local_ids, cluster.revision).filter(|seen| !seen.blocks.is_empty());
     Step::Write { change, seen, text: cluster.clone() }
 }
 
@@ -312,10 +321,13 @@ pub fn plan_displaced(input: &Input<'_>, local: &str, newest_seen: Option<&Known
             if start.reason == Reason::Past {
                 return None;
             }
-            return proposal(from_start(change, shown, start, local, &document, text));
+            return proposal(from_start(change, &shown[..=seen], start, Origin::Displaced, local, &document, text));
         }
         (None, Some(newest)) => newest.blocks.clone(),
-        (None, None) => common(text, &document),
+        (None, None) => {
+            let (base, merge) = merge_without_past(text, &document);
+            return proposal(after(change, &base, local, &document, text, merge, None));
+        }
     };
     let merge = merge3(&base, &document, &text.blocks);
     proposal(after(change, &base, local, &document, text, merge, None))
@@ -344,33 +356,95 @@ fn first_binding(change: RecordId, cluster: &KnownText, local: &str, take: Optio
         None => return Step::NeedsTake,
         Some(Take::Cluster) => return write(change, None, cluster),
         Some(Take::Local) => cluster.blocks.clone(),
-        Some(Take::Merge) => common(cluster, &document),
+        Some(Take::Merge) => {
+            let (base, merge) = merge_without_past(cluster, &document);
+            return after(change, &base, local, &document, cluster, merge, None);
+        }
     };
     let merge = merge3(&base, &document, &cluster.blocks);
     after(change, &base, local, &document, cluster, merge, None)
 }
 
-/// What two texts without a common past would have had in common: lines of one side only count as inserted by it, a mark that
-/// differs counts as ticked by the side that has it, and words that differ clash.
-fn common(cluster: &KnownText, local: &Document) -> Vec<Known<RecordId>> {
-    let ids = align(&cluster.blocks, local);
-    let mut base = Vec::new();
-    for known in &cluster.blocks {
-        let Some(index) = ids.iter().position(|id| *id == Some(known.id)) else { continue };
-        base.push(Known { id: known.id, block: common_block(&known.block, &local.blocks[index]) });
+/// A merge of two texts without a common past: lines of one side only stay, in the cluster's order; a mark that differs counts as
+/// ticked by the side that has it; of words that differ the cluster's stand, and a conflict keeps the others, unless the file's
+/// only add to them.
+fn merge_without_past(cluster: &KnownText, local: &Document) -> (Vec<Known<RecordId>>, Merge<RecordId>) {
+    let current: BTreeMap<RecordId, &Block> = cluster.blocks.iter().map(|known| (known.id, &known.block)).collect();
+    let pairs: Vec<(RecordId, &Block, &Block)> = align(&cluster.blocks, local)
+        .into_iter()
+        .zip(&local.blocks)
+        .filter_map(|(id, ours)| Some((id?, ours, *current.get(&id?)?)))
+        .collect();
+    let base: Vec<_> =
+        pairs.iter().map(|(id, ours, theirs)| Known { id: *id, block: without_mark(ours, theirs) }).collect();
+    let mut merge = merge3(&base, local, &cluster.blocks);
+    for (id, ours, theirs) in pairs {
+        unite_words(id, ours, theirs, &mut merge);
     }
-    base
+    (base, merge)
 }
 
-fn common_block(cluster: &Block, local: &Block) -> Block {
-    if cluster == local {
-        return cluster.clone();
+/// `ours`, unticked where `theirs` has another mark.
+fn without_mark(ours: &Block, theirs: &Block) -> Block {
+    let mut block = ours.clone();
+    if theirs.kind == BlockKind::Task && ours.content.mark != theirs.content.mark {
+        block.content.mark = " ".to_owned();
     }
-    let (ours, theirs) = (&local.content, &cluster.content);
-    let mark = if ours.mark == theirs.mark || cluster.kind != BlockKind::Task { &theirs.mark } else { " " };
-    let text = if ours.text == theirs.text { &theirs.text } else { "\n" };
-    let lead = &theirs.lead;
-    Block { kind: cluster.kind, content: Content { lead: lead.clone(), mark: mark.to_owned(), text: text.to_owned() } }
+    block
+}
+
+fn unite_words(id: RecordId, ours: &Block, theirs: &Block, merge: &mut Merge<RecordId>) {
+    let (our, their) = (&ours.content.text, &theirs.content.text);
+    if our == their {
+        return;
+    }
+    let common = common_words(our, their);
+    let is_all_of = |text: &str| common.iter().copied().eq(text.split_whitespace());
+    if is_all_of(our) {
+        return;
+    }
+    if is_all_of(their) && ours.kind == theirs.kind {
+        let (lead, text) = (theirs.content.lead.clone(), our.clone());
+        merge.ops.push(Op::SetText { id, lead, text, kind: theirs.kind });
+        return;
+    }
+    let (class, field) = (ConflictClass::Data, ConflictField::Text);
+    let (ours, theirs) = (Some(ours.print()), Some(theirs.print()));
+    merge.conflicts.push(Conflict { id: Some(id), class, field, base: None, ours, theirs });
+}
+
+/// The words that two texts have in common, in order: what else either has is what that side wrote.
+fn common_words<'a>(one: &'a str, other: &str) -> Vec<&'a str> {
+    let (ones, others): (Vec<&str>, Vec<&str>) =
+        (one.split_whitespace().collect(), other.split_whitespace().collect());
+    if ones.len().saturating_mul(others.len()) <= COMMON_CELLS_MAX {
+        longest_common(&ones, &others)
+    } else {
+        ones.iter().zip(&others).take_while(|(one, other)| one == other).map(|(one, _)| *one).collect()
+    }
+}
+
+/// A longest common subsequence.
+fn longest_common<'a>(ones: &[&'a str], others: &[&str]) -> Vec<&'a str> {
+    let mut lengths = vec![vec![0_usize; others.len() + 1]; ones.len() + 1];
+    for (i, one) in ones.iter().enumerate().rev() {
+        for (j, other) in others.iter().enumerate().rev() {
+            lengths[i][j] =
+                if one == other { lengths[i + 1][j + 1] + 1 } else { lengths[i + 1][j].max(lengths[i][j + 1]) };
+        }
+    }
+    let (mut i, mut j, mut common) = (0, 0, Vec::new());
+    while i < ones.len() && j < others.len() {
+        if ones[i] == others[j] {
+            common.push(ones[i]);
+            (i, j) = (i + 1, j + 1);
+        } else if lengths[i + 1][j] >= lengths[i][j + 1] {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    common
 }
 
 /// The blocks of a text with their ids, if each has one.

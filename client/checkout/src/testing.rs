@@ -311,3 +311,10 @@ impl Cluster for Node {
         Touched::Changes { up_to, changes: changes.collect() }
     }
 }
+
+impl Clone for Ledger {
+    /// For a model that goes on in several ways from one state.
+    fn clone(&self) -> Self {
+        Self { machine: self.machine.clone(), view: self.view.clone(), touched: self.touched.clone() }
+    }
+}

@@ -8,7 +8,8 @@
 //!            └─ candidate            └─ candidate └─ candidate (the newest)
 //! ```
 //!
-//! Candidates are the newest text and every text that *we* wrote over (or meant to, when a save crossed ours): a writer's own undo must stay an undo. For each candidate
+//! Candidates are the newest text and every text that *we* wrote over (or meant to, when a save crossed ours): a writer's own undo
+//! must stay an undo. Where HEAD moved, all of them: git put the text there. For each candidate
 //! every field of every block that ever differed between shown texts is looked at (existence, mark, words, place):
 //! - D has a value that only a *later* text had: a writer who started here can't have known it (clairvoyance, dear);
 //! - D has an *older* value that we had replaced: the writer undid our write by hand (restoration, cheaper). What a writer
@@ -94,12 +95,14 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
     {
         return Start { index, reason: Reason::Past };
     }
-    let candidates: Vec<usize> =
-        (0..newest).filter(|index| shown[index + 1].by != By::Writer).chain([newest]).collect();
+    // Where HEAD moved, git put the older text there and not its writer.
+    let is_put_back = origin == Origin::HeadMoved;
+    let is_replaced = |index: &usize| is_put_back || shown[index + 1].by != By::Writer;
+    let candidates: Vec<usize> = (0..newest).filter(is_replaced).chain([newest]).collect();
     if candidates.len() == 1 {
         return Start { index: newest, reason: Reason::Newest };
     }
-    let evidence = Evidence::gather(shown, local);
+    let evidence = Evidence::gather(shown, local, is_put_back);
     let costs: Vec<(u32, usize)> = candidates.into_iter().map(|index| (evidence.cost(index), index)).collect();
     let least = costs.iter().map(|(cost, _)| *cost).min().unwrap_or_default();
     let cheapest = costs.iter().filter(|(cost, _)| *cost == least).map(|(_, index)| *index);
@@ -125,6 +128,9 @@ pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origi
 const ALIKE: usize = 4;
 const ALIKE_OF: usize = 5;
 
+/// Blocks left over on either side that are compared by their words; a save that changes more says little about its start.
+const LEFT_MAX: usize = 64;
+
 /// What one text says about one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fields<'a> {
@@ -142,10 +148,12 @@ struct Evidence<'a> {
     shown: Vec<Reading<'a>>,
     by: Vec<By>,
     local: Reading<'a>,
+    /// Not even a writer's own change is undone by a writer.
+    is_put_back: bool,
 }
 
 impl<'a> Evidence<'a> {
-    fn gather(shown: &'a [Shown], local: &'a Document) -> Self {
+    fn gather(shown: &'a [Shown], local: &'a Document, is_put_back: bool) -> Self {
         let named = name_blocks(shown, local);
         let local_ids: BTreeSet<RecordId> = named.iter().map(|(id, _)| *id).collect();
         let mut stable = local_ids;
@@ -160,6 +168,7 @@ impl<'a> Evidence<'a> {
                 .collect(),
             by: shown.iter().map(|each| each.by).collect(),
             local: read(named.into_iter(), &stable),
+            is_put_back,
         }
     }
 
@@ -210,6 +219,7 @@ impl<'a> Evidence<'a> {
             let replaced = (older + 1..=start).find(|index| values[*index] != *local);
             return match replaced.map(|index| self.by[index]) {
                 Some(By::Us | By::Crossing) => weights.restored,
+                Some(By::Writer) if self.is_put_back => weights.restored,
                 Some(By::Writer) | None => 0,
             };
         }
@@ -263,7 +273,28 @@ fn name_blocks<'a>(shown: &[Shown], local: &'a Document) -> Vec<(RecordId, &'a B
         *id = aligned.filter(|id| !taken.contains(id) && is_alike(title(id), block.title()));
         taken.extend(*id);
     }
+    name_alike(&union, local, &mut ids, &mut taken);
     ids.into_iter().zip(&local.blocks).filter_map(|(id, block)| Some((id?, block))).collect()
+}
+
+/// Where an explicit id repeats, a line can be aligned with another line's place: those left over go by their words alone.
+fn name_alike(
+    union: &[Known<RecordId>],
+    local: &Document,
+    ids: &mut [Option<RecordId>],
+    taken: &mut BTreeSet<RecordId>,
+) {
+    let free: Vec<&Known<RecordId>> = union.iter().filter(|known| !taken.contains(&known.id)).take(LEFT_MAX).collect();
+    let left = ids.iter_mut().zip(&local.blocks).filter(|(id, block)| id.is_none() && block.kind != BlockKind::Blank);
+    for (id, block) in left.take(LEFT_MAX) {
+        let is_it = |known: &&&Known<RecordId>| {
+            known.block.kind == block.kind
+                && !taken.contains(&known.id)
+                && is_alike(known.block.title(), block.title())
+        };
+        *id = free.iter().find(is_it).map(|known| known.id);
+        taken.extend(*id);
+    }
 }
 
 /// Whether two titles share most of their words.

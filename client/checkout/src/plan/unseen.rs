@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zyflow_machine::id::RecordId;
 use zyflow_spec::{Block, BlockKind, Conflict, ConflictClass, ConflictField, Content, Document, Known, Op};
 
-use super::{By, Shown};
+use super::{By, Origin, Shown};
 
 /// A title of fewer words may be written twice by chance, so it proves nothing.
 const PROOF_WORDS_MIN: usize = 2;
@@ -29,6 +29,7 @@ const RECORDS_MAX: usize = 256;
 pub(super) fn unseen(
     shown: &[Shown],
     start: usize,
+    origin: Origin,
     local: &Document,
     cluster: &[Known<RecordId>],
     ops: &[Op<RecordId>],
@@ -37,7 +38,7 @@ pub(super) fn unseen(
         return Vec::new();
     }
     let possible: Vec<BTreeMap<RecordId, &Block>> =
-        possible_starts(shown, start, local).into_iter().map(|index| by_id(&shown[index].text.blocks)).collect();
+        possible_starts(shown, start, origin, local).into_iter().map(|index| by_id(&shown[index].text.blocks)).collect();
     if possible.is_empty() {
         return Vec::new();
     }
@@ -66,9 +67,9 @@ pub(super) fn unseen(
     if records.len() <= RECORDS_MAX { records } else { vec![whole(cluster)] }
 }
 
-/// The older texts that the writer can have started from: those we wrote over, unless the save holds words that only a later write
-/// of ours brought.
-fn possible_starts(shown: &[Shown], start: usize, local: &Document) -> Vec<usize> {
+/// The other texts that the writer can have started from: the newest and those we wrote over, or any where git puts them back,
+/// unless the save holds words that only a later write of ours brought.
+fn possible_starts(shown: &[Shown], start: usize, origin: Origin, local: &Document) -> Vec<usize> {
     let mut first: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, each) in shown.iter().enumerate() {
         for known in &each.text.blocks {
@@ -81,7 +82,11 @@ fn possible_starts(shown: &[Shown], start: usize, local: &Document) -> Vec<usize
         (shown[index].by == By::Us).then_some(index)
     });
     let oldest = brought.filter(|index| *index <= start).max().unwrap_or_default();
-    (oldest..start).filter(|index| shown[index + 1].by != By::Writer).collect()
+    let is_put_back = origin == Origin::HeadMoved;
+    let is_possible = |index: &usize| {
+        *index != start && (is_put_back || shown.get(index + 1).is_none_or(|next| next.by != By::Writer))
+    };
+    (oldest..shown.len()).filter(is_possible).collect()
 }
 
 fn by_id(blocks: &[Known<RecordId>]) -> BTreeMap<RecordId, &Block> {
