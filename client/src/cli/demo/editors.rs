@@ -4,7 +4,6 @@
 //! one checkout take turns, and one that saves an old buffer first waits until what its neighbour saved last is known elsewhere.
 //! Against other checkouts, and against what is written into the file between reading and saving it, nothing protects them.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -154,12 +153,13 @@ impl Desk {
                 self.file.overwrite(&self.buffer)?;
             }
         }
-        self.saved(&mut newest, token, gone, is_stale)?;
+        let how = if is_stale { "from an old buffer" } else { "" };
+        self.saved(&mut newest, token, &gone, how)?;
         if self.habit == Habit::Twice {
             let token = self.next_token();
             self.buffer = habits::with_line(&self.buffer, &token, &mut self.random);
             self.file.overwrite(&self.buffer)?;
-            self.saved(&mut newest, token, Vec::new(), true)?;
+            self.saved(&mut newest, token, &[], "at once after the last")?;
         }
         Ok(())
     }
@@ -197,19 +197,13 @@ impl Desk {
         habits::token(self.habit.name(), self.written.ledger.written.len())
     }
 
-    fn saved(&mut self, newest: &mut Newest, token: String, gone: Vec<String>, is_stale: bool) -> anyhow::Result<()> {
-        let mut note = format!("checkout {}  {token}", self.checkout);
-        if is_stale {
-            note.push_str("  from an old buffer");
-        }
-        if !gone.is_empty() {
-            write!(note, "  deleted {}", gone.join(" "))?;
-        }
-        self.journal.note(&note)?;
+    fn saved(&mut self, newest: &mut Newest, token: String, gone: &[String], how: &str) -> anyhow::Result<()> {
+        let deleted = if gone.is_empty() { String::new() } else { format!("deleted {}", gone.join(" ")) };
+        self.journal.note(&format!("checkout {}  {token}  {how}  {deleted}", self.checkout))?;
         newest.retain(|(habit, _)| *habit != self.habit);
         newest.push((self.habit, token.clone()));
         self.written.ledger.written.insert(token);
-        self.written.ledger.deleted.extend(gone);
+        self.written.ledger.deleted.extend(gone.iter().cloned());
         Ok(())
     }
 }
@@ -233,4 +227,41 @@ fn sed(file: &SpecFile, seen: &str, token: &str, random: &mut Random) -> anyhow:
 /// Where the journal of a cluster's editors is.
 pub(super) fn journal_path(dir: &Path) -> PathBuf {
     dir.join("editors.log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sed_adds_one_line_with_the_line_ends_of_the_checkout() {
+        let folder = tempfile::tempdir().unwrap();
+        let lf = SpecFile::new(folder.path().join("tasks.md"));
+        lf.overwrite("# List\n- [ ] a\n- [ ] b\n").unwrap();
+        sed(&lf, &lf.text().unwrap(), "sed-0001", &mut Random::new(1)).unwrap();
+        assert_eq!(lf.text().unwrap().matches("- [ ] written by sed-0001\n").count(), 1);
+        let crlf = lf.to_crlf().unwrap();
+        sed(&crlf, &crlf.text().unwrap(), "sed-0002", &mut Random::new(2)).unwrap();
+        let text = crlf.text().unwrap();
+        assert_eq!((text.lines().count(), crlf.bytes().unwrap()), (5, crlf.rendered(&text)));
+    }
+
+    /// Without any cluster: what is in the file afterwards is what the editors of one checkout say that they wrote.
+    #[tokio::test]
+    async fn editors_of_one_checkout_lose_nothing_by_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SpecFile::new(folder.path().join("tasks.md"));
+        file.overwrite("# List\n\n- [ ] a\n- [ ] b\n- [ ] c\n- [ ] d\n").unwrap();
+        let journal = Arc::new(Journal::new(&journal_path(folder.path())).unwrap());
+        let span = Duration::from_millis(PAUSE_MS.end);
+        let written = run(std::slice::from_ref(&file), span, &journal).await.unwrap();
+        let mut ledger = Ledger::default();
+        for mut editor in written {
+            ledger.written.append(&mut editor.ledger.written);
+            ledger.deleted.append(&mut editor.ledger.deleted);
+        }
+        let account = ledger.account(&file.text().unwrap(), &[]);
+        assert!(ledger.written.len() > Habit::ALL.len(), "{ledger:?}");
+        assert!(account.lost.is_empty() && account.twice.is_empty() && account.back.is_empty(), "{account:?}");
+    }
 }
