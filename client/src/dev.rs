@@ -4,7 +4,7 @@
 //!   D/dev.toml            what was chosen once: nodes, ports, lineage      D/lock   held while the cluster runs
 //!   D/certs, D/keys       certificates, and the data key                   D/client.toml, D/client-1.toml, ...
 //!   D/node-1.toml         configuration    D/node-1/ data    D/node-1.log  what the process said
-//!   D/checkout-1/         a checkout on node 1
+//!   D/checkout-1/         a checkout on node 1; after one per node come those that were asked for: on node 1 again, and so on
 //! ```
 //! Starting on an empty folder makes all of it; starting on one that we made runs it again, with the same ports. Any other
 //! folder is refused and left as it is. This module prints nothing; it ends only processes that it has started.
@@ -30,6 +30,9 @@ use zyflow_api::v1;
 
 /// Most nodes: a cluster of more voters than this only gets slower, and one machine has other work.
 pub const NODES_MAX: u64 = 9;
+
+/// Most checkouts: each has an inotify instance, of which Linux gives a user 128 unless told otherwise.
+pub const CHECKOUTS_MAX: u64 = 64;
 
 /// How long the nodes may take until all answer and have a leader. Replaying a long log takes seconds.
 const START_DEADLINE: Duration = Duration::from_mins(1);
@@ -80,6 +83,18 @@ impl DevCluster {
         cluster.wait_for_leader().await?;
         setup::fill(&cluster).await?;
         Ok(cluster)
+    }
+
+    /// Makes sure that there are at least so many checkouts, and that all are bound. They stay: a later start has them again.
+    ///
+    /// # Errors
+    /// Where a folder can't be made or bound.
+    pub async fn ensure_checkouts(&mut self, checkouts: u64) -> Result<(), DevError> {
+        setup::add_checkouts(&mut self.layout, checkouts)?;
+        for number in self.layout.checkout_numbers() {
+            setup::bind(self, number).await?;
+        }
+        Ok(())
     }
 
     /// Where everything is.

@@ -4,9 +4,10 @@
 //! mutual TLS; it counts once its outcome is here. Each client has one outstanding batch of `--batch` operations (1 unless
 //! said otherwise) and its own session; clients share connections. The run ends when every node's SQLite has the last
 //! operation, and the rate counts until then: a backlog that is merely put off wins nothing. With `--read` an operation is
-//! a query of one task instead.
+//! a query of one task instead. With `--sync` it is a save of a file instead, until all other checkouts have it: see `sync`.
 
 mod load;
+mod sync;
 mod tasks;
 
 use super::context::Context;
@@ -55,6 +56,8 @@ pub(super) struct BenchArgs {
     /// Connections that the clients share.
     #[arg(long, default_value_t = NonZeroUsize::MIN.saturating_add(3))]
     conns: NonZeroUsize,
+    #[command(flatten)]
+    sync: sync::SyncArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,6 +69,9 @@ enum ReadArg {
 }
 
 pub(super) async fn run(context: &Context, args: BenchArgs) -> Result<Report, Failure> {
+    if args.sync.sync {
+        return Box::pin(sync::run(&args.sync, Duration::from_secs(args.seconds))).await;
+    }
     let client = Client::with_connections(&context.profile()?, args.conns)?;
     // Learns where the leader is: the clients go there, unless --node says otherwise.
     client.node_statuses(context.within()).await;

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::report::{Failure, Output, Report};
 use crate::code::Code;
-use crate::dev::{DevCluster, DevConfig, DevLayout};
+use crate::dev::{CHECKOUTS_MAX, DevCluster, DevConfig, DevError, DevLayout};
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,6 +20,9 @@ pub(super) struct DevArgs {
     /// How many nodes [default: 3, or as many as the folder has].
     #[arg(long, value_name = "N")]
     pub(super) nodes: Option<u64>,
+    /// How many checkouts, over all nodes [default: one per node, or as many as the folder has].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=CHECKOUTS_MAX))]
+    pub(super) checkouts: Option<u64>,
     /// Where everything is kept; a folder made by an earlier start is started again.
     #[arg(long, value_name = "D", default_value = "zyflow-dev")]
     pub(super) dir: PathBuf,
@@ -31,7 +34,7 @@ pub(super) async fn run(_context: &Context, args: DevArgs) -> Result<Report, Fai
     let config = DevConfig { dir: args.dir, nodes: args.nodes, zyflowd: None };
     say("starting; Ctrl-C stops it")?;
     let mut cluster = tokio::select! {
-        started = DevCluster::start(config) => started?,
+        started = start(config, args.checkouts) => started?,
         () = signals.any() => return Err(Failure::new(Code::Dev, "stopped before the cluster was up")),
     };
     describe(&cluster)?;
@@ -43,6 +46,14 @@ pub(super) async fn run(_context: &Context, args: DevArgs) -> Result<Report, Fai
         None => Ok(Output::Nothing.into()),
         Some(message) => Err(Failure::new(Code::Dev, message)),
     }
+}
+
+async fn start(config: DevConfig, checkouts: Option<u64>) -> Result<DevCluster, DevError> {
+    let mut cluster = DevCluster::start(config).await?;
+    if let Some(checkouts) = checkouts {
+        cluster.ensure_checkouts(checkouts).await?;
+    }
+    Ok(cluster)
 }
 
 /// Until a signal comes, or no node is left. A node that ends alone is told: killing one is what a demonstration does.
@@ -102,6 +113,10 @@ fn describe(cluster: &DevCluster) -> Result<(), Failure> {
             layout.checkout(id).display(),
             layout.log(id).display()
         ))?;
+    }
+    let beside = layout.checkout_numbers().filter(|number| !layout.node_ids().contains(number));
+    for number in beside {
+        say(&format!("node {}  checkout {} too", layout.node_of(number), layout.checkout(number).display()))?;
     }
     say(&format!("ready: export ZYFLOW_PROFILE={}", layout.profile().display()))
 }

@@ -1,6 +1,6 @@
 //! Makes the folder of a local cluster, and the cluster's first contents.
 
-use super::layout::{Choices, loopback};
+use super::layout::{CHOICES_FILE, Choices, loopback};
 use super::{DevCluster, DevConfig, DevError, DevLayout, NODES_MAX, NodePorts, setting_up};
 use crate::profile::Profile;
 use crate::read::{Consistency, Read};
@@ -55,7 +55,7 @@ pub(super) fn prepare(config: &DevConfig) -> Result<(DevLayout, File), DevError>
         return Err(DevError::Nodes(nodes));
     }
     let dir = folder(&config.dir)?;
-    let choices = dir.join("dev.toml");
+    let choices = dir.join(CHOICES_FILE);
     let is_made = choices.exists();
     if !is_made && !is_free(&dir)? {
         return Err(DevError::NotOurs(dir));
@@ -113,7 +113,7 @@ fn choose(nodes: u64) -> Result<Choices, DevError> {
     let nodes = usize::try_from(nodes).expect("invariant: at most NODES_MAX");
     let ports = free_ports(3 * nodes)?;
     let node = ports.chunks_exact(3).map(|ports| NodePorts { peer: ports[0], api: ports[1], http: ports[2] }).collect();
-    Ok(Choices { cluster: CLUSTER.to_owned(), lineage: Uuid::new_v4().to_string(), node })
+    Ok(Choices { cluster: CLUSTER.to_owned(), lineage: Uuid::new_v4().to_string(), checkouts: 0, node })
 }
 
 fn free_ports(count: usize) -> Result<Vec<u16>, DevError> {
@@ -293,18 +293,36 @@ pub(super) async fn fill(cluster: &DevCluster) -> Result<(), DevError> {
             }
         }
     }
-    for id in cluster.layout().node_ids() {
-        bind(cluster, id).await?;
+    for number in cluster.layout().checkout_numbers() {
+        bind(cluster, number).await?;
     }
     Ok(())
 }
 
-async fn bind(cluster: &DevCluster, id: u64) -> Result<(), DevError> {
+/// Writes down that there are so many checkouts, and makes the folders of those that aren't there.
+pub(super) fn add_checkouts(layout: &mut DevLayout, checkouts: u64) -> Result<(), DevError> {
+    if layout.choices.checkouts < checkouts {
+        layout.choices.checkouts = checkouts;
+        // Beside it and then over it: a folder whose choices are damaged can't be started again.
+        let (new, file) = (layout.dir.join(format!("{CHOICES_FILE}.new")), layout.dir.join(CHOICES_FILE));
+        write_toml(&new, &layout.choices)?;
+        fs::rename(&new, &file).map_err(|source| DevError::File { what: "replace", path: file, source })?;
+    }
+    for number in layout.checkout_numbers() {
+        let checkout = layout.checkout(number);
+        let failed = |source| DevError::File { what: "make", path: checkout.clone(), source };
+        fs::create_dir_all(&checkout).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Binds a checkout, unless it is bound.
+pub(super) async fn bind(cluster: &DevCluster, number: u64) -> Result<(), DevError> {
     let client = cluster.client();
-    let node = usize::try_from(id - 1).expect("invariant: ids are 1 to NODES_MAX");
+    let node = usize::try_from(cluster.layout().node_of(number) - 1).expect("invariant: ids are 1 to NODES_MAX");
     let list = |mut admin: AdminClient<_>| async move { admin.checkout_list(v1::CheckoutListRequest {}).await };
     let bound = client.admin(node, CALL_DEADLINE, list).await.map_err(setting_up("list the checkouts"))?;
-    let path = cluster.layout().checkout(id).display().to_string();
+    let path = cluster.layout().checkout(number).display().to_string();
     if bound.checkouts.iter().any(|checkout| checkout.path == path) {
         return Ok(());
     }

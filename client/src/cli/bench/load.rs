@@ -130,10 +130,10 @@ impl Load {
 }
 
 /// Reproducible numbers (`SplitMix64`: Steele, Lea, Flood 2014): the same clients do the same in every run.
-struct Numbers(u64);
+pub(super) struct Numbers(u64);
 
 impl Numbers {
-    fn new(client: usize) -> Self {
+    pub(super) fn new(client: usize) -> Self {
         let client = u64::try_from(client).unwrap_or(u64::MAX);
         Self(client.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
     }
@@ -149,7 +149,7 @@ impl Numbers {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % limit).expect("invariant: below a usize")
     }

@@ -1,102 +1,109 @@
-//! The script's frame: numbered steps, each with its time, and waiting for a condition with a deadline.
+//! The script: which steps there are, in which order, and what they share.
+//!
+//! To add a step, write one function and one line:
+//! - `async fn my_step(&mut self) -> Step` in an `impl Demo`, here or in a file beside this one. It does what a user would do
+//!   ([`SpecFile::replace`] on one of `self.files`, or `self.command.must(&["task", "next"])`, which runs the real `zyflow`), waits for what
+//!   must come of it with a deadline ([`wait_for`](super::frame::wait_for), [`agree_on`](super::frame::agree_on),
+//!   [`Demo::wait_until_quiet`]), and gives a line that says what was seen, or an error that says what wasn't;
+//! - `frame.step("title", self.my_step()).await?;` in [`Demo::lead`]. Number, time and the exit code follow.
+//!
+//! A step leaves all checkouts in agreement. One that kills a node starts it again, or the step after it does.
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::ensure;
+use zyflow_api::v1;
+use zyflow_api::v1::admin_client::AdminClient;
 
-/// Files are looked at this often while something is waited for: fine enough for a figure in milliseconds, coarse enough to
-/// leave the two cores to the nodes.
-const LOOK_INTERVAL: Duration = Duration::from_micros(500);
+use super::command::CommandLine;
+use super::file::{SpecFile, everywhere};
+use super::frame::{Frame, agree_on};
+use super::{CHANGE, Length, MEASURED, QUIET_WITHIN, WITHIN};
+use crate::dev::DevCluster;
+use crate::read::{Consistency, Read, Task, TaskFilter};
 
-/// Prints a line per step and remembers how many there were.
-pub(super) struct Script<W> {
-    out: W,
-    began: Instant,
-    step: u32,
+/// Pause between two looks whether all is quiet.
+const QUIET_POLL: Duration = Duration::from_millis(50);
+
+/// What the steps share.
+pub(super) struct Demo {
+    pub(super) cluster: DevCluster,
+    pub(super) command: CommandLine,
+    /// The folders, in the order of their numbers.
+    pub(super) checkouts: Vec<PathBuf>,
+    /// [`CHANGE`] in every checkout.
+    pub(super) files: Vec<SpecFile>,
+    /// [`MEASURED`] in every checkout.
+    pub(super) measured: Vec<SpecFile>,
+    /// Tokens of the editors that every checkout shows.
+    pub(super) shown: BTreeSet<String>,
+    /// The node that was killed and isn't back.
+    pub(super) killed: Option<u64>,
 }
 
-impl<W: Write> Script<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self { out, began: Instant::now(), step: 0 }
+impl Demo {
+    pub(super) fn new(cluster: DevCluster) -> anyhow::Result<Self> {
+        let layout = cluster.layout();
+        let checkouts: Vec<PathBuf> = layout.checkout_numbers().map(|number| layout.checkout(number)).collect();
+        Ok(Self {
+            command: CommandLine::new(layout.profile())?,
+            files: everywhere(&checkouts, CHANGE),
+            measured: everywhere(&checkouts, MEASURED),
+            shown: BTreeSet::new(),
+            killed: None,
+            checkouts,
+            cluster,
+        })
     }
 
-    /// Says how a step ended, with what it took; a failed one ends the script.
-    pub(super) fn done<T>(
-        &mut self,
-        title: &str,
-        since: Instant,
-        result: anyhow::Result<(T, String)>,
-    ) -> anyhow::Result<T> {
-        self.step += 1;
-        let seconds = since.elapsed().as_secs_f64();
-        match result {
-            Ok((value, detail)) => {
-                writeln!(self.out, "ok     {:>2}  {seconds:>7.3} s  {title}: {detail}", self.step)?;
-                Ok(value)
+    /// Every step.
+    pub(super) async fn lead<W: Write>(&mut self, frame: &mut Frame<W>, length: Length) -> anyhow::Result<()> {
+        frame.step("files in, files out", self.bind()).await?;
+        frame.step("line ends of their own", self.use_crlf()).await?;
+        for number in 1..=self.checkouts.len() {
+            frame.step(&format!("edit in checkout {number}"), self.edit_in(number)).await?;
+        }
+        frame.step("set a task by command", self.set_by_command()).await?;
+        frame.step("a new file, folders too", self.new_file()).await?;
+        frame.step(&format!("{} edits, disk to disk", length.edits), self.measure(length.edits)).await?;
+        frame.step("ten editors at once", self.edit_at_once(length.editors)).await?;
+        frame.step("kill the leader under load", self.kill_leader()).await?;
+        frame.step("start it again", self.restart()).await?;
+        frame.step("verify", self.verify()).await
+    }
+
+    /// Tasks of the demo's change.
+    pub(super) async fn tasks(&self) -> anyhow::Result<Vec<Task>> {
+        let tasks = self.cluster.client().tasks(linearizable(), TaskFilter::default()).await?.value.tasks;
+        Ok(tasks.into_iter().filter(|task| task.change_path == CHANGE).collect())
+    }
+
+    /// Until all checkouts hold the same text and no node knows of anything that is under way.
+    pub(super) async fn wait_until_quiet(&self) -> anyhow::Result<()> {
+        let since = Instant::now();
+        loop {
+            let before = self.files[0].text()?;
+            agree_on(&self.files, QUIET_WITHIN, |_| true).await?;
+            let mut unsynced = 0;
+            for node in 0..self.cluster.client().endpoints().len() {
+                let list =
+                    |mut admin: AdminClient<_>| async move { admin.checkout_list(v1::CheckoutListRequest {}).await };
+                let listed = self.cluster.client().admin(node, WITHIN, list).await?;
+                unsynced += listed.checkouts.iter().map(|checkout| checkout.unsynced).sum::<u32>();
             }
-            Err(error) => {
-                writeln!(self.out, "FAILED {:>2}  {seconds:>7.3} s  {title}: {error:#}", self.step)?;
-                Err(error.context(format!("step {} failed: {title}", self.step)))
+            if unsynced == 0 && self.files[0].text()? == before {
+                return Ok(());
             }
+            let waited = QUIET_WITHIN.as_secs();
+            ensure!(since.elapsed() < QUIET_WITHIN, "{unsynced} files are still not synced after {waited} s");
+            tokio::time::sleep(QUIET_POLL).await;
         }
     }
-
-    /// The last line.
-    pub(super) fn end(&mut self) -> anyhow::Result<()> {
-        let seconds = self.began.elapsed().as_secs_f64();
-        Ok(writeln!(self.out, "all {} steps passed in {seconds:.1} s", self.step)?)
-    }
 }
 
-/// Waits until `is_so`, and says how long it took.
-pub(super) async fn wait_for(
-    what: &str,
-    within: Duration,
-    mut is_so: impl FnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<Duration> {
-    let since = Instant::now();
-    while !is_so()? {
-        if since.elapsed() > within {
-            bail!("{what} didn't happen within {} s", within.as_secs_f64());
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-    Ok(since.elapsed())
-}
-
-/// The text of a file; empty where it isn't there (yet).
-pub(super) fn text(path: &Path) -> anyhow::Result<String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
-}
-
-/// Saves a file as most editors do: a new file beside it, then a rename over it.
-pub(super) fn save(path: &Path, text: &str) -> anyhow::Result<()> {
-    let beside = path.with_extension("md.editor-tmp");
-    std::fs::write(&beside, text)
-        .and_then(|()| std::fs::rename(&beside, path))
-        .with_context(|| format!("saving {}", path.display()))
-}
-
-/// The same path in every checkout.
-pub(super) fn everywhere(checkouts: &[PathBuf], path: &str) -> Vec<PathBuf> {
-    checkouts.iter().map(|checkout| checkout.join(path)).collect()
-}
-
-/// Waits until all files hold the same text and that text is `wanted`.
-pub(super) async fn agree_on(
-    files: &[PathBuf],
-    within: Duration,
-    wanted: impl Fn(&str) -> bool,
-) -> anyhow::Result<Duration> {
-    wait_for("all checkouts showing the same, awaited text", within, || {
-        let first = text(&files[0])?;
-        Ok(wanted(&first) && files[1..].iter().try_fold(true, |same, file| anyhow::Ok(same && text(file)? == first))?)
-    })
-    .await
+pub(super) fn linearizable() -> Read {
+    Read { consistency: Consistency::Linearizable, at: None, within: WITHIN }
 }

@@ -121,7 +121,7 @@ impl World {
         let project = created(&ledger.apply(None, body, "t"))[0];
         let (text, first_tokens) = writers::first_text(schedule.style);
         let blocks = parse(&text).blocks.iter().map(new_block).collect();
-        let body = Body::CreateChange { project, path: PATH.to_owned(), blocks };
+        let body = Body::CreateChange { project, path: PATH.to_owned(), blocks, ops: Vec::new() };
         ledger.apply(None, body, "t");
         let applied = ledger.revision();
         let copies = (0..schedule.copies).map(|at| {
