@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zyflow_checkout::{Checkout, Cluster, FileState, Handle, StateSeal, Take, Timing, WritePolicy};
+use zyflow_spec::Convention;
 
 use crate::cluster::NodeCluster;
 
@@ -91,6 +92,20 @@ pub struct Binding {
     pub policy: Policy,
     /// Name of its folder of state.
     pub state: String,
+    /// What marks mean in it, as `zyflow_spec::Convention` writes it; absent = as the project says, or each file's own dialect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convention: Option<Convention>,
+}
+
+/// How a folder is bound.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// When the engine may write.
+    pub policy: Policy,
+    /// What to do with files that differ from the cluster's; `None` = ask.
+    pub take: Option<Take>,
+    /// What marks mean in it; `None` = as the project says, or each file's own dialect.
+    pub convention: Option<Convention>,
 }
 
 /// [`WritePolicy`] as the list spells it.
@@ -189,6 +204,7 @@ impl Checkouts {
             author: format!("node-{}:{}", self.setup.node_id, binding.root.display()),
             policy: binding.policy.into(),
             take,
+            convention: binding.convention.clone(),
             timing: Timing { rescan: self.setup.rescan, ..Timing::default() },
         };
         let (checkout, handle) = Checkout::new(config, Arc::new((self.setup.connect)()));
@@ -211,9 +227,9 @@ impl Checkouts {
         &self,
         path: &Path,
         project: &str,
-        policy: Policy,
-        take: Option<Take>,
+        wishes: Wishes,
     ) -> Result<(), CheckoutsError> {
+        let Wishes { policy, take, convention } = wishes;
         let not_a_folder = |reason: String| CheckoutsError::NotAFolder { path: path.into(), reason };
         if !path.is_absolute() {
             return Err(not_a_folder("the path is relative".to_owned()));
@@ -237,7 +253,7 @@ impl Checkouts {
             return Err(CheckoutsError::TooMany);
         }
         let state = format!("checkout-{}", uuid::Uuid::now_v7().simple());
-        let binding = Binding { root: root.clone(), project: project.to_owned(), policy, state };
+        let binding = Binding { root: root.clone(), project: project.to_owned(), policy, state, convention };
         let mut bindings = self.load()?;
         bindings.push(binding.clone());
         self.save(&bindings)?;

@@ -2,8 +2,8 @@
 //!
 //! A checkout numbers its own requests, so everything here may be repeated. Reads never wait for a quorum.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, watch};
@@ -12,8 +12,8 @@ use zyflow_checkout::{Cluster, ClusterDocument, ClusterError, Touched};
 use zyflow_machine::command::{Author, Body, Command};
 use zyflow_machine::id::{RecordId, RequestId, Revision};
 use zyflow_machine::outcome::Outcome;
-use zyflow_machine::record::{Kind, Project, Record};
-use zyflow_machine::view::View;
+use zyflow_machine::record::{Kind, Project, Record, TaskFields};
+use zyflow_machine::view::{Stored, View};
 use zyflow_raft::Consensus;
 use zyflow_spec::{Block, BlockKind, Content, Known};
 use zyflow_storage::tables::{Change, Tables, TablesError};
@@ -24,6 +24,10 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Revisions whose touched changes are remembered; a checkout that is further behind looks at every document.
 const TOUCHED_REVISIONS_MAX: usize = 4_096;
+
+/// Versions read for each revision that a checkout looks back over: edits of a task file change a few blocks (3 of 4 flip at most three
+/// boxes), and a look that ends early finds an older text a revision later.
+const VERSIONS_PER_REVISION: usize = 8;
 
 /// One per checkout.
 pub struct NodeCluster {
@@ -90,6 +94,25 @@ impl Cluster for NodeCluster {
         Ok(Some(ClusterDocument { revision: view.revision(), deleted: false, blocks: blocks.collect() }))
     }
 
+    fn tasks(&self, change: RecordId) -> Result<BTreeMap<RecordId, TaskFields>, ClusterError> {
+        let view = self.tables.view(None).map_err(read_error)?;
+        let blocks = view.blocks(change).map_err(read_error)?;
+        let task = |(id, stored): (RecordId, Arc<Stored>)| match &stored.record {
+            Some(Record::Block(block)) => Some((id, block.task.as_deref()?.clone())),
+            _ => None,
+        };
+        Ok(blocks.into_iter().filter_map(task).collect())
+    }
+
+    fn revisions(&self, change: RecordId, most: usize) -> Result<Vec<Revision>, ClusterError> {
+        let view = self.tables.view(None).map_err(read_error)?;
+        let versions = view.change_history(change, most.saturating_mul(VERSIONS_PER_REVISION)).map_err(read_error)?;
+        let mut revisions: Vec<Revision> = versions.iter().map(|version| version.version.revision()).collect();
+        revisions.dedup();
+        revisions.truncate(most);
+        Ok(revisions)
+    }
+
     fn applied(&self) -> watch::Receiver<Revision> {
         self.tables.applied()
     }
@@ -108,7 +131,7 @@ fn spec_block(block: &zyflow_machine::record::Block) -> Block {
 
 /// Which changes were touched lately.
 struct TouchedLog {
-    receiver: broadcast::Receiver<std::sync::Arc<Change>>,
+    receiver: broadcast::Receiver<Arc<Change>>,
     /// Everything after this revision is known.
     from: Revision,
     /// Up to this one.
@@ -124,7 +147,9 @@ impl TouchedLog {
                     let touched = change.rows.iter().filter_map(|row| match row.stored.kind {
                         Kind::Change => Some(row.id),
                         Kind::Block => Some(row.stored.parent),
-                        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point => None,
+                        // Globs and policy of a project: whoever doesn't know it as a change reads the list anew.
+                        Kind::Project => Some(row.id),
+                        Kind::Conflict | Kind::Comment | Kind::Point => None,
                     });
                     let touched: BTreeSet<RecordId> = touched.collect();
                     self.up_to = change.revision;

@@ -2,7 +2,7 @@
 //!
 //! Two implementations: the node's own handle, and the light agent over gRPC.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::future::Future;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use zyflow_machine::command::Body;
 use zyflow_machine::id::{RecordId, RequestId, Revision};
 use zyflow_machine::outcome::Outcome;
-use zyflow_machine::record::Project;
+use zyflow_machine::record::{Project, TaskFields};
 use zyflow_spec::Known;
 
 /// The cluster, as a checkout sees it. Reads are local and never wait for a quorum.
@@ -47,6 +47,12 @@ pub trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// When the local state can't be read, or no longer at that revision.
     fn document(&self, change: RecordId, at: Option<Revision>) -> Result<Option<ClusterDocument>, ClusterError>;
+
+    /// The runtime fields of the live tasks of a change, at the newest revision applied here.
+    ///
+    /// # Errors
+    /// When the local state can't be read.
+    fn tasks(&self, change: RecordId) -> Result<BTreeMap<RecordId, TaskFields>, ClusterError>;
 
     /// Revisions at which the text of a change became another one, the newest first, at most `most` of them. It finds the text
     /// that git put back; the default knows none, and then only what this run of a checkout has seen is known.

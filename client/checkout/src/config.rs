@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use zyflow_spec::Convention;
+
 use crate::base::StateSeal;
 use crate::plan::Take;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub policy: WritePolicy,
     /// What to do at the first binding with a file that differs from the cluster's; `None` = ask.
     pub take: Option<Take>,
+    /// What marks mean here; `None` = as the project says, or each file's own dialect.
+    pub convention: Option<Convention>,
     /// Times.
     pub timing: Timing,
 }

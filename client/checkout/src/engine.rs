@@ -22,6 +22,7 @@ mod head;
 mod keep;
 mod put;
 mod run;
+mod runtime;
 mod sides;
 #[cfg(test)]
 mod tests;

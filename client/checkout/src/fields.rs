@@ -11,13 +11,18 @@
 //! ```
 //! It reads no marks itself (`zyflow-spec` does) and decides nothing about texts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::mem::discriminant;
+#[cfg(test)]
+mod tests;
 
-use zyflow_machine::command::{BlockOp, BlockRef, NewConflict, TaskField};
+use std::collections::{BTreeMap, BTreeSet};
+
+use zyflow_machine::command::{BlockOp, BlockRef, Body, NewConflict, TaskField};
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::{ConflictClass, Policy, Priority, SettledBy, Settlement, Status, Strategy, TaskFields};
-use zyflow_spec::{Block, BlockKind, Convention, Document, Known, State, TaskFacts, Urgency, detect, facts};
+use zyflow_spec::{Block, BlockKind, Convention, Document, Known, State, TaskFacts, Urgency, detect, facts, parse};
+
+use crate::plan::Proposal;
+use crate::text::KnownText;
 
 /// What a checkout has to know of a change beside its text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -378,10 +383,68 @@ pub fn read(name: &str, value: Option<&str>) -> Option<TaskField> {
     }
 }
 
-/// Whether two fields are about the same thing.
+/// A proposal with what its text says of runtime fields. `base` is the text that its edits were read against.
 #[must_use]
-pub fn is_same_field(one: &TaskField, two: &TaskField) -> bool {
-    discriminant(one) == discriminant(two)
+pub fn complete(mut proposal: Proposal, base: Option<&KnownText>, path: &str, runtime: &Runtime) -> Proposal {
+    let Some(document) = proposal.text.as_deref().map(parse) else { return proposal };
+    if let Body::CreateChange { ops, .. } = &mut proposal.body {
+        *ops = of_new(&document, &runtime.convention_of(&document, path));
+        return proposal;
+    }
+    let Body::Edit { ops, conflicts, .. } = &mut proposal.body else { return proposal };
+    let Some(base) = base else { return proposal };
+    let schema = schema(base, &document, path, runtime);
+    conflicts.extend(schema.conflict);
+    let marks = ops.iter().filter_map(|op| if let BlockOp::SetMark { block, .. } = op { Some(*block) } else { None });
+    let marked: BTreeSet<RecordId> = marks.collect();
+    let edit = TextEdit {
+        start: &base.blocks,
+        start_revision: base.revision,
+        local: &document,
+        ids: &proposal.ids,
+        marked: &marked,
+        convention: &schema.convention,
+    };
+    let changes = of_edit(&edit, runtime);
+    weave(ops, conflicts, changes, runtime);
+    proposal
+}
+
+/// Under which convention an edit is read, where it may have changed the file's dialect.
+struct Schema {
+    convention: Convention,
+    conflict: Option<NewConflict>,
+}
+
+/// A file whose dialect changed is read in its new one where no mark that stayed means something else by that. Else the old meaning is kept and
+/// somebody is asked. A convention that was set isn't changed by a file.
+fn schema(base: &KnownText, local: &Document, path: &str, runtime: &Runtime) -> Schema {
+    let now = runtime.convention_of(local, path);
+    let blocks: Vec<Block> = base.blocks.iter().map(|known| known.block.clone()).collect();
+    let start = Document { blocks, problems: Vec::new() };
+    let before = runtime.convention_of(&start, path);
+    let is_plain = |document: &Document| !document.blocks.iter().any(is_task);
+    if now == before || is_plain(&start) || is_plain(local) {
+        return Schema { convention: now, conflict: None };
+    }
+    let marks: BTreeSet<&str> = start.blocks.iter().filter(|block| is_task(block)).map(|block| block.content.mark.as_str()).collect();
+    let is_same = marks.iter().all(|mark| before.state_of(mark) == now.state_of(mark));
+    let (from, to) = (before.dialect.to_string(), now.dialect.to_string());
+    let settlement = is_same.then(|| Settlement {
+        strategy: Strategy::Merge,
+        by: SettledBy::System,
+        value: Some(to.clone()),
+    });
+    let conflict = NewConflict {
+        block: None,
+        class: ConflictClass::Schema,
+        field: "dialect".to_owned(),
+        base: None,
+        spec: Some(to),
+        runtime: Some(from),
+        settlement,
+    };
+    Schema { convention: if is_same { now } else { before }, conflict: Some(conflict) }
 }
 
 /// A command's text operations with what they mean for statuses, and without steps that the project forbids: those are recorded.

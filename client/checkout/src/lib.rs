@@ -2,7 +2,7 @@
 //! wrote. Used by the node and by the light agent alike.
 //!
 //! Read it in this order. [`plan`] is the heart, a pure function: which text did the writer start from, what did they change, what
-//! follows. [`base`] is what it builds on and what survives a restart. [`scan`] looks, [`mod@write`] replaces, [`git`] says when to keep
+//! follows. [`fields`] adds what the change of a text means for runtime fields. [`base`] is what it builds on and what survives a restart. [`scan`] looks, [`mod@write`] replaces, [`git`] says when to keep
 //! still, [`watch`] hints when to look. [`engine`] runs them: one thread per checkout, one small state machine per file. Outside
 //! stand [`Cluster`], what is needed of the cluster, and [`Handle`], what others may ask.
 //!
@@ -35,6 +35,7 @@ pub mod beneath;
 mod cluster;
 mod config;
 pub mod engine;
+pub mod fields;
 pub mod git;
 pub mod globs;
 mod path;

@@ -32,9 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zyflow_machine::command::{Body, EditMode, NewBlock, NewConflict};
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_spec::{
-    Block, BlockKind, Conflict, ConflictClass, ConflictField, Document, Known, Merge, Op, align, merge3, parse,
-};
+use zyflow_spec::{Block, BlockKind, Conflict, ConflictClass, ConflictField, Document, Known, Merge, Op, align, merge3, parse, Strategies, settle};
 
 pub use start::{Origin, Reason, Start, choose};
 
@@ -118,6 +116,8 @@ pub struct Input<'a> {
     pub take: Option<Take>,
     /// The file's absence is meant.
     pub is_deletion_confirmed: bool,
+    /// What the project wants done with conflicts.
+    pub strategies: &'a Strategies,
 }
 
 /// What to do next.
@@ -171,6 +171,14 @@ pub struct Proposal {
     pub start: Option<Start>,
 }
 
+/// The text that a proposal's edits were read against: the start that was guessed, or where nothing was agreed on the cluster's.
+#[must_use]
+pub fn base_of<'a>(input: &Input<'a>, proposal: &Proposal) -> Option<&'a KnownText> {
+    let of_start = || Some(&input.agreed?.1.get(proposal.start?.index)?.text);
+    let of_cluster = || if let Side::Live { text, .. } = input.cluster { Some(text) } else { None };
+    of_start().or_else(of_cluster)
+}
+
 /// What to do about one file.
 #[must_use]
 pub fn plan(input: &Input<'_>) -> Step {
@@ -183,7 +191,7 @@ pub fn plan(input: &Input<'_>) -> Step {
             Some(Take::Cluster) => Step::Remove,
             Some(Take::Local | Take::Merge) => create(input, local),
         },
-        (None, Some(local), Side::Live { change, text }) => first_binding(*change, text, local, input.take),
+        (None, Some(local), Side::Live { change, text }) => first_binding(input, *change, text, local, input.take),
         (Some((change, shown)), local, cluster) => agreed(input, change, shown, local, cluster),
     }
 }
@@ -211,7 +219,7 @@ fn agreed(input: &Input<'_>, change: RecordId, shown: &[Shown], local: Option<&s
             if newest.text() == local {
                 write(*live, None, text)
             } else {
-                first_binding(*live, text, local, Some(Take::Merge))
+                first_binding(input, *live, text, local, Some(Take::Merge))
             }
         }
         (Some(local), Side::Live { text, .. }) => both(input, change, shown, local, text),
@@ -234,11 +242,13 @@ fn both(input: &Input<'_>, change: RecordId, shown: &[Shown], local: &str, clust
         let seen = Some(shown[start.index].text.clone());
         return if cluster.text() == local { learn(change, cluster) } else { write(change, seen, cluster) };
     }
-    from_start(change, shown, start, input.origin, local, &document, cluster)
+    from_start(input, change, shown, start, input.origin, local, &document, cluster)
 }
 
 /// What follows from reading `local` against the shown text that its writer probably started from.
+#[expect(clippy::too_many_arguments, reason = "what a merge depends on; a struct for two callers would say it twice")]
 fn from_start(
+    input: &Input<'_>,
     change: RecordId,
     shown: &[Shown],
     start: Start,
@@ -252,19 +262,22 @@ fn from_start(
     let unseen = unseen::unseen(shown, start.index, origin, document, &cluster.blocks, &merge.ops);
     let recorded: BTreeSet<_> = merge.conflicts.iter().map(|conflict| (conflict.id, conflict.field)).collect();
     merge.conflicts.extend(unseen.into_iter().filter(|conflict| !recorded.contains(&(conflict.id, conflict.field))));
-    after(change, base, local, document, cluster, merge, Some(start))
+    after(input, change, base, local, document, cluster, merge, Some(start))
 }
 
 /// What follows from a merge of `local`, made from `base`, onto `cluster`.
+#[expect(clippy::too_many_arguments, reason = "what follows from a merge depends on all of it")]
 fn after(
+    input: &Input<'_>,
     change: RecordId,
     base: &[Known<RecordId>],
     local: &str,
     document: &Document,
     cluster: &KnownText,
-    mut merge: Merge<RecordId>,
+    merge: Merge<RecordId>,
     start: Option<Start>,
 ) -> Step {
+    let mut merge = settle(merge, base, document, &cluster.blocks, input.strategies);
     if !merge.ops.is_empty() || !merge.conflicts.is_empty() {
         forget_revived(&mut merge.local_ids, base, document, &cluster.blocks);
         let conflicts: Vec<NewConflict> = merge.conflicts.into_iter().map(new_conflict).collect();
@@ -321,16 +334,17 @@ pub fn plan_displaced(input: &Input<'_>, local: &str, newest_seen: Option<&Known
             if start.reason == Reason::Past {
                 return None;
             }
-            return proposal(from_start(change, &shown[..=seen], start, Origin::Displaced, local, &document, text));
+            let shown = &shown[..=seen];
+            return proposal(from_start(input, change, shown, start, Origin::Displaced, local, &document, text));
         }
         (None, Some(newest)) => newest.blocks.clone(),
         (None, None) => {
             let (base, merge) = merge_without_past(text, &document);
-            return proposal(after(change, &base, local, &document, text, merge, None));
+            return proposal(after(input, change, &base, local, &document, text, merge, None));
         }
     };
     let merge = merge3(&base, &document, &text.blocks);
-    proposal(after(change, &base, local, &document, text, merge, None))
+    proposal(after(input, change, &base, local, &document, text, merge, None))
 }
 
 fn proposal(step: Step) -> Option<Box<Proposal>> {
@@ -347,7 +361,13 @@ fn proposal(step: Step) -> Option<Box<Proposal>> {
     }
 }
 
-fn first_binding(change: RecordId, cluster: &KnownText, local: &str, take: Option<Take>) -> Step {
+fn first_binding(
+    input: &Input<'_>,
+    change: RecordId,
+    cluster: &KnownText,
+    local: &str,
+    take: Option<Take>,
+) -> Step {
     if cluster.text() == local {
         return learn(change, cluster);
     }
@@ -358,11 +378,11 @@ fn first_binding(change: RecordId, cluster: &KnownText, local: &str, take: Optio
         Some(Take::Local) => cluster.blocks.clone(),
         Some(Take::Merge) => {
             let (base, merge) = merge_without_past(cluster, &document);
-            return after(change, &base, local, &document, cluster, merge, None);
+            return after(input, change, &base, local, &document, cluster, merge, None);
         }
     };
     let merge = merge3(&base, &document, &cluster.blocks);
-    after(change, &base, local, &document, cluster, merge, None)
+    after(input, change, &base, local, &document, cluster, merge, None)
 }
 
 /// A merge of two texts without a common past: lines of one side only stay, in the cluster's order; a mark that differs counts as
@@ -408,7 +428,8 @@ fn unite_words(id: RecordId, ours: &Block, theirs: &Block, merge: &mut Merge<Rec
         merge.ops.push(Op::SetText { id, lead, text, kind: theirs.kind });
         return;
     }
-    let (class, field) = (ConflictClass::Data, ConflictField::Text);
+    // Neither text is a version of the other that anybody remembers.
+    let (class, field) = (ConflictClass::Version, ConflictField::Text);
     let (ours, theirs) = (Some(ours.print()), Some(theirs.print()));
     merge.conflicts.push(Conflict { id: Some(id), class, field, base: None, ours, theirs });
 }

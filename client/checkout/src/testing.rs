@@ -1,7 +1,7 @@
 //! A cluster in memory for tests: one ordered history, applied by the real state machine, and nodes that see it late, lose
 //! connection, or answer although the answer gets lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,7 +11,7 @@ use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision};
 use zyflow_machine::machine::Machine;
 use zyflow_machine::map_view::MapView;
 use zyflow_machine::outcome::Outcome;
-use zyflow_machine::record::{Conflict, Kind, Project, Record};
+use zyflow_machine::record::{Conflict, Kind, Project, Record, TaskFields};
 use zyflow_machine::view::View;
 use zyflow_spec::{Block, BlockKind, Content, Known};
 
@@ -59,9 +59,9 @@ impl Ledger {
         self.view.commit_effects(&effects);
         for (row, _) in &effects.rows {
             match row.kind {
-                Kind::Change => self.touched.push((revision, row.id)),
+                Kind::Change | Kind::Project => self.touched.push((revision, row.id)),
                 Kind::Block => self.touched.push((revision, row.parent)),
-                Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point => {}
+                Kind::Conflict | Kind::Comment | Kind::Point => {}
             }
         }
         let outcome = effects.outcomes.into_iter().next().unwrap();
@@ -288,6 +288,17 @@ impl Cluster for Node {
     fn document(&self, change: RecordId, at: Option<Revision>) -> Result<Option<ClusterDocument>, ClusterError> {
         let at = at.unwrap_or(*self.applied.borrow());
         Ok(self.ledger().document(change, at))
+    }
+
+    fn tasks(&self, change: RecordId) -> Result<BTreeMap<RecordId, TaskFields>, ClusterError> {
+        let ledger = self.ledger();
+        let blocks = ledger.all(Kind::Block, change).into_iter();
+        let at = *self.applied.borrow();
+        let task = |id: RecordId| match ledger.view.get_at(id, at).unwrap()?.record.clone()? {
+            Record::Block(block) => Some((id, *block.task?)),
+            _ => None,
+        };
+        Ok(blocks.filter_map(task).collect())
     }
 
     fn revisions(&self, change: RecordId, most: usize) -> Result<Vec<Revision>, ClusterError> {

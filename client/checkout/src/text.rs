@@ -5,8 +5,12 @@
 
 use zyflow_machine::command::{Anchor as MachineAnchor, BlockOp, NewBlock, NewConflict};
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_machine::record::ConflictClass as MachineClass;
-use zyflow_spec::{Anchor, Block, Conflict, ConflictClass, ConflictField, Known, Op};
+use zyflow_machine::record::{
+    ConflictClass as MachineClass, Policy, SettledBy, Settlement, Strategy as MachineStrategy,
+};
+use zyflow_spec::{
+    Anchor, Block, ConflictClass, ConflictField, Known, Op, SettledConflict, Strategies, Strategy,
+};
 
 /// A text that the cluster has seen, block by block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,12 +72,17 @@ pub fn block_op(op: Op<RecordId>) -> BlockOp {
 
 /// A conflict as the machine takes it: the file is the spec's side, the cluster the runtime's.
 #[must_use]
-pub fn new_conflict(conflict: Conflict<RecordId>) -> NewConflict {
+pub fn new_conflict(settled: SettledConflict<RecordId>) -> NewConflict {
+    let SettledConflict { conflict, settled, value } = settled;
     NewConflict {
         block: conflict.id,
         class: match conflict.class {
             ConflictClass::Data => MachineClass::Data,
             ConflictClass::Structure => MachineClass::Structure,
+            ConflictClass::Schema => MachineClass::Schema,
+            ConflictClass::Version => MachineClass::Version,
+            ConflictClass::Dependency => MachineClass::Dependency,
+            ConflictClass::Permission => MachineClass::Permission,
         },
         field: match conflict.field {
             ConflictField::Mark => "mark",
@@ -85,6 +94,42 @@ pub fn new_conflict(conflict: Conflict<RecordId>) -> NewConflict {
         base: conflict.base,
         spec: conflict.ours,
         runtime: conflict.theirs,
-        settlement: None,
+        settlement: settled.map(|strategy| Settlement {
+            strategy: machine_strategy(strategy),
+            by: SettledBy::Auto,
+            value,
+        }),
     }
+}
+
+fn machine_strategy(strategy: Strategy) -> MachineStrategy {
+    match strategy {
+        Strategy::SpecWins => MachineStrategy::SpecWins,
+        Strategy::RuntimeWins => MachineStrategy::RuntimeWins,
+        Strategy::LastWriteWins => MachineStrategy::LastWriteWins,
+        Strategy::Merge => MachineStrategy::Merge,
+        Strategy::Manual => MachineStrategy::Manual,
+        Strategy::Skip => MachineStrategy::Skip,
+    }
+}
+
+/// What a project's policy says about conflicts of texts, as the merge takes it.
+#[must_use]
+pub fn strategies(policy: &Policy) -> Strategies {
+    let spec = |strategy| match strategy {
+        MachineStrategy::SpecWins => Strategy::SpecWins,
+        MachineStrategy::RuntimeWins => Strategy::RuntimeWins,
+        MachineStrategy::LastWriteWins => Strategy::LastWriteWins,
+        MachineStrategy::Merge => Strategy::Merge,
+        MachineStrategy::Manual => Strategy::Manual,
+        MachineStrategy::Skip => Strategy::Skip,
+    };
+    let fields = [
+        (ConflictField::Mark, "mark"),
+        (ConflictField::Text, "text"),
+        (ConflictField::Place, "place"),
+        (ConflictField::Existence, "existence"),
+    ];
+    let all = Strategies::all(spec(policy.strategy));
+    fields.into_iter().fold(all, |all, (field, name)| all.with(field, spec(policy.strategy_for(name))))
 }

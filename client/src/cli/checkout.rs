@@ -47,6 +47,9 @@ pub(super) struct AddArgs {
     /// When files may be written: never, while they are unmodified in git, or always.
     #[arg(long, value_enum)]
     write: Option<WriteArg>,
+    /// What marks mean in it, as kiro or kiro,~=blocked [default: as the project says, or each file's own dialect].
+    #[arg(long, value_name = "DIALECT[,MARK=STATUS..]")]
+    dialect: Option<zyflow_spec::Convention>,
 }
 
 #[derive(Debug, Args)]
@@ -135,6 +138,7 @@ async fn add(context: &Context, client: &Client, args: AddArgs) -> Result<Report
         project: args.project,
         take: take.map(Into::into),
         policy: policy.map(Into::into),
+        convention: args.dialect.as_ref().map(ToString::to_string),
     };
     let call = |mut admin: AdminClient<_>| async move { admin.checkout_add(request).await };
     let added = client.admin(node, context.within(), call).await?;
@@ -253,6 +257,7 @@ fn checkout(node: usize, found: &v1::Checkout) -> Value {
         "unsynced": found.unsynced,
         "parked": found.parked,
         "conflicts": found.conflicts,
+        "dialect": found.convention,
     })
 }
 

@@ -326,7 +326,7 @@ pub(super) async fn bind(cluster: &DevCluster, number: u64) -> Result<(), DevErr
     if bound.checkouts.iter().any(|checkout| checkout.path == path) {
         return Ok(());
     }
-    let request = v1::CheckoutAddRequest { path, project: PROJECT.to_owned(), take: None, policy: None };
+    let request = v1::CheckoutAddRequest { path, project: PROJECT.to_owned(), take: None, policy: None, convention: None };
     let add = |mut admin: AdminClient<_>| async move { admin.checkout_add(request).await };
     client.admin(node, CALL_DEADLINE, add).await.map_err(setting_up("bind a checkout"))?;
     Ok(())

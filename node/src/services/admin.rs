@@ -16,7 +16,7 @@ use zyflow_machine::id::Revision;
 use zyflow_raft::{Consensus, Consistency, NodeInfo, Role};
 use zyflow_storage::tables::Tables;
 
-use crate::checkouts::{Binding, Checkouts, CheckoutsError, Policy};
+use crate::checkouts::{Binding, Checkouts, CheckoutsError, Policy, Wishes};
 use crate::config::Config;
 use crate::services::{membership_error, read_error, tables_error};
 
@@ -143,6 +143,7 @@ fn checkout(binding: &Binding, status: &CheckoutStatus) -> v1::Checkout {
             Policy::Always => v1::WritePolicy::Always,
         }
         .into(),
+        convention: binding.convention.as_ref().map(ToString::to_string),
         paused: status
             .paused
             .clone()
@@ -324,11 +325,15 @@ impl Admin for AdminService {
             v1::WritePolicy::Off => Policy::Off,
             v1::WritePolicy::Always => Policy::Always,
         };
+        let convention = request.convention.as_deref().map(str::parse).transpose();
+        let convention = convention.map_err(|error: zyflow_spec::ConventionError| {
+            ApiError::new(ErrorCode::Invalid, format!("the dialect can't be used: {error}"))
+        })?;
         // What the caller just made must be known here: its project above all.
         let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline()).await;
         barrier.map_err(|error| read_error(&error))?;
         let path = Path::new(&request.path);
-        let added = self.checkouts.add(path, &request.project, policy, take).await;
+        let added = self.checkouts.add(path, &request.project, Wishes { policy, take, convention }).await;
         added.map_err(|error| Self::checkout_error(&error))?;
         let all = self.checkouts.all().await;
         let root = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());

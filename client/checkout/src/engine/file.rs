@@ -266,6 +266,7 @@ impl<C: Cluster> Engine<C> {
         if local.is_some() {
             file.there_again();
         }
+        let Some(file) = self.files.get(path) else { return };
         let agreed = file.record.agreed();
         let input = Input {
             path: path.as_str(),
@@ -276,9 +277,16 @@ impl<C: Cluster> Engine<C> {
             cluster: side,
             take,
             is_deletion_confirmed: file.is_deletion_confirmed,
+            strategies: &self.strategies,
         };
-        let step = plan(&input);
-        self.follow(path, step, scanned, now);
+        let step = match plan(&input) {
+            Step::Propose(proposal) => self.with_fields(&input, *proposal).map(|proposal| Step::Propose(Box::new(proposal))),
+            step => Ok(step),
+        };
+        match step {
+            Ok(step) => self.follow(path, step, scanned, now),
+            Err(error) => self.retry(path, error.to_string(), now),
+        }
     }
 
     /// Where git put the text there, the text that it was made from. `Err` = that can't be told now, and is looked at again.

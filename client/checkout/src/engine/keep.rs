@@ -173,6 +173,8 @@ impl<C: Cluster> Engine<C> {
             file.wait_for(need, applied, now);
             return true;
         }
+        let is_earlier = kept.start.is_none();
+        let (Some(kept), Some(file)) = (self.kept.get(name), self.files.get(path)) else { return false };
         let input = Input {
             path: path.as_str(),
             project,
@@ -182,13 +184,22 @@ impl<C: Cluster> Engine<C> {
             cluster: side,
             take: None,
             is_deletion_confirmed: false,
+            strategies: &self.strategies,
         };
         let Some(proposal) = plan_displaced(&input, &text.text, kept.start.as_ref()) else {
             self.account(name, text.digest);
             return false;
         };
+        let proposal = match self.with_fields(&input, *proposal) {
+            Ok(proposal) => Box::new(proposal),
+            Err(error) => {
+                self.retry(path, error.to_string(), now);
+                return true;
+            }
+        };
         // Of an earlier run's file nobody knows what its writer had seen. What it adds is merged; what it lacks may just be older.
-        if kept.start.is_none() && takes_something_away(&proposal.body) {
+        let Some(kept) = self.kept.get_mut(name) else { return false };
+        if is_earlier && takes_something_away(&proposal.body) {
             tracing::warn!(
                 path = path.as_str(),
                 name,

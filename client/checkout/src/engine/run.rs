@@ -10,6 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::record::Policy;
+use zyflow_spec::Strategies;
 
 use super::claim::Claim;
 use super::dirt::Dirt;
@@ -75,6 +77,8 @@ pub(super) struct Engine<C> {
     pub(super) project: Option<RecordId>,
     pub(super) globs: Globs,
     pub(super) globs_source: Vec<String>,
+    pub(super) policy: Policy,
+    pub(super) strategies: Strategies,
     pub(super) sides: BTreeMap<FilePath, (RecordId, bool)>,
     pub(super) files: BTreeMap<FilePath, File>,
     pub(super) damaged: BTreeMap<String, StoreError>,
@@ -153,6 +157,8 @@ impl<C: Cluster> Engine<C> {
             project: None,
             globs: Globs::default(),
             globs_source: Vec::new(),
+            policy: Policy::default(),
+            strategies: Strategies::default(),
             sides: BTreeMap::new(),
             flights: JoinSet::new(),
             session: Session::default(),

@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, ClusterError, Touched};
 use crate::globs::Globs;
 use crate::path::FilePath;
 use crate::plan::Side;
-use crate::text::KnownText;
+use crate::text::{KnownText, strategies};
 
 /// How long a project that doesn't exist is not asked for again unless something is applied.
 pub(super) const PROJECT_RETRY: Duration = Duration::from_secs(1);
@@ -67,6 +67,10 @@ impl<C: Cluster> Engine<C> {
             self.is_list_due = true;
             return Ok(());
         };
+        if self.policy != record.policy.value {
+            self.strategies = strategies(&record.policy.value);
+            self.policy = record.policy.value;
+        }
         if self.project != Some(project) || self.globs_source != record.files {
             self.project = Some(project);
             self.globs = Globs::new(&record.files);

@@ -117,6 +117,7 @@ impl Bench {
             state_dir: self.state(),
             seal: Arc::new(TestSeal),
             author: "tester".to_owned(),
+            convention: None,
             policy: self.policy,
             take: self.take,
             timing: self.timing,

@@ -219,6 +219,7 @@ fn check(case: &Case<'_>, expected: Expect) {
         cluster: &cluster,
         take: case.take,
         is_deletion_confirmed: case.is_deletion_confirmed,
+        strategies: &Strategies::default(),
     };
     expected.assert_eq(&describe(&plan(&input)));
 }
@@ -293,6 +294,7 @@ fn nothing_is_done_on_a_state_older_than_the_base() {
         cluster: &cluster,
         take: None,
         is_deletion_confirmed: false,
+        strategies: &Strategies::default(),
     };
     assert_eq!(plan(&input), Step::Behind { need: shown[0].text.revision });
 }
@@ -320,6 +322,7 @@ fn what_an_edit_may_have_taken_away_unseen_is_recorded_whole() {
         cluster: &cluster,
         take: None,
         is_deletion_confirmed: false,
+        strategies: &Strategies::default(),
     };
     let Step::Propose(proposal) = plan(&input) else { panic!("an edit is proposed") };
     let Body::Edit { conflicts, .. } = proposal.body else { panic!("it is an edit") };

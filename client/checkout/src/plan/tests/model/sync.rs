@@ -311,6 +311,7 @@ impl World {
             cluster: &side,
             take: Some(Take::Merge),
             is_deletion_confirmed: copy.is_confirmed,
+            strategies: &Strategies::default(),
         };
         let mtime = copy.disk.path.map(|inode| copy.disk.inodes[inode].mtime);
         let step = faults::decide(self.plant, &input, mtime);
@@ -390,6 +391,7 @@ impl World {
             cluster: side,
             take: None,
             is_deletion_confirmed: false,
+            strategies: &Strategies::default(),
         };
         let proposal = plan_displaced(&input, &text, kept.start.as_ref());
         trace(|| format!("{at}: replaced {proposal:#?}\n{text}"));
