@@ -131,13 +131,21 @@ impl Follower {
         let (change, project) = match row.stored.kind {
             Kind::Project => (None, Some(row.id)),
             Kind::Change => (Some(row.id), Some(row.stored.parent)),
-            Kind::Block | Kind::Conflict => {
-                let view = self.tables.view(None).map_err(|error| tables_error(&error))?;
-                let parent = view.get(row.stored.parent).map_err(|error| tables_error(&error))?;
-                (Some(row.stored.parent), parent.map(|change| change.parent))
-            }
+            Kind::Block | Kind::Conflict => (Some(row.stored.parent), self.parent(row.stored.parent)?),
+            Kind::Comment => match self.parent(row.stored.parent)? {
+                Some(change) => (Some(change), self.parent(change)?),
+                None => (None, None),
+            },
+            Kind::Point => (None, None),
         };
         Ok(Place { change, project })
+    }
+
+    /// What a record belongs to.
+    fn parent(&self, id: RecordId) -> Result<Option<RecordId>, Status> {
+        let view = self.tables.view(None).map_err(|error| tables_error(&error))?;
+        let stored = view.get(id).map_err(|error| tables_error(&error))?;
+        Ok(stored.map(|stored| stored.parent))
     }
 }
 
