@@ -45,7 +45,6 @@ fn samples_are_read_as_meant() {
         lee-spec-kit: lee-spec-kit 1/4
         moai: table 1/3
         obsidian-kanban: obsidian-kanban 1/3
-            read as obsidian-kanban, but there are signs of obsidian-tasks: choose a dialect
         obsidian-tasks: obsidian-tasks 1/5
         openspec: openspec 3/9
             line 11: mark [~] has no meaning in this dialect and counts as open (1 of them)
