@@ -86,7 +86,12 @@ impl Scene<'_> {
         let is_below = |next: &&&Block| match next.kind {
             BlockKind::Heading => false,
             BlockKind::Task => next.indent() > indent,
-            _ => true,
+            BlockKind::Prose
+            | BlockKind::Blank
+            | BlockKind::Fence
+            | BlockKind::FrontMatter
+            | BlockKind::Comment
+            | BlockKind::Table => true,
         };
         let below = self.blocks.get(self.task + 1..).unwrap_or_default().iter().take(ITEM_BLOCKS_MAX);
         below.take_while(is_below).for_each(|next| reader.read(next));
@@ -143,6 +148,10 @@ impl Scene<'_> {
 
     /// A tag in the task's line. A mark that says more than open hides tags, so it must be open.
     fn tag(&self, state: State, column: Option<State>) -> Option<Expression> {
+        // Behind the last cell of a row a tag would be no part of the table.
+        if self.block.mark_place() == Some(MarkPlace::Cell) {
+            return None;
+        }
         let content = &self.block.content;
         let text = match state {
             State::Todo => Some(facts::without_states(&content.text, self.rules)),
@@ -164,9 +173,8 @@ impl Scene<'_> {
         }
         let is_column = |block: &&Block| block.kind == BlockKind::Heading && column_state(block) == Some(state);
         let open = self.with_mark(" ")?;
-        let is_shown =
-            self.blocks.iter().any(|block| is_column(&block)) && self.state_with(&open, Some(state)) == Some(state);
-        is_shown.then(|| Expression::Mark(open.content.mark))
+        let is_shown = self.blocks.iter().any(is_column) && self.state_with(&open, Some(state)) == Some(state);
+        is_shown.then_some(Expression::Mark(open.content.mark))
     }
 
     fn front(&self, key: &str, words: &[(&str, State)], state: State) -> Option<Expression> {

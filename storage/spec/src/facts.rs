@@ -84,7 +84,9 @@ pub fn file_facts<'a>(blocks: impl IntoIterator<Item = &'a Block>, convention: &
             facts.state = values.first().and_then(|word| front_state(word, words, convention));
         }
         for (_, fact) in rules.fields.iter().copied().flatten().filter(|(syntax, _)| front::is_key(*syntax, name)) {
-            values.iter().for_each(|value| value::read(*fact, value, &mut facts));
+            for value in &values {
+                value::read(*fact, value, &mut facts);
+            }
         }
     }
     Some(facts)

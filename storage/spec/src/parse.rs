@@ -159,7 +159,7 @@ impl Parser<'_> {
     /// All rows of a table. Those under a header with a status column are tasks where that column holds a status.
     fn push_table(&mut self, at: usize) -> usize {
         let is_row = |at: usize| self.lines.get(at).is_some_and(|line| line.shape == Shape::Table);
-        let end = (at..).find(|at| !is_row(*at)).unwrap_or(at);
+        let end = (at..self.lines.len()).find(|at| !is_row(*at)).unwrap_or(self.lines.len());
         let has_header = end - at > 2 && table::is_separator(self.line_text(at + 1));
         let column = if has_header { table::status_column(self.line_text(at)) } else { None };
         for row in at..end {
@@ -271,10 +271,12 @@ impl Parser<'_> {
 
     /// Ids that a task above has already. A row and a bullet may share one: tables often list the tasks that follow.
     fn repeated_ids(&self) -> Vec<Problem> {
-        let task = |at: usize| self.task_lines.get(at).and_then(|(block, line)| Some((self.blocks.get(*block)?, line + 1)));
+        let task =
+            |at: usize| self.task_lines.get(at).and_then(|(block, line)| Some((self.blocks.get(*block)?, line + 1)));
         let sort_of = |block: &Block| if block.mark_place() == Some(MarkPlace::Cell) { "row" } else { "bullet" };
         // Numbers are sorted much faster than texts; what has the same number is compared.
-        let number = |at: usize| task(at).and_then(|(block, _)| Some((hash([block.explicit_id()?, sort_of(block)]), at)));
+        let number =
+            |at: usize| task(at).and_then(|(block, _)| Some((hash([block.explicit_id()?, sort_of(block)]), at)));
         let mut numbers: Vec<(u64, usize)> = (0..self.task_lines.len()).filter_map(number).collect();
         numbers.sort_unstable();
         let repeats = numbers.windows(2).filter_map(|pair| match pair {

@@ -39,8 +39,26 @@ const STATUS_HEADERS: &[&str] = &[
 
 /// Names of columns that explain statuses or count tasks: such a table is a legend or a summary, and its rows are no tasks.
 const SUMMARY_HEADERS: &[&str] = &[
-    "meaning", "definition", "legend", "count", "total", "completed", "total tasks", "task count", "意味", "件数", "合計", "含义", "数量", "总数", "의미",
-    "개수", "합계", "значение", "всего", "significado",
+    "meaning",
+    "definition",
+    "legend",
+    "count",
+    "total",
+    "completed",
+    "total tasks",
+    "task count",
+    "意味",
+    "件数",
+    "合計",
+    "含义",
+    "数量",
+    "总数",
+    "의미",
+    "개수",
+    "합계",
+    "значение",
+    "всего",
+    "significado",
 ];
 
 /// What groups tasks. Beside one of these, "Tasks" is a count.

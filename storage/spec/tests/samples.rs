@@ -45,7 +45,6 @@ fn samples_are_read_as_meant() {
         lee-spec-kit: lee-spec-kit 1/4
         moai: table 1/3
         obsidian-kanban: obsidian-kanban 1/3
-            read as obsidian-kanban, but there are signs of obsidian-tasks: choose a dialect
         obsidian-tasks: obsidian-tasks 1/5
         openspec: openspec 3/9
             line 11: mark [~] has no meaning in this dialect and counts as open (1 of them)
@@ -62,7 +61,8 @@ fn samples_are_read_as_meant() {
             line 2: code fence is never closed
             line 8: id 1.1 is already used in line 7
             line 9: HTML comment is never closed
-    "#]].assert_eq(&seen);
+    "#]]
+    .assert_eq(&seen);
 }
 
 /// The fields of one task that say something.
@@ -131,7 +131,9 @@ fn a_chosen_convention_decides_what_is_unknown() {
 
 #[test]
 fn facts_of_agent_os() {
-    check_facts("agent-os", &expect![[r#"
+    check_facts(
+        "agent-os",
+        &expect![[r#"
         "Audit log": done, 1
         "Write tests for the encoder": done, 1.1
         "Encoder": done, 1.2
@@ -139,110 +141,143 @@ fn facts_of_agent_os() {
         "Write tests for rotation": todo, 2.1
         "Rename files ⚠\u{fe0f} Blocking issue: the layout isn't settled": blocked, 2.2
         "Verify": todo, 2.3, low, after 2.1|2.2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_backlog_md() {
-    check_facts("backlog-md", &expect![[r#"
+    check_facts(
+        "backlog-md",
+        &expect![[r#"
         file: in-progress, task-12, high, due 2026-02-28, by ada, labels audit|storage, after task-3 (Audit log)
         "Nothing is lost": done, #1
         "It can be read": todo, #2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_cc_sdd() {
-    check_facts("cc-sdd", &expect![[r#"
+    check_facts(
+        "cc-sdd",
+        &expect![[r#"
         "監査ログの土台": todo, 1
         "(P) 書き込みを実装する": todo, 1.1, labels storage, for 1.1|2.3, parallel
         "性質テスト": todo, 1.2, after 1.1, for 3.1|3.2|3.3, optional
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_checklist() {
-    check_facts("checklist", &expect![[r#"
+    check_facts(
+        "checklist",
+        &expect![[r#"
         "types": done
         "writer": todo
         "indented by a tab": todo
         "reader": todo
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_continue() {
-    check_facts("continue", &expect![[r#"
+    check_facts(
+        "continue",
+        &expect![[r#"
         "Types": done
         "Writer": in-progress
         "Reader in another language": cancelled
         "Rotation (depends on #4)": todo, after #4
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_ctx() {
-    check_facts("ctx", &expect![[r#"
+    check_facts(
+        "ctx",
+        &expect![[r#"
         "Types #added:2026-01-02": done
         "Writer #in-progress #priority:high #storage": in-progress, high, labels storage
         "Reader in another language": cancelled
         "Rotation #blocked #priority:low": blocked, low
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_kiro() {
-    check_facts("kiro", &expect![[r#"
+    check_facts(
+        "kiro",
+        &expect![[r#"
         "Set up the audit crate": done, 1, for 1.1|1.2, wave 0
         "Write the log": in-progress, 2
         "Encoder": done, 2.1, for 2.1, wave 0
         "Rotation": todo, 2.2, after 2.1, wave 1
         "Property test for rotation": todo, 2.3, for 2.3, optional
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_lee_spec_kit() {
-    check_facts("lee-spec-kit", &expect![[r#"
+    check_facts(
+        "lee-spec-kit",
+        &expect![[r#"
         "자료형 만들기": done, T-F001-01, high
         "기록기": in-progress, T-F001-02, high, by ada, after T-F001-01
         "판독기": todo, T-F001-03, medium
         "색인": todo, T-F001-04, low
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_moai() {
-    check_facts("moai", &expect![[r#"
+    check_facts(
+        "moai",
+        &expect![[r#"
         "Types": done, T-001, by ada, for REQ-AL-001
         "Writer \\| encoder": in-progress, T-002, by ada, after T-001, for REQ-AL-001|REQ-AL-002
         "Rotation": todo, T-003, after T-001|T-002, for REQ-AL-003
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_obsidian_kanban() {
-    check_facts("obsidian-kanban", &expect![[r#"
+    check_facts(
+        "obsidian-kanban",
+        &expect![[r#"
         "Writer #storage 📅 2026-01-09": in-progress, due 2026-01-09, labels storage
         "Index": blocked
         "Types": done
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_obsidian_tasks() {
-    check_facts("obsidian-tasks", &expect![[r#"
+    check_facts(
+        "obsidian-tasks",
+        &expect![[r#"
         "Types #work ⏫ 🔁 every week ➕ 2026-01-01 📅 2026-01-09 🆔 abc1": todo, abc1, high, due 2026-01-09, labels work
         "Writer ⛔ abc1 🔽 ^block-1": in-progress, low, after abc1
         "Reader ✅ 2026-01-03": done
         "Index ❌ 2026-01-04": cancelled
         "quoted [due:: 2026-02-01] [priority:: medium] [dependsOn:: abc1] [assignee:: ada]": todo, medium, due 2026-02-01, by ada, after abc1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_openspec() {
-    check_facts("openspec", &expect![[r#"
+    check_facts(
+        "openspec",
+        &expect![[r#"
         "Choose the file layout": done, 1.1
         "Write the record encoder (done 2026-01-02)": done, 1.2
         "Golden bytes": done, 1.2.1
@@ -252,67 +287,86 @@ fn facts_of_openspec() {
         "Page through results": todo, 2.3
         "Page backwards, depends on 2.3 and 2.5": todo, 2.4, after 2.3|2.5
         "Document it": todo, 2.6, by ada
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_plain_list() {
-    check_facts("plain-list", &expect![[r#"
+    check_facts(
+        "plain-list",
+        &expect![[r#"
         "rotation": todo
         "writer": in-progress
         "types": done
         "golden bytes": done
         "page through results": todo, due 2026-02-28
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_spec_kit() {
-    check_facts("spec-kit", &expect![[r#"
+    check_facts(
+        "spec-kit",
+        &expect![[r#"
         "Create the crate in storage/audit": done, T001
         "[P] Configure lints in Cargo.toml": todo, T002, parallel
         "[P] [US1] Contract test in tests/audit.rs": todo, T003, labels US1, parallel
         "[US1] Implement the writer (depends on T003)": todo, T004, labels US1, after T003
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_spec_kitty() {
-    check_facts("spec-kitty", &expect![[r#"
+    check_facts(
+        "spec-kitty",
+        &expect![[r#"
         "Types": done, T001
         "Writer [P] (depends on T001)": todo, T002, after T001, parallel
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_spec_workflow() {
-    check_facts("spec-workflow", &expect![[r#"
+    check_facts(
+        "spec-workflow",
+        &expect![[r#"
         "Create the types in src/audit.rs": done, 1, for 1.1
         "Write the log": in-progress, 2
         "Rotate it": blocked, 3
         "Read it": todo, 4
         "Read it backwards": todo, 4
         "Search it _Leverage: src/log.rs_ _Requirements: 1.2, 1.3_": todo, 5, for 1.2|1.3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_table() {
-    check_facts("table", &expect![[r#"
+    check_facts(
+        "table",
+        &expect![[r#"
         "Types": done, 1, high, due 2026-01-09, by ada
         "Writer": in-progress, 2, medium, after 1
         "Reader": todo, 3, low, after 1|2
         "Index": todo, 4, after 9
         "轮换": in-progress
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn facts_of_todo_md() {
-    check_facts("todo-md", &expect![[r#"
+    check_facts(
+        "todo-md",
+        &expect![[r#"
         "Writer ~3d #feature @ada 2026-01-09": todo, due 2026-01-09, by ada, labels feature
         "Rotation": todo
         "Reader": in-progress
         "Types": done
-    "#]]);
+    "#]],
+    );
 }

@@ -94,7 +94,11 @@ pub(crate) const DIALECTS: &[Rules] = &[
         name: "backlog-md",
         paths: &["/backlog/tasks/", "/.backlog/tasks/", "/backlog/completed/", "/backlog/drafts/", "/backlog/archive/"],
         archives: &["/backlog/completed/", "/backlog/archive/"],
-        signs: &[Sign::Text(Comment, "<!-- AC:BEGIN"), Sign::Text(Comment, "<!-- SECTION:DESCRIPTION:BEGIN"), Sign::Text(FrontMatter, "\nid: task-")],
+        signs: &[
+            Sign::Text(Comment, "<!-- AC:BEGIN"),
+            Sign::Text(Comment, "<!-- SECTION:DESCRIPTION:BEGIN"),
+            Sign::Text(FrontMatter, "\nid: task-"),
+        ],
         place: Place::Front(
             "status",
             &[("To Do", Todo), ("In Progress", InProgress), ("Review", Review), ("Blocked", Blocked), ("Done", Done)],

@@ -26,7 +26,7 @@ pub(super) fn read(text: &str, rules: &Rules, facts: &mut TaskFacts) {
                 }
             }
             Syntax::Numbered(before, after) => {
-                numbered(text, before, after).for_each(|number| value::read(*fact, number, facts))
+                numbered(text, before, after).for_each(|number| value::read(*fact, number, facts));
             }
             Syntax::Inline(key) => inline(text, key).for_each(|found| value::read(*fact, found, facts)),
             Syntax::Star if text.starts_with("]*") => value::read(*fact, "", facts),

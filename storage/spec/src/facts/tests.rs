@@ -266,7 +266,7 @@ fn enormous_inputs_are_read_within_limits() {
         format!("- [ ] {}\n", "[due:: ".repeat(long / 7)),
         format!("- [ ] a\n  - {}: b\n", "k".repeat(long)),
         format!("| Task | Status |\n|---|---|\n| a {}|\n", "| ✅ ".repeat(long / 6)),
-        format!("- [ ] a\u{0}\n  - _Requirements: \u{0}_\n"),
+        "- [ ] a\u{0}\n  - _Requirements: \u{0}_\n".to_owned(),
         shallow,
     ];
     for text in texts {

@@ -85,7 +85,8 @@ fn urgency(value: &str) -> Option<Urgency> {
 fn first_id(part: &str) -> Option<&str> {
     let part = part.trim_matches(WRAPPERS);
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let is_word = || part.bytes().all(is_part) && !part.contains("..") && part.contains(|one: char| one.is_ascii_digit());
+    let is_word =
+        || part.bytes().all(is_part) && !part.contains("..") && part.contains(|one: char| one.is_ascii_digit());
     naming::reference(part).and_then(|length| part.get(..length)).or_else(|| name(part).filter(|_| is_word()))
 }
 

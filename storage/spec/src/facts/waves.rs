@@ -22,7 +22,7 @@ struct Wave {
 /// is cut and not read.
 pub(crate) fn waves_in(fence: &str) -> BTreeMap<String, u32> {
     let body = fence.split_once('\n').map(|(_, body)| body);
-    let json = body.filter(|body| body.contains("\"waves\"")).and_then(|body| Some(body.get(..=body.rfind('}')?)?));
+    let json = body.filter(|body| body.contains("\"waves\"")).and_then(|body| body.get(..=body.rfind('}')?));
     let graph = json.and_then(|json| serde_json::from_str::<Graph>(json).ok());
     let waves = graph.into_iter().flat_map(|graph| graph.waves);
     let tasks = waves.flat_map(|wave| wave.tasks.into_iter().map(move |task| (task, wave.id)));

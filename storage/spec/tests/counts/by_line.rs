@@ -19,7 +19,7 @@ impl fmt::Display for Tally {
 /// What is left out of a count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
-    /// Lines from one "```" to the next.
+    /// Lines from one code fence to the next.
     without_fences: bool,
     /// Lines from `<!--` to `-->`.
     without_comments: bool,
@@ -151,7 +151,8 @@ fn cells(row: &str) -> Vec<String> {
 
 /// The status column of a table that is neither a legend nor a summary.
 fn status_column(header: &str) -> Option<usize> {
-    let cells: Vec<String> = cells(header).iter().map(|cell| cell.trim_matches(['*', '`', ' ']).to_lowercase()).collect();
+    let cells: Vec<String> =
+        cells(header).iter().map(|cell| cell.trim_matches(['*', '`', ' ']).to_lowercase()).collect();
     let has = |names: &[&str]| cells.iter().any(|cell| names.contains(&cell.as_str()));
     let at = |names: &[&str]| cells.iter().position(|cell| names.contains(&cell.as_str()));
     let strong = at(&["status", "state", "状态", "상태", "状況", "статус", "estado"]);
