@@ -171,7 +171,7 @@ fn edited(text: &str, edit: Edit, word: &str) -> Option<Edited> {
             lines.push(line);
         }
     }
-    let text = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.join("\n") + "\n";
     Some(Edited { text, removed })
 }
 
