@@ -42,7 +42,8 @@ fn check(base: &str, local: &str, current: &str, expected: &Expect) {
         }
     }
     let names = |strategies: Vec<Strategy>| strategies.iter().map(Strategy::to_string).collect::<Vec<_>>().join(", ");
-    let told: String = seen.into_iter().map(|(text, strategies)| format!("= {}\n{text}", names(strategies))).collect();
+    let tell = |(text, strategies): (String, Vec<Strategy>)| format!("= {}\n{text}", names(strategies));
+    let told: String = seen.into_iter().map(tell).collect();
     expected.assert_eq(&told);
 }
 
