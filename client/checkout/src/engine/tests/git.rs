@@ -427,3 +427,25 @@ fn half_a_checkout_is_no_edit() {
         }
     });
 }
+
+/// While the new text is written down and not yet in its place, git sees a clean tree: a temporary in it would come and go under the
+/// feet of `git add .`, which gives up then.
+#[test]
+fn a_write_under_way_is_not_in_the_way_of_git() {
+    run(async {
+        let node = one();
+        let (mut bench, running) = committed(&node, WritePolicy::Clean).await;
+        running.stop().await;
+        let (root, seen) = (bench.root(), Arc::new(std::sync::Mutex::new(Vec::new())));
+        let notes = seen.clone();
+        bench.seams.before_swap = Some(Arc::new(move |_| {
+            notes.lock().unwrap().push(git_in(&root, &["status", "--porcelain", "-uall"]).unwrap());
+        }));
+        let running = bench.start();
+        running.synced().await;
+        set(&node, THREE);
+        bench.holds(THREE).await;
+        assert_eq!(*seen.lock().unwrap(), [""]);
+        running.stop().await;
+    });
+}
