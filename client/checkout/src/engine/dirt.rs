@@ -1,7 +1,8 @@
 //! Which files git calls modified because of us, so that a person who is told "your local changes would be overwritten" can see whose
 //! they are.
 //!
-//! Looked at after a write and when HEAD moved, never while a file waits: one `git cat-file` per file and commit.
+//! Looked at after a write and when HEAD moved, one file at a time, so that no save waits for more than one `git cat-file`; that runs
+//! once per file and commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +33,10 @@ impl Dirt {
         self.due.insert(path.clone());
     }
 
+    pub(super) fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     /// A file was removed by us.
     pub(super) fn note_removed(&mut self, path: &FilePath) {
         self.removed.insert(path.clone());
@@ -40,7 +45,7 @@ impl Dirt {
 }
 
 impl<C: Cluster> Engine<C> {
-    /// Looks at what is due.
+    /// Looks at the first file that is due.
     pub(super) fn look_at_dirt(&mut self) {
         let Some(commit) = self.head.commit() else { return };
         if self.dirt.is_begun && self.dirt.due.is_empty() && self.dirt.commit == *commit {
@@ -54,12 +59,11 @@ impl<C: Cluster> Engine<C> {
             let all: Vec<FilePath> = ours.map(|(path, _)| path).chain(&self.dirt.removed).cloned().collect();
             self.dirt.due.extend(all);
         }
-        for path in std::mem::take(&mut self.dirt.due) {
-            if self.is_dirtied(&path) {
-                self.dirt.paths.insert(path);
-            } else {
-                self.dirt.paths.remove(&path);
-            }
+        let Some(path) = self.dirt.due.pop_first() else { return };
+        if self.is_dirtied(&path) {
+            self.dirt.paths.insert(path);
+        } else {
+            self.dirt.paths.remove(&path);
         }
     }
 

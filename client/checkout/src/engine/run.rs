@@ -417,6 +417,9 @@ impl<C: Cluster> Engine<C> {
         if self.gate.is_closed() {
             return now + GATE_POLL;
         }
+        if self.dirt.is_due() && self.git.is_some() && self.project.is_some() && self.head.due().is_none() {
+            return now;
+        }
         let files = self.files.values().filter_map(File::due);
         let kept = self.kept.values().filter_map(KeptFile::due);
         files

@@ -359,3 +359,93 @@ fn what_we_made_dirty_is_told_and_may_be_thrown_away() {
         running.stop().await;
     });
 }
+
+/// HEAD had a text that this checkout has never shown, and the commit that is pulled was made from that. What the cluster did since
+/// isn't undone.
+#[test]
+fn a_pulled_text_is_read_against_the_one_that_head_had() {
+    run(async {
+        let node = one();
+        create(&node, PATH, TWO);
+        set(&node, TWO_TICKED);
+        let bench = Bench::new(&node);
+        bench.write(THREE);
+        bench.init();
+        bench.git(&["branch", "up"]);
+        bench.write(TWO);
+        bench.git(&["commit", "-qa", "--amend", "-m", "one"]);
+        bench.git(&["switch", "-q", "up"]);
+        bench.git(&["reset", "-q", "--soft", "main"]);
+        bench.commit("two");
+        bench.git(&["switch", "-q", "main"]);
+        bench.write(TWO_TICKED);
+        let running = bench.start();
+        running.synced().await;
+        running.handle.pause();
+        running.paused("by request").await;
+        bench.git(&["checkout", "-q", "--", PATH]);
+        bench.git(&["merge", "-q", "--ff-only", "up"]);
+        assert_eq!(bench.read(), THREE);
+        running.handle.resume();
+        bench.holds(THREE_TICKED).await;
+        cluster_holds(&node, THREE_TICKED).await;
+        running.stop().await;
+    });
+}
+
+/// git has written the work tree and the index, and HEAD comes last: until then nobody knows what the text is.
+#[test]
+fn half_a_checkout_is_no_edit() {
+    run(async {
+        for is_pull in [true, false] {
+            let node = one();
+            let bench = Bench::new(&node);
+            bench.write(TWO);
+            bench.init();
+            bench.git(&["switch", "-qc", "other"]);
+            bench.write(THREE);
+            bench.commit("three");
+            bench.git(&["switch", "-q", "main"]);
+            let running = bench.start();
+            running.synced().await;
+            let (proposals, accepted) = (node.proposals(), node.ledger().accepted());
+            bench.git(&["read-tree", "-m", "-u", "HEAD", "other"]);
+            running.is(PATH, FileState::Syncing).await;
+            running.looked_at().await;
+            assert_eq!((bench.read().as_str(), node.proposals()), (THREE, proposals));
+            if is_pull {
+                bench.git(&["update-ref", "refs/heads/main", "other"]);
+                cluster_holds(&node, THREE).await;
+                running.synced().await;
+                assert_eq!(node.ledger().accepted(), accepted + 1);
+            } else {
+                bench.git(&["symbolic-ref", "HEAD", "refs/heads/other"]);
+                running.paused("on branch other").await;
+                assert_eq!((cluster_text(&node).as_str(), node.proposals()), (TWO, proposals));
+            }
+            running.stop().await;
+        }
+    });
+}
+
+/// While the new text is written down and not yet in its place, git sees a clean tree: a temporary in it would come and go under the
+/// feet of `git add .`, which gives up then.
+#[test]
+fn a_write_under_way_is_not_in_the_way_of_git() {
+    run(async {
+        let node = one();
+        let (mut bench, running) = committed(&node, WritePolicy::Clean).await;
+        running.stop().await;
+        let (root, seen) = (bench.root(), Arc::new(std::sync::Mutex::new(Vec::new())));
+        let notes = seen.clone();
+        bench.seams.before_swap = Some(Arc::new(move |_| {
+            notes.lock().unwrap().push(git_in(&root, &["status", "--porcelain", "-uall"]).unwrap());
+        }));
+        let running = bench.start();
+        running.synced().await;
+        set(&node, THREE);
+        bench.holds(THREE).await;
+        assert_eq!(*seen.lock().unwrap(), [""]);
+        running.stop().await;
+    });
+}

@@ -117,8 +117,9 @@ fn a_full_disk_keeps_the_file_as_it_is() {
         fs::remove_file(&ballast).unwrap();
         bench.holds(&format!("{TWO}{long}")).await;
         running.synced().await;
-        let left = fs::read_dir(bench.file().parent().unwrap()).unwrap().count();
-        assert_eq!(left, 1, "no temporary file is left");
+        let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
+        assert_eq!(left(bench.file().parent().unwrap()), 1, "no temporary file is left");
+        assert_eq!(left(&bench.state().join("replaced")), 1, "only the replaced file is kept");
         running.stop().await;
     });
 }
