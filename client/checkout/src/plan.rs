@@ -27,14 +27,17 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod unseen;
+mod without_past;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use zyflow_machine::command::{Body, EditMode, NewBlock, NewConflict};
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_spec::{Block, BlockKind, Conflict, ConflictClass, ConflictField, Document, Known, Merge, Op, align, merge3, parse, Strategies, settle};
+use zyflow_spec::{Block, BlockKind, Document, Known, Merge, Strategies, align, merge3, parse, settle};
 
 pub use start::{Origin, Reason, Start, choose};
+
+use without_past::merge_without_past;
 
 use crate::text::{KnownText, block_op, new_block, new_conflict};
 
@@ -43,9 +46,6 @@ pub const SHOWN_MAX: usize = 16;
 
 /// Most bytes of older shown texts that are remembered per file, so that a large file doesn't cost 16 times its size: 4 MiB.
 pub const SHOWN_BYTES_MAX: usize = 4 << 20;
-
-/// Pairs of words compared for what two blocks have in common, about a page against a page; of larger ones the common beginning.
-const COMMON_CELLS_MAX: usize = 1 << 18;
 
 /// Who made a text stand on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -257,12 +257,48 @@ fn from_start(
     document: &Document,
     cluster: &KnownText,
 ) -> Step {
-    let base = &shown[start.index].text.blocks;
+    let base = &with_known_lines(shown, start.index, document, &cluster.blocks);
     let mut merge = merge3(base, document, &cluster.blocks);
     let unseen = unseen::unseen(shown, start.index, origin, document, &cluster.blocks, &merge.ops);
     let recorded: BTreeSet<_> = merge.conflicts.iter().map(|conflict| (conflict.id, conflict.field)).collect();
     merge.conflicts.extend(unseen.into_iter().filter(|conflict| !recorded.contains(&(conflict.id, conflict.field))));
     after(input, change, base, local, document, cluster, merge, Some(start))
+}
+
+/// The text at `start`, and the lines beyond it that stand word for word in the file and, under an id that was shown here, in the
+/// cluster: they are those lines and no new ones, wherever they stand. Two saves that crossed our writes can bring a line twice.
+fn with_known_lines(
+    shown: &[Shown],
+    start: usize,
+    document: &Document,
+    cluster: &[Known<RecordId>],
+) -> Vec<Known<RecordId>> {
+    let mut base = shown[start].text.blocks.clone();
+    let ids = align(&base, document);
+    if ids.iter().all(Option::is_some) {
+        return base;
+    }
+    let mut known: BTreeMap<(BlockKind, &str), Vec<&Known<RecordId>>> = BTreeMap::new();
+    let mut missing: BTreeSet<RecordId> = cluster.iter().map(|known| known.id).collect();
+    base.iter().for_each(|known| drop(missing.remove(&known.id)));
+    for each in shown.iter().rev().flat_map(|shown| &shown.text.blocks).filter(|each| missing.contains(&each.id)) {
+        known.entry((each.block.kind, &each.block.content.text)).or_default().push(each);
+    }
+    let mut before = None;
+    for (id, block) in ids.into_iter().zip(&document.blocks) {
+        let is_new = id.is_none() && block.kind != BlockKind::Blank;
+        let same = is_new.then(|| known.get(&(block.kind, block.content.text.as_str()))).flatten();
+        let same = same.and_then(|same| same.iter().find(|known| missing.contains(&known.id)));
+        if let Some(same) = same {
+            missing.remove(&same.id);
+            let place = base.iter().position(|known| Some(known.id) == before).map_or(0, |place| place + 1);
+            base.insert(place, (*same).clone());
+            before = Some(same.id);
+        } else {
+            before = id.or(before);
+        }
+    }
+    base
 }
 
 /// What follows from a merge of `local`, made from `base`, onto `cluster`.
@@ -288,8 +324,7 @@ fn after(
     if cluster.text() == local {
         return learn(change, cluster);
     }
-    // An emptied file is a writer's truncation: nobody has read it.
-    let seen = named(document, merge.local_ids, cluster.revision).filter(|seen| !seen.blocks.is_empty());
+    let seen = named(document, merge.local_ids, cluster.revision);
     Step::Write { change, seen, text: cluster.clone() }
 }
 
@@ -323,28 +358,33 @@ pub fn plan_displaced(input: &Input<'_>, local: &str, newest_seen: Option<&Known
         Side::Live { change, text } => (*change, text),
         Side::Absent | Side::Deleted { .. } => return proposal(create(input, local)),
     };
-    let shown = input.agreed.map_or(&[][..], |(_, shown)| shown);
+    let of_change = input.agreed.filter(|(agreed, _)| *agreed == change);
+    let shown = of_change.map_or(&[][..], |(_, shown)| shown);
     let seen = match newest_seen {
+        // Nobody starts from an emptied file: whoever emptied it holds the text that they read before.
+        Some(newest) if newest.blocks.is_empty() => None,
         Some(newest) => shown.iter().rposition(|shown| shown.text.text() == newest.text()),
         None => shown.len().checked_sub(1),
     };
-    let base = match (seen, newest_seen) {
-        (Some(seen), _) => {
-            let start = choose(&shown[..=seen], &document, local, Origin::Displaced);
-            if start.reason == Reason::Past {
-                return None;
-            }
-            let shown = &shown[..=seen];
-            return proposal(from_start(input, change, shown, start, Origin::Displaced, local, &document, text));
+    if let Some(seen) = seen {
+        let start = choose(&shown[..=seen], &document, local, Origin::Displaced);
+        if start.reason == Reason::Past {
+            return None;
         }
-        (None, Some(newest)) => newest.blocks.clone(),
-        (None, None) => {
-            let (base, merge) = merge_without_past(text, &document);
-            return proposal(after(input, change, &base, local, &document, text, merge, None));
-        }
+        let shown = &shown[..=seen];
+        return proposal(from_start(input, change, shown, start, Origin::Displaced, local, &document, text));
+    }
+    let (base, merge) = match newest_seen.filter(|newest| shares_blocks(newest, text)) {
+        Some(newest) => (newest.blocks.clone(), merge3(&newest.blocks, &document, &text.blocks)),
+        None => merge_without_past(text, &document),
     };
-    let merge = merge3(&base, &document, &text.blocks);
     proposal(after(input, change, &base, local, &document, text, merge, None))
+}
+
+/// Whether two texts are of one change, as far as can be seen: one that was made anew has other ids.
+fn shares_blocks(one: &KnownText, other: &KnownText) -> bool {
+    let ids: BTreeSet<RecordId> = one.blocks.iter().map(|known| known.id).collect();
+    other.blocks.iter().any(|known| ids.contains(&known.id))
 }
 
 fn proposal(step: Step) -> Option<Box<Proposal>> {
@@ -383,89 +423,6 @@ fn first_binding(
     };
     let merge = merge3(&base, &document, &cluster.blocks);
     after(input, change, &base, local, &document, cluster, merge, None)
-}
-
-/// A merge of two texts without a common past: lines of one side only stay, in the cluster's order; a mark that differs counts as
-/// ticked by the side that has it; of words that differ the cluster's stand, and a conflict keeps the others, unless the file's
-/// only add to them.
-fn merge_without_past(cluster: &KnownText, local: &Document) -> (Vec<Known<RecordId>>, Merge<RecordId>) {
-    let current: BTreeMap<RecordId, &Block> = cluster.blocks.iter().map(|known| (known.id, &known.block)).collect();
-    let pairs: Vec<(RecordId, &Block, &Block)> = align(&cluster.blocks, local)
-        .into_iter()
-        .zip(&local.blocks)
-        .filter_map(|(id, ours)| Some((id?, ours, *current.get(&id?)?)))
-        .collect();
-    let base: Vec<_> =
-        pairs.iter().map(|(id, ours, theirs)| Known { id: *id, block: without_mark(ours, theirs) }).collect();
-    let mut merge = merge3(&base, local, &cluster.blocks);
-    for (id, ours, theirs) in pairs {
-        unite_words(id, ours, theirs, &mut merge);
-    }
-    (base, merge)
-}
-
-/// `ours`, unticked where `theirs` has another mark.
-fn without_mark(ours: &Block, theirs: &Block) -> Block {
-    let mut block = ours.clone();
-    if theirs.kind == BlockKind::Task && ours.content.mark != theirs.content.mark {
-        block.content.mark = " ".to_owned();
-    }
-    block
-}
-
-fn unite_words(id: RecordId, ours: &Block, theirs: &Block, merge: &mut Merge<RecordId>) {
-    let (our, their) = (&ours.content.text, &theirs.content.text);
-    if our == their {
-        return;
-    }
-    let common = common_words(our, their);
-    let is_all_of = |text: &str| common.iter().copied().eq(text.split_whitespace());
-    if is_all_of(our) {
-        return;
-    }
-    if is_all_of(their) && ours.kind == theirs.kind {
-        let (lead, text) = (theirs.content.lead.clone(), our.clone());
-        merge.ops.push(Op::SetText { id, lead, text, kind: theirs.kind });
-        return;
-    }
-    // Neither text is a version of the other that anybody remembers.
-    let (class, field) = (ConflictClass::Version, ConflictField::Text);
-    let (ours, theirs) = (Some(ours.print()), Some(theirs.print()));
-    merge.conflicts.push(Conflict { id: Some(id), class, field, base: None, ours, theirs });
-}
-
-/// The words that two texts have in common, in order: what else either has is what that side wrote.
-fn common_words<'a>(one: &'a str, other: &str) -> Vec<&'a str> {
-    let (ones, others): (Vec<&str>, Vec<&str>) =
-        (one.split_whitespace().collect(), other.split_whitespace().collect());
-    if ones.len().saturating_mul(others.len()) <= COMMON_CELLS_MAX {
-        longest_common(&ones, &others)
-    } else {
-        ones.iter().zip(&others).take_while(|(one, other)| one == other).map(|(one, _)| *one).collect()
-    }
-}
-
-/// A longest common subsequence.
-fn longest_common<'a>(ones: &[&'a str], others: &[&str]) -> Vec<&'a str> {
-    let mut lengths = vec![vec![0_usize; others.len() + 1]; ones.len() + 1];
-    for (i, one) in ones.iter().enumerate().rev() {
-        for (j, other) in others.iter().enumerate().rev() {
-            lengths[i][j] =
-                if one == other { lengths[i + 1][j + 1] + 1 } else { lengths[i + 1][j].max(lengths[i][j + 1]) };
-        }
-    }
-    let (mut i, mut j, mut common) = (0, 0, Vec::new());
-    while i < ones.len() && j < others.len() {
-        if ones[i] == others[j] {
-            common.push(ones[i]);
-            (i, j) = (i + 1, j + 1);
-        } else if lengths[i + 1][j] >= lengths[i][j + 1] {
-            i += 1;
-        } else {
-            j += 1;
-        }
-    }
-    common
 }
 
 /// The blocks of a text with their ids, if each has one.

@@ -288,9 +288,7 @@ fn name_alike(
     let left = ids.iter_mut().zip(&local.blocks).filter(|(id, block)| id.is_none() && block.kind != BlockKind::Blank);
     for (id, block) in left.take(LEFT_MAX) {
         let is_it = |known: &&&Known<RecordId>| {
-            known.block.kind == block.kind
-                && !taken.contains(&known.id)
-                && is_alike(known.block.title(), block.title())
+            known.block.kind == block.kind && !taken.contains(&known.id) && is_alike(known.block.title(), block.title())
         };
         *id = free.iter().find(is_it).map(|known| known.id);
         taken.extend(*id);

@@ -37,8 +37,10 @@ pub(super) fn unseen(
     if !ops.iter().any(|op| matches!(op, Op::Delete { .. } | Op::SetText { .. })) {
         return Vec::new();
     }
-    let possible: Vec<BTreeMap<RecordId, &Block>> =
-        possible_starts(shown, start, origin, local).into_iter().map(|index| by_id(&shown[index].text.blocks)).collect();
+    let possible: Vec<BTreeMap<RecordId, &Block>> = possible_starts(shown, start, origin, local)
+        .into_iter()
+        .map(|index| by_id(&shown[index].text.blocks))
+        .collect();
     if possible.is_empty() {
         return Vec::new();
     }

@@ -117,8 +117,7 @@ impl World {
         }
         // A line that is moved into a block of several lines while somebody rewords it stands in both, and so may one whose number
         // another line was given; with a record.
-        let is_told =
-            |token: &u64| matches!(self.style, Style::Mixed | Style::Numbered) && recorded.contains(token);
+        let is_told = |token: &u64| matches!(self.style, Style::Mixed | Style::Numbered) && recorded.contains(token);
         let is_twice = |token: &u64| times.get(token).is_some_and(|times| *times > 1);
         let all = self.first_tokens + u64::try_from(self.owners.len()).unwrap();
         let is_excused = |token: &u64| self.deleted.contains(token) || self.doubtful.contains(token) || is_told(token);

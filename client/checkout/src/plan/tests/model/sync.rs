@@ -71,8 +71,9 @@ impl World {
                 let states = self.copies[at].states.clone();
                 if let Some(index) = states.len().checked_sub(1 + back % states.len().max(1)) {
                     self.crash(at, Some(states[index].clone()));
-                    let text = self.copies[at].disk.scan().map(|scanned| scanned.text);
-                    self.doubt(at, &text.unwrap_or_default());
+                    let base = self.copies[at].record.base().map(KnownText::text).unwrap_or_default();
+                    let known: BTreeSet<u64> = writers::tokens(&base).collect();
+                    self.doubtful.extend(self.accepted.difference(&known));
                 }
             }
             Verb::LoseAnswer => {
@@ -104,8 +105,9 @@ impl World {
             Verb::Quiet => self.quiet(at),
             Verb::Grace => {
                 let is_truncated = copy.handle.as_ref().is_some_and(|handle| handle.is_truncated);
-                copy.is_grace = !is_truncated;
-                copy.is_due = true;
+                let is_waited_for = copy.disk.scan().is_none_or(|scanned| scanned.text.is_empty());
+                copy.is_grace = !is_truncated && is_waited_for;
+                copy.is_due |= copy.is_grace;
             }
             other => panic!("not of the sync: {other:?}"),
         }
@@ -257,6 +259,8 @@ impl World {
                     }
                 }
                 copy.record.show_below_newest(change, text);
+                // Where that isn't shown, nothing else says what the file has to wait for.
+                copy.wait = revision;
             }
             None => copy.record.show(change, text, By::Writer),
         }

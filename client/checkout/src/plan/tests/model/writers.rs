@@ -6,8 +6,8 @@ use zyflow_spec::{Encoding, decode, encode};
 
 use super::World;
 use super::disk::Handle;
-use crate::text::KnownText;
 use super::script::{Edit, EditKind, Style, Verb};
+use crate::text::KnownText;
 
 const WORDS: [&str; 24] = [
     "log", "cut", "power", "read", "back", "vote", "fsync", "check", "merge", "diff", "node", "key", "seal", "open",
@@ -119,7 +119,9 @@ impl World {
                 self.read(at);
                 self.put_back(at, back, |_, _| true);
             }
-            Verb::Restore(back) => self.put_back(at, back, |world, token| world.owner(token).is_some_and(|owner| owner.0 == at)),
+            Verb::Restore(back) => {
+                self.put_back(at, back, |world, token| world.owner(token).is_some_and(|owner| owner.0 == at))
+            }
             Verb::Jump(back) => self.jump(at, back),
             other => panic!("not of a writer: {other:?}"),
         }
@@ -161,6 +163,10 @@ impl World {
         let mut buffer = std::mem::take(&mut self.copies[at].buffer);
         self.edit((at, Hand::Saver), &mut buffer, edit);
         let bytes = self.copies[at].disk.encoded(&buffer, self.copies[at].habit);
+        if self.style != Style::Plain && self.copies[at].record.agreed().is_none() {
+            // At the first binding a line that is not recognised stays on both sides.
+            self.doubtful.extend(tokens(&buffer));
+        }
         self.copies[at].buffer = buffer;
         self.replace(at, bytes);
     }
@@ -204,6 +210,10 @@ impl World {
     }
 
     fn remove_file(&mut self, at: usize) {
+        if self.copies[at].record.agreed().is_none() {
+            // Before the first binding nothing is known that an old buffer could be told from.
+            return;
+        }
         let Some(scanned) = self.copies[at].disk.scan() else { return };
         self.overwritten(&scanned.bytes, &[]);
         // Whoever deletes a file means all that is in it, and all that was agreed on about it.
