@@ -23,6 +23,9 @@ use crate::scan::{Found, Scanned, Stamp, look};
 use crate::status::FileState;
 use crate::text::KnownText;
 
+#[cfg(test)]
+mod tests;
+
 /// Doublings of the pause between tries.
 const RETRY_DOUBLINGS_MAX: u32 = 5;
 
@@ -52,6 +55,8 @@ pub(super) struct File {
     pub(super) is_moved: Option<bool>,
     emptied_since: Option<Instant>,
     pub(super) seen: Option<Stamp>,
+    /// The file as it was when it was closed after writing, or moved in: whole, whenever it is looked at.
+    settled: Option<Stamp>,
     is_unsaved: bool,
     is_fresh: bool,
     pub(super) is_there: bool,
@@ -61,6 +66,7 @@ pub(super) struct File {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     first: Instant,
+    until: Instant,
     stamp: Option<Stamp>,
 }
 
@@ -84,6 +90,7 @@ impl File {
             is_moved: None,
             emptied_since: None,
             seen: None,
+            settled: None,
             is_unsaved: false,
             is_fresh: true,
             is_there: false,
@@ -152,19 +159,34 @@ impl File {
         };
         if is_settled && !has_shrunk {
             self.hint = None;
+            self.settled = stamp;
             self.due_now(now);
             return;
         }
         let first = self.hint.map_or(now, |pending| pending.first);
-        self.hint = Some(Pending { first, stamp });
-        self.due = Some((now + timing.quiet).min(first + timing.quiet_cap).max(now));
+        let until = (now + timing.quiet).min(first + timing.quiet_cap).max(now);
+        self.hint = Some(Pending { first, until, stamp });
+        self.due = Some(until);
     }
 
-    /// Whether the file got quiet: the same metadata as at the last hint. If not, waits on, up to the cap.
+    /// Whether the file may be taken for whole: nothing happened to it for the quiet time, whoever asks. Something else than what was
+    /// seen last, that nobody closed, is half written until it was quiet for as long: its hint may still be on the way, while the cluster
+    /// moves and has the file looked at.
     fn is_quiet(&mut self, stamp: Option<Stamp>, now: Instant, timing: &Timing) -> bool {
-        let Some(pending) = self.hint else { return true };
-        if pending.stamp != stamp && now < pending.first + timing.quiet_cap {
+        let Some(pending) = self.hint else {
+            let is_whole = stamp.is_none() || stamp == self.seen || stamp == self.settled || self.is_fresh;
+            if !is_whole {
+                self.hint(stamp, false, now, timing);
+            }
+            return is_whole;
+        };
+        let is_over_cap = now >= pending.first + timing.quiet_cap;
+        if pending.stamp != stamp && !is_over_cap {
             self.hint(stamp, false, now, timing);
+            return false;
+        }
+        if now < pending.until && !is_over_cap {
+            self.due = Some(pending.until);
             return false;
         }
         self.hint = None;

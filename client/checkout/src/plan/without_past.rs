@@ -57,7 +57,8 @@ fn unite_words(id: RecordId, ours: &Block, theirs: &Block, merge: &mut Merge<Rec
         merge.ops.push(Op::SetText { id, lead, text, kind: theirs.kind });
         return;
     }
-    let (class, field) = (ConflictClass::Data, ConflictField::Text);
+    // Neither text is a version of the other that anybody remembers.
+    let (class, field) = (ConflictClass::Version, ConflictField::Text);
     let (ours, theirs) = (Some(ours.print()), Some(theirs.print()));
     merge.conflicts.push(Conflict { id: Some(id), class, field, base: None, ours, theirs });
 }

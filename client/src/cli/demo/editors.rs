@@ -1,8 +1,10 @@
 //! Ten editors at once on one file, in all checkouts, each with a habit of its own.
 //!
 //! Two programs on one machine that save over each other before anybody could look have lost an edit by themselves. So the editors of
-//! one checkout take turns, and one that saves an old buffer first waits until what its neighbour saved last is known elsewhere.
-//! Against other checkouts, and against what is written into the file between reading and saving it, nothing protects them.
+//! one checkout take turns, and the one with an old buffer is careful twice: it saves it only once what its neighbour saved last is known
+//! elsewhere, and keeps its turn until its own save is. Otherwise its buffer would be a text that was on disk for milliseconds and that
+//! nobody but itself has seen; saved again, it can't be told from a look at the file and a deletion of the neighbour's line. Against
+//! other checkouts, and against what is written into the file between reading and saving it, nothing protects anybody.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -27,7 +29,7 @@ const FRESH_IN_TEN: u64 = 3;
 /// Longest pause between two pieces of a file that is written in pieces, in milliseconds: together longer than the quiet that is waited for.
 const PIECE_PAUSE_MS_MAX: u64 = 50;
 
-/// How long an old buffer waits for the neighbour's last edit to be known; then the file is looked at instead.
+/// How long the stale editor waits for an edit to be known elsewhere; then it looks at the file anew.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Pause between two looks whether it is known.
@@ -67,6 +69,8 @@ struct Desk {
     journal: Arc<Journal>,
     random: Random,
     buffer: String,
+    /// The buffer may be a text that nobody else has seen.
+    must_look: bool,
     written: Written,
 }
 
@@ -93,6 +97,7 @@ pub(super) async fn run(files: &[SpecFile], span: Duration, journal: &Arc<Journa
             journal: Arc::clone(journal),
             random: Random::new(0x5eed + u64::try_from(number)?),
             buffer: String::new(),
+            must_look: true,
             written: Written::default(),
         };
         // On a thread of its own: it is somebody else's program.
@@ -118,7 +123,7 @@ impl Desk {
 
     fn edit(&mut self) -> anyhow::Result<()> {
         let turn = Arc::clone(&self.turn);
-        let goes_on = self.habit == Habit::Stale && !self.random.happens(FRESH_IN_TEN);
+        let goes_on = self.habit == Habit::Stale && !self.random.happens(FRESH_IN_TEN) && !self.must_look;
         let (mut newest, is_stale) = self.turn(&turn, goes_on)?;
         if is_stale {
             self.written.stale_saves += 1;
@@ -155,6 +160,9 @@ impl Desk {
         }
         let how = if is_stale { "from an old buffer" } else { "" };
         self.saved(&mut newest, token, &gone, how)?;
+        if self.habit == Habit::Stale {
+            self.must_look = !self.is_soon_elsewhere()?;
+        }
         if self.habit == Habit::Twice {
             let token = self.next_token();
             self.buffer = habits::with_line(&self.buffer, &token, &mut self.random);
@@ -187,6 +195,19 @@ impl Desk {
             drop(newest);
             std::thread::park_timeout(KNOWN_POLL);
         }
+    }
+
+    /// Waits until what this editor saved last is in another checkout; whether that is so.
+    fn is_soon_elsewhere(&self) -> anyhow::Result<bool> {
+        let last = habits::token(self.habit.name(), self.written.ledger.written.len() - 1);
+        let end = Instant::now() + KNOWN_WITHIN;
+        while Instant::now() < end {
+            if self.is_elsewhere(&last)? {
+                return Ok(true);
+            }
+            std::thread::park_timeout(KNOWN_POLL);
+        }
+        Ok(false)
     }
 
     fn is_elsewhere(&self, token: &str) -> anyhow::Result<bool> {
