@@ -241,11 +241,8 @@ impl Client {
         change: Option<RecordId>,
         resolved: bool,
     ) -> Result<Answer<Vec<PlacedConflict>>, ClientError> {
-        let query = ask::Conflicts {
-            project: project.map(RecordId::to_u64),
-            change: change.map(RecordId::to_u64),
-            resolved,
-        };
+        let query =
+            ask::Conflicts { project: project.map(RecordId::to_u64), change: change.map(RecordId::to_u64), resolved };
         self.read(read, Query::Conflicts(query), |answer| {
             if let Got::Conflicts(list) = answer {
                 Some(list.conflicts.into_iter().map(conflict).collect())
@@ -286,9 +283,8 @@ impl Client {
     pub async fn points(&self, read: Read) -> Result<Answer<Vec<(RecordId, Point)>>, ClientError> {
         self.read(read, Query::Points(ask::Points {}), |answer| {
             let Got::Points(list) = answer else { return None };
-            let point = |found: v1::Point| {
-                Ok((record_id("point.id", found.id)?, must("point.record", found.record)?.into()))
-            };
+            let point =
+                |found: v1::Point| Ok((record_id("point.id", found.id)?, must("point.record", found.record)?.into()));
             Some(list.points.into_iter().map(point).collect())
         })
         .await

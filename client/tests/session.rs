@@ -200,7 +200,12 @@ fn set() -> Body {
 }
 
 fn set_task(task: u64) -> Body {
-    Body::SetTask { task: RecordId::from_u64(task), expected: None, fields: vec![TaskField::Note("n".to_owned())], mark: None }
+    Body::SetTask {
+        task: RecordId::from_u64(task),
+        expected: None,
+        fields: vec![TaskField::Note("n".to_owned())],
+        mark: None,
+    }
 }
 
 fn accepted(revision: u64) -> Outcome {

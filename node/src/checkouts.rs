@@ -223,12 +223,7 @@ impl Checkouts {
     ///
     /// # Errors
     /// [`CheckoutsError`]; nothing has changed then.
-    pub async fn add(
-        &self,
-        path: &Path,
-        project: &str,
-        wishes: Wishes,
-    ) -> Result<(), CheckoutsError> {
+    pub async fn add(&self, path: &Path, project: &str, wishes: Wishes) -> Result<(), CheckoutsError> {
         let Wishes { policy, take, convention } = wishes;
         let not_a_folder = |reason: String| CheckoutsError::NotAFolder { path: path.into(), reason };
         if !path.is_absolute() {

@@ -127,8 +127,12 @@ async fn measure(
             while Instant::now() < end {
                 // A multiplier that is coprime to the number of tasks visits them all, in no order.
                 let at = next.fetch_add(1, Ordering::Relaxed).wrapping_mul(7919) as usize % tasks.len();
-                let set =
-                    Body::SetTask { task: tasks[at], expected: None, fields: vec![TaskField::Note(note.clone())], mark: None };
+                let set = Body::SetTask {
+                    task: tasks[at],
+                    expected: None,
+                    fields: vec![TaskField::Note(note.clone())],
+                    mark: None,
+                };
                 let since = Instant::now();
                 let outcome = consensus.propose(command(set), since + Duration::from_secs(20)).await.unwrap();
                 assert!(matches!(outcome, Outcome::Accepted { .. }), "{outcome:?}");

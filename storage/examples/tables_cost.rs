@@ -194,7 +194,8 @@ impl Bench {
                 text: format!("] {number}.{at} A task as people write them, of some length\n"),
             };
             let blocks = (0..TASKS_PER_CHANGE).map(block).collect();
-            let created = self.run(Body::CreateChange { project, path: format!("{number}/tasks.md"), blocks, ops: Vec::new() })?;
+            let created =
+                self.run(Body::CreateChange { project, path: format!("{number}/tasks.md"), blocks, ops: Vec::new() })?;
             ids.extend(created.into_iter().skip(1));
         }
         Ok(ids)

@@ -99,7 +99,8 @@ impl Client {
         if self.number == 1 {
             let project = Body::CreateProject { name: "sim".to_owned(), files: vec!["tasks.md".to_owned()] };
             let project = self.made(project).await;
-            let change = Body::CreateChange { project, path: "tasks.md".to_owned(), blocks: Vec::new(), ops: Vec::new() };
+            let change =
+                Body::CreateChange { project, path: "tasks.md".to_owned(), blocks: Vec::new(), ops: Vec::new() };
             let change = self.made(change).await;
             self.ledger.book().change = Some(change);
         }

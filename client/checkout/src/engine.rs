@@ -20,6 +20,7 @@ mod gate;
 mod gone;
 mod head;
 mod keep;
+mod moves;
 mod put;
 mod run;
 mod runtime;

@@ -129,12 +129,7 @@ pub fn of_new(document: &Document, convention: &Convention) -> Vec<BlockOp> {
     ops
 }
 
-fn of_new_task(
-    facts: &TaskFacts,
-    block: &Block,
-    target: BlockRef,
-    ids: &BTreeMap<String, BlockRef>,
-) -> Vec<BlockOp> {
+fn of_new_task(facts: &TaskFacts, block: &Block, target: BlockRef, ids: &BTreeMap<String, BlockRef>) -> Vec<BlockOp> {
     let mut fields = said(facts);
     let status = facts.state.map(status_of).filter(|status| *status != first_status(block));
     fields.extend(status.map(TaskField::Status));
@@ -306,8 +301,7 @@ fn settle(
         Strategy::Manual => (None, false),
     };
     let stands = set.as_ref().unwrap_or(&current);
-    let settlement =
-        settled.then(|| Settlement { strategy, by: SettledBy::Auto, value: written(stands) });
+    let settlement = settled.then(|| Settlement { strategy, by: SettledBy::Auto, value: written(stands) });
     conflicts.push(NewConflict {
         block: Some(id),
         class: ConflictClass::Data,
@@ -427,14 +421,12 @@ fn schema(base: &KnownText, local: &Document, path: &str, runtime: &Runtime) -> 
     if now == before || is_plain(&start) || is_plain(local) {
         return Schema { convention: now, conflict: None };
     }
-    let marks: BTreeSet<&str> = start.blocks.iter().filter(|block| is_task(block)).map(|block| block.content.mark.as_str()).collect();
+    let marks: BTreeSet<&str> =
+        start.blocks.iter().filter(|block| is_task(block)).map(|block| block.content.mark.as_str()).collect();
     let is_same = marks.iter().all(|mark| before.state_of(mark) == now.state_of(mark));
     let (from, to) = (before.dialect.to_string(), now.dialect.to_string());
-    let settlement = is_same.then(|| Settlement {
-        strategy: Strategy::Merge,
-        by: SettledBy::System,
-        value: Some(to.clone()),
-    });
+    let settlement =
+        is_same.then(|| Settlement { strategy: Strategy::Merge, by: SettledBy::System, value: Some(to.clone()) });
     let conflict = NewConflict {
         block: None,
         class: ConflictClass::Schema,

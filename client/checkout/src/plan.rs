@@ -280,7 +280,9 @@ fn with_known_lines(
     }
     let mut known: BTreeMap<(BlockKind, &str), Vec<&Known<RecordId>>> = BTreeMap::new();
     let mut missing: BTreeSet<RecordId> = cluster.iter().map(|known| known.id).collect();
-    base.iter().for_each(|known| drop(missing.remove(&known.id)));
+    for known in &base {
+        missing.remove(&known.id);
+    }
     for each in shown.iter().rev().flat_map(|shown| &shown.text.blocks).filter(|each| missing.contains(&each.id)) {
         known.entry((each.block.kind, &each.block.content.text)).or_default().push(each);
     }
@@ -401,13 +403,7 @@ fn proposal(step: Step) -> Option<Box<Proposal>> {
     }
 }
 
-fn first_binding(
-    input: &Input<'_>,
-    change: RecordId,
-    cluster: &KnownText,
-    local: &str,
-    take: Option<Take>,
-) -> Step {
+fn first_binding(input: &Input<'_>, change: RecordId, cluster: &KnownText, local: &str, take: Option<Take>) -> Step {
     if cluster.text() == local {
         return learn(change, cluster);
     }

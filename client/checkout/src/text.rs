@@ -8,9 +8,7 @@ use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::{
     ConflictClass as MachineClass, Policy, SettledBy, Settlement, Strategy as MachineStrategy,
 };
-use zyflow_spec::{
-    Anchor, Block, ConflictClass, ConflictField, Known, Op, SettledConflict, Strategies, Strategy,
-};
+use zyflow_spec::{Anchor, Block, ConflictClass, ConflictField, Known, Op, SettledConflict, Strategies, Strategy};
 
 /// A text that the cluster has seen, block by block.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -70,7 +70,8 @@ pub(super) async fn run(context: &Context, command: ChangeCommand) -> Result<Rep
         ChangeCommand::Delete(args) => delete(context, args).await,
         ChangeCommand::Move(args) => {
             let client = context.client()?;
-            let change = resolve::change(&client, context.read_now(), args.which.project.as_deref(), &args.which.change);
+            let change =
+                resolve::change(&client, context.read_now(), args.which.project.as_deref(), &args.which.change);
             let change = change.await?;
             move_to(context, &client, change, args.to).await
         }
@@ -112,7 +113,8 @@ async fn delete(context: &Context, args: ChangeArgs) -> Result<Report, Failure> 
 
 async fn archive(context: &Context, args: ArchiveArgs) -> Result<Report, Failure> {
     let client = context.client()?;
-    let change = resolve::change(&client, context.read_now(), args.which.project.as_deref(), &args.which.change).await?;
+    let change =
+        resolve::change(&client, context.read_now(), args.which.project.as_deref(), &args.which.change).await?;
     let date = args.date.unwrap_or_else(|| jiff::Zoned::now().date());
     let path = archived(&change.path, &date.to_string()).ok_or_else(|| {
         let message = format!("{} is no OpenSpec change: use `zyflow change move --to` for others", change.path);
@@ -132,7 +134,8 @@ fn open_tasks(document: &crate::read::Document) -> usize {
 
 /// `.../changes/NAME/tasks.md` becomes `.../changes/archive/DATE-NAME/tasks.md`; `None` = it lies elsewhere, or is archived already.
 fn archived(path: &str, date: &str) -> Option<String> {
-    let (before, rest) = path.rsplit_once("changes/").filter(|(before, _)| before.is_empty() || before.ends_with('/'))?;
+    let (before, rest) =
+        path.rsplit_once("changes/").filter(|(before, _)| before.is_empty() || before.ends_with('/'))?;
     let (name, file) = rest.split_once('/').filter(|(name, _)| *name != "archive")?;
     Some(format!("{before}changes/archive/{date}-{name}/{file}"))
 }

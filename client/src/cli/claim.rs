@@ -136,11 +136,8 @@ pub(super) async fn mark_of(
     status: Status,
 ) -> Result<Option<String>, Failure> {
     let found = client.task(context.read_now(), task).await?.value;
-    let change = resolve::FoundChange {
-        id: found.block.record.change,
-        path: found.change_path,
-        project: found.project_name,
-    };
+    let change =
+        resolve::FoundChange { id: found.block.record.change, path: found.change_path, project: found.project_name };
     let change = resolve::coordinated(client, context.read_now(), &change).await?.value;
     Ok(match crate::coordinator::sync::shown(&change, task, status) {
         Some(zyflow_spec::Expression::Mark(mark)) => Some(mark),
@@ -200,10 +197,7 @@ pub(super) async fn comment(context: &Context, args: CommentArgs) -> Result<Repo
     if let Some(text) = args.text {
         let body = Body::Comment { task, text };
         let (revision, _) = context.propose(&client, body, &format!("task {}", args.which.task)).await?;
-        read = crate::read::Read {
-            consistency: crate::read::Consistency::AtLeast(revision),
-            ..context.read_now()
-        };
+        read = crate::read::Read { consistency: crate::read::Consistency::AtLeast(revision), ..context.read_now() };
     }
     let found = client.comments(read, task).await?;
     let items: Vec<Value> = found

@@ -11,8 +11,13 @@ use zyflow_machine::command::Body;
 use zyflow_machine::record::Project;
 
 /// Which files a project syncs if none are named: the layouts that tools for specifications use.
-const FILES_DEFAULT: [&str; 4] =
-    ["tasks.md", "openspec/changes/*/tasks.md", "specs/*/tasks.md", ".kiro/specs/*/tasks.md"];
+const FILES_DEFAULT: [&str; 5] = [
+    "tasks.md",
+    "openspec/changes/*/tasks.md",
+    "openspec/changes/archive/*/tasks.md",
+    "specs/*/tasks.md",
+    ".kiro/specs/*/tasks.md",
+];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ProjectCommand {

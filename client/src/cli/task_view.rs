@@ -43,7 +43,6 @@ impl From<StatusArg> for Status {
     }
 }
 
-
 /// A priority, as it is written; `none` takes it away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum PriorityArg {
@@ -155,7 +154,9 @@ fn fact(fact: &Fact) -> Value {
             json!({ "text": line.trim_end(), "status": status.map(|status| status.to_string()) })
         }
         Fact::BlockTextSet { text, .. } => json!({ "text": text.trim_end() }),
-        Fact::BlockMarked { mark, status } => json!({ "mark": mark, "status": status.map(|status| status.to_string()) }),
+        Fact::BlockMarked { mark, status } => {
+            json!({ "mark": mark, "status": status.map(|status| status.to_string()) })
+        }
         Fact::TaskSet { fields, mark } => set(fields, mark.as_ref()).into(),
         Fact::Claimed { claim, fields, mark } => {
             let mut detail = set(fields, mark.as_ref());

@@ -95,7 +95,11 @@ pub fn current(change: &Change, conflict: &Conflict) -> Option<String> {
     match conflict.field.as_str() {
         "mark" => Some(part.block.content.mark.clone()),
         "text" | "existence" => Some(part.block.print()),
-        "place" => Some(at.checked_sub(1).and_then(|at| change.blocks.get(at)).map_or_else(String::new, |before| before.block.print())),
+        "place" => Some(
+            at.checked_sub(1)
+                .and_then(|at| change.blocks.get(at))
+                .map_or_else(String::new, |before| before.block.print()),
+        ),
         name => {
             let task = part.row.record.task.as_deref()?;
             let like = read(name, None).or_else(|| read(name, Some("todo")))?;
@@ -266,15 +270,16 @@ mod tests {
 
     #[test]
     fn each_value_of_a_text_can_be_taken() {
-        let text = conflict(
-            Some(1),
-            "text",
-            [Some("- [ ] 1.1 uno\n"), Some("- [ ] 1.1 eins\n"), Some("- [ ] 1.1 one\n")],
-        );
+        let text =
+            conflict(Some(1), "text", [Some("- [ ] 1.1 uno\n"), Some("- [ ] 1.1 eins\n"), Some("- [ ] 1.1 one\n")]);
         check(&text, Take::Current, &expect![[r#" -> Some("- [ ] 1.1 one\n")"#]]);
         check(&text, Take::Other, &expect![[r#"text 2.1 "- [" "] 1.1 eins\n" -> Some("- [ ] 1.1 eins\n")"#]]);
         check(&text, Take::Base, &expect![[r#"text 2.1 "- [" "] 1.1 uno\n" -> Some("- [ ] 1.1 uno\n")"#]]);
-        check(&text, Take::Text("1.1 both".to_owned()), &expect![[r#"text 2.1 "- [" "] 1.1 both\n" -> Some("- [ ] 1.1 both\n")"#]]);
+        check(
+            &text,
+            Take::Text("1.1 both".to_owned()),
+            &expect![[r#"text 2.1 "- [" "] 1.1 both\n" -> Some("- [ ] 1.1 both\n")"#]],
+        );
         check(
             &text,
             Take::Text("two\n\nlines".to_owned()),

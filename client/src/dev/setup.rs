@@ -27,8 +27,13 @@ const CLUSTER: &str = "dev";
 pub(super) const PROJECT: &str = "demo";
 
 /// Which files of a checkout are synced.
-const PROJECT_FILES: [&str; 4] =
-    ["tasks.md", "openspec/changes/*/tasks.md", "specs/*/tasks.md", ".kiro/specs/*/tasks.md"];
+const PROJECT_FILES: [&str; 5] = [
+    "tasks.md",
+    "openspec/changes/*/tasks.md",
+    "openspec/changes/archive/*/tasks.md",
+    "specs/*/tasks.md",
+    ".kiro/specs/*/tasks.md",
+];
 
 /// What the first checkout holds at first; the cluster brings it to the others.
 const DEMO_FILES: [(&str, &str); 2] = [
@@ -326,7 +331,8 @@ pub(super) async fn bind(cluster: &DevCluster, number: u64) -> Result<(), DevErr
     if bound.checkouts.iter().any(|checkout| checkout.path == path) {
         return Ok(());
     }
-    let request = v1::CheckoutAddRequest { path, project: PROJECT.to_owned(), take: None, policy: None, convention: None };
+    let request =
+        v1::CheckoutAddRequest { path, project: PROJECT.to_owned(), take: None, policy: None, convention: None };
     let add = |mut admin: AdminClient<_>| async move { admin.checkout_add(request).await };
     client.admin(node, CALL_DEADLINE, add).await.map_err(setting_up("bind a checkout"))?;
     Ok(())

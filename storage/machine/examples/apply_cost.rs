@@ -80,7 +80,8 @@ fn prepare() -> (Node, Vec<RecordId>, Vec<RecordId>) {
     let line =
         |at| NewBlock { kind: 2, lead: "- [".to_owned(), mark: " ".to_owned(), text: format!("] {at} Do it well\n") };
     let blocks = (0..TASKS).map(line).collect();
-    let tasks = node.create(Body::CreateChange { project, path: "tasks.md".to_owned(), blocks, ops: Vec::new() }).split_off(1);
+    let tasks =
+        node.create(Body::CreateChange { project, path: "tasks.md".to_owned(), blocks, ops: Vec::new() }).split_off(1);
     let sessions = (0..SESSIONS).map(|_| node.create(Body::OpenSession)[0]).collect();
     (node, tasks, sessions)
 }

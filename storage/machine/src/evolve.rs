@@ -103,10 +103,9 @@ fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
         (Record::Conflict(conflict @ Conflict { settled: None, .. }), Fact::ConflictSettled(settled)) => {
             Some(Fate::Lives(Record::Conflict(Conflict { settled: Some(settled.clone()), ..conflict.clone() })))
         }
-        (
-            Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_),
-            _,
-        ) => None,
+        (Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_), _) => {
+            None
+        }
     }
 }
 

@@ -33,8 +33,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point];
+    pub const ALL: [Self; 6] = [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point];
 
     /// The number that is stored.
     #[must_use]
@@ -124,8 +123,7 @@ impl Policy {
     }
 
     /// The order of a project that set none: further along is stronger; giving up is nobody's to decide but a person's.
-    pub const ORDER: [Status; 5] =
-        [Status::Todo, Status::Blocked, Status::InProgress, Status::Review, Status::Done];
+    pub const ORDER: [Status; 5] = [Status::Todo, Status::Blocked, Status::InProgress, Status::Review, Status::Done];
 
     /// Of two statuses the one that stands; `None` = they clash.
     #[must_use]

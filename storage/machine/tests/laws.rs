@@ -63,7 +63,8 @@ fn bare_block(view: &MapView, id: RecordId) -> Block {
     block.change = RecordId::ROOT;
     (block.order, block.mark.at, block.text.at) = (Field::default(), nowhen, nowhen);
     if let Some(task) = &mut block.task {
-        let TaskFields { status, assignee, priority, due, labels, blocked_by, note, requirements, claim } = task.as_mut();
+        let TaskFields { status, assignee, priority, due, labels, blocked_by, note, requirements, claim } =
+            task.as_mut();
         (status.at, assignee.at, priority.at, due.at) = (nowhen, nowhen, nowhen, nowhen);
         (labels.at, blocked_by.at, note.at, requirements.at, claim.at) = (nowhen, nowhen, nowhen, nowhen, nowhen);
     }

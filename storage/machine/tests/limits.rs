@@ -13,7 +13,7 @@ use zyflow_machine::command::{
 use zyflow_machine::id::{ClusterTime, ORDINALS_MAX, RecordId, Revision};
 use zyflow_machine::limits;
 use zyflow_machine::outcome::{Outcome, Reject};
-use zyflow_machine::record::{ConflictClass, Policy, Kind, Record, Status};
+use zyflow_machine::record::{ConflictClass, Kind, Policy, Record, Status};
 use zyflow_machine::view::{Stored, View};
 
 fn limit_of(outcome: &Outcome) -> Option<(&str, u64, u64)> {

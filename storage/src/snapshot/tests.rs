@@ -24,7 +24,8 @@ fn filled(tasks: usize) -> Node {
         node.run(note(*task, &"some words of a note ".repeat(10)));
     }
     node.run(edit(change, Revision(3), vec![insert_first("new")]));
-    let gone = node.run(Body::CreateChange { project, path: "gone.md".to_owned(), blocks: Vec::new(), ops: Vec::new() })[0];
+    let gone =
+        node.run(Body::CreateChange { project, path: "gone.md".to_owned(), blocks: Vec::new(), ops: Vec::new() })[0];
     let base = node.tables().digest().unwrap().0;
     node.run(Body::DeleteChange { change: gone, base });
     node

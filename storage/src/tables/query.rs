@@ -163,7 +163,8 @@ impl TablesView {
             let mut is_waiting = false;
             for blocker in &task.blocked_by.value {
                 let blocker = self.settle(self.get(*blocker))?;
-                is_waiting |= blocker.is_some_and(|stored| task_of(&stored).is_some_and(|task| task.status.value.is_open()));
+                is_waiting |=
+                    blocker.is_some_and(|stored| task_of(&stored).is_some_and(|task| task.status.value.is_open()));
             }
             if !is_waiting {
                 ready.push((id, stored));

@@ -270,10 +270,9 @@ impl From<BlockOp> for v1::BlockOp {
                 block: Some(block.into()),
                 fields: fields.into_iter().map(Into::into).collect(),
             }),
-            BlockOp::SetBlockers { block, on } => Op::SetBlockers(SetBlockers {
-                block: Some(block.into()),
-                on: on.into_iter().map(Into::into).collect(),
-            }),
+            BlockOp::SetBlockers { block, on } => {
+                Op::SetBlockers(SetBlockers { block: Some(block.into()), on: on.into_iter().map(Into::into).collect() })
+            }
             BlockOp::Resolve { conflict, settlement } => {
                 Op::Resolve(Resolve { conflict: conflict.to_u64(), settlement: Some(settlement.into()) })
             }

@@ -64,11 +64,7 @@ impl TryFrom<v1::Settlement> for Settlement {
     type Error = ConvertError;
 
     fn try_from(settlement: v1::Settlement) -> Result<Self, ConvertError> {
-        Ok(Self {
-            strategy: strategy(settlement.strategy)?,
-            by: settled_by(settlement.by)?,
-            value: settlement.value,
-        })
+        Ok(Self { strategy: strategy(settlement.strategy)?, by: settled_by(settlement.by)?, value: settlement.value })
     }
 }
 
@@ -105,10 +101,10 @@ impl From<v1::Claim> for Claim {
 impl From<Policy> for v1::Policy {
     fn from(policy: Policy) -> Self {
         let number = |status: Status| v1::TaskStatus::from(status).into();
-        let transitions = policy.transitions.into_iter().map(|(from, to)| v1::policy::Transitions {
-            from: number(from),
-            to: to.into_iter().map(number).collect(),
-        });
+        let transitions = policy
+            .transitions
+            .into_iter()
+            .map(|(from, to)| v1::policy::Transitions { from: number(from), to: to.into_iter().map(number).collect() });
         let strategies = policy.strategies.into_iter();
         Self {
             strategy: v1::Strategy::from(policy.strategy).into(),

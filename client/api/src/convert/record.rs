@@ -152,12 +152,7 @@ impl TryFrom<v1::ConflictRecord> for Conflict {
 
 impl From<Comment> for v1::CommentRecord {
     fn from(comment: Comment) -> Self {
-        Self {
-            task: comment.task.to_u64(),
-            author: comment.author,
-            time_ms: comment.time.0,
-            text: comment.text,
-        }
+        Self { task: comment.task.to_u64(), author: comment.author, time_ms: comment.time.0, text: comment.text }
     }
 }
 

@@ -7,7 +7,9 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 use std::time::Duration;
-use zyflow_machine::command::{Anchor, Author, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::command::{
+    Anchor, Author, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField,
+};
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
@@ -41,14 +43,7 @@ fn status() -> impl Strategy<Value = Status> {
 }
 
 fn way() -> impl Strategy<Value = Way> {
-    prop::sample::select(vec![
-        Way::SpecWins,
-        Way::RuntimeWins,
-        Way::LastWriteWins,
-        Way::Merge,
-        Way::Manual,
-        Way::Skip,
-    ])
+    prop::sample::select(vec![Way::SpecWins, Way::RuntimeWins, Way::LastWriteWins, Way::Merge, Way::Manual, Way::Skip])
 }
 
 fn settlement() -> impl Strategy<Value = Settlement> {
@@ -78,8 +73,12 @@ fn claim() -> impl Strategy<Value = Claim> {
 }
 
 fn comment() -> impl Strategy<Value = Comment> {
-    (record(), text(), any::<u64>(), text())
-        .prop_map(|(task, author, time, text)| Comment { task, author, time: ClusterTime(time), text })
+    (record(), text(), any::<u64>(), text()).prop_map(|(task, author, time, text)| Comment {
+        task,
+        author,
+        time: ClusterTime(time),
+        text,
+    })
 }
 
 fn point() -> impl Strategy<Value = Point> {
@@ -194,16 +193,18 @@ fn body() -> impl Strategy<Value = Body> {
             .prop_map(|(change, base, mode, ops, conflicts)| Body::Edit { change, base, mode, ops, conflicts }),
         (record(), option::of(revision()), vec(task_field(), 0..4), maybe_text())
             .prop_map(|(task, expected, fields, mark)| Body::SetTask { task, expected, fields, mark }),
-        (record(), text(), any::<u64>(), vec(task_field(), 0..4), maybe_text()).prop_map(
-            |(task, holder, lease_ms, fields, mark)| Body::Claim { task, holder, lease_ms, fields, mark }
-        ),
+        (record(), text(), any::<u64>(), vec(task_field(), 0..4), maybe_text())
+            .prop_map(|(task, holder, lease_ms, fields, mark)| Body::Claim { task, holder, lease_ms, fields, mark }),
         (record(), maybe_text()).prop_map(|(task, holder)| Body::Release { task, holder }),
         (record(), text()).prop_map(|(task, text)| Body::Comment { task, text }),
         (text(), option::of(revision()), text(), any::<bool>())
             .prop_map(|(name, at, note, is_automatic)| Body::CreatePoint { name, at, note, is_automatic }),
         record().prop_map(|point| Body::RemovePoint { point }),
-        (record(), option::of(revision()), policy())
-            .prop_map(|(project, expected, policy)| Body::SetPolicy { project, expected, policy }),
+        (record(), option::of(revision()), policy()).prop_map(|(project, expected, policy)| Body::SetPolicy {
+            project,
+            expected,
+            policy
+        }),
     ]
 }
 
@@ -322,8 +323,11 @@ fn fact() -> impl Strategy<Value = Fact> {
         settled().prop_map(Fact::ConflictSettled),
         text().prop_map(|path| Fact::ChangeMoved { path }),
         policy().prop_map(Fact::PolicySet),
-        (claim(), vec(task_field(), 0..4), maybe_text())
-            .prop_map(|(claim, fields, mark)| Fact::Claimed { claim, fields, mark }),
+        (claim(), vec(task_field(), 0..4), maybe_text()).prop_map(|(claim, fields, mark)| Fact::Claimed {
+            claim,
+            fields,
+            mark
+        }),
         Just(Fact::Released),
         comment().prop_map(Fact::Commented),
         point().prop_map(Fact::PointCreated),

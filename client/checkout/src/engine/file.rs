@@ -10,6 +10,7 @@
 use std::time::SystemTime;
 
 use tokio::time::Instant;
+use zyflow_machine::command::Body;
 use zyflow_machine::id::Revision;
 
 use super::head::{Jump, Pulled, Renderings};
@@ -51,6 +52,8 @@ pub(super) struct File {
     hint: Option<Pending>,
     behind: Option<Revision>,
     pub(super) absent_since: Option<Instant>,
+    /// The path that its change has now, where that is another.
+    pub(super) moved_to: Option<String>,
     /// Whether its text stands elsewhere since it is gone; `None` = not looked for yet.
     pub(super) is_moved: Option<bool>,
     emptied_since: Option<Instant>,
@@ -87,6 +90,7 @@ impl File {
             hint: None,
             behind: None,
             absent_since: None,
+            moved_to: None,
             is_moved: None,
             emptied_since: None,
             seen: None,
@@ -302,10 +306,18 @@ impl<C: Cluster> Engine<C> {
             strategies: &self.strategies,
         };
         let step = match plan(&input) {
-            Step::Propose(proposal) => self.with_fields(&input, *proposal).map(|proposal| Step::Propose(Box::new(proposal))),
+            Step::Propose(proposal) => {
+                let is_new = matches!(proposal.body, Body::CreateChange { .. });
+                let moved = local.filter(|_| is_new).and_then(|text| self.moved_here(path, text));
+                moved
+                    .map_or_else(|| self.with_fields(&input, *proposal), Ok)
+                    .map(|proposal| Step::Propose(Box::new(proposal)))
+            }
             step => Ok(step),
         };
+        let is_leaving = file.moved_to.is_some();
         match step {
+            Ok(step) if is_leaving => self.leave(path, step, scanned, now),
             Ok(step) => self.follow(path, step, scanned, now),
             Err(error) => self.retry(path, error.to_string(), now),
         }
@@ -359,7 +371,7 @@ impl<C: Cluster> Engine<C> {
         true
     }
 
-    fn follow(&mut self, path: &FilePath, step: Step, scanned: Option<Scanned>, now: Instant) {
+    pub(super) fn follow(&mut self, path: &FilePath, step: Step, scanned: Option<Scanned>, now: Instant) {
         let applied = *self.applied.borrow();
         let Some(file) = self.files.get_mut(path) else { return };
         match step {

@@ -205,6 +205,9 @@ impl<C: Cluster> Engine<C> {
             self.deletion_accepted(path, revision, now);
             return;
         }
+        if let Body::MoveChange { change, from, .. } = &flight.body {
+            return self.move_accepted(path, from, *change, revision, now);
+        }
         let made = created.first().filter(|_| matches!(flight.body, Body::CreateChange { .. })).copied();
         let edited = if let Body::Edit { change, .. } = &flight.body { Some(*change) } else { None };
         let Some(change) = edited.or(made) else {

@@ -8,8 +8,7 @@
 //! | moved, as OpenSpec's archive does: the same text stands elsewhere | spreads after the grace, and counts as none of the many |
 //! | gone with a stash (`git stash -u`) | held: it comes back with the stash |
 //!
-//! The state machine can't rename a change, so a file that moved to another synced path is a new change there: the text stays, the ids
-//! of its tasks don't.
+//! A file that moved to another synced path takes its change along (`moves`); what is left here is about moves out of what is synced.
 
 use tokio::time::Instant;
 

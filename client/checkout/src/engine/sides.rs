@@ -78,6 +78,7 @@ impl<C: Cluster> Engine<C> {
             self.scan_at = now;
         }
         let mut paths = self.cluster.paths(project)?;
+        self.note_moves(&paths, now);
         // A live change hides deleted ones of the same path, and a later one an earlier one.
         paths.sort_by_key(|(_, change, is_deleted)| (!is_deleted, *change));
         for (path, change, is_deleted) in paths {

@@ -37,8 +37,11 @@ fn proposal(start: &KnownText, local: &str) -> Proposal {
     let mark_of = |id: &RecordId| blocks.clone().find(|known| known.id == *id).map(|known| &known.block.content.mark);
     let marks = ids.iter().zip(&document.blocks).filter_map(|(id, block)| {
         let id = (*id)?;
-        (mark_of(&id) != Some(&block.content.mark))
-            .then(|| BlockOp::SetMark { block: id, mark: block.content.mark.clone(), status: None })
+        (mark_of(&id) != Some(&block.content.mark)).then(|| BlockOp::SetMark {
+            block: id,
+            mark: block.content.mark.clone(),
+            status: None,
+        })
     });
     let body =
         Body::Edit { change: id(99), base: START, mode: EditMode::Merge, ops: marks.collect(), conflicts: Vec::new() };
@@ -147,7 +150,7 @@ fn where_both_sides_changed_a_field_the_policy_decides_and_nothing_is_lost() {
 fn of_two_statuses_the_stronger_one_stands() {
     let reviewed = || runtime(&[TaskField::Status(Status::Review)], 9);
     check(KIRO, "- [ ] 1. a\n", "- [x] 1. a\n", &reviewed(), &expect![[r#"mark 0 "x" Some(Done)"#]]);
-    check(KIRO, "- [ ] 1. a\n", "- [-] 1. a\n", &reviewed(), &expect![[r#"mark 0 "-" Some(Review)"#]]);
+    check(KIRO, "- [ ] 1. a\n", "- [-] 1. a\n", &reviewed(), &expect![[r#"mark 0 "-" None"#]]);
     let cancelled = runtime(&[TaskField::Status(Status::Cancelled)], 9);
     check(
         KIRO,
@@ -155,7 +158,7 @@ fn of_two_statuses_the_stronger_one_stands() {
         "- [-] 1. a\n",
         &cancelled,
         &expect![[r#"
-            mark 0 "-" Some(Cancelled)
+            mark 0 "-" None
             Data conflict status: Some("in-progress") | Some("cancelled") open"#]],
     );
 }
@@ -199,14 +202,14 @@ fn a_file_that_changed_its_dialect_is_migrated_where_no_mark_changes_its_meaning
 #[test]
 fn a_new_change_says_everything_at_once() {
     let text = "- [x] 1. a\n- [-] 2. b\n  - _Depends: 1, 9_\n";
-    let blocks = parse(text).blocks.iter().map(|block| NewBlock {
+    let document = parse(text);
+    let blocks = document.blocks.iter().map(|block| NewBlock {
         kind: block.kind.into(),
         lead: block.content.lead.clone(),
         mark: block.content.mark.clone(),
         text: block.content.text.clone(),
     });
-    let body =
-        Body::CreateChange { project: id(50), path: KIRO.to_owned(), blocks: blocks.collect(), ops: Vec::new() };
+    let body = Body::CreateChange { project: id(50), path: KIRO.to_owned(), blocks: blocks.collect(), ops: Vec::new() };
     let created = Proposal { body, text: Some(text.to_owned()), ids: Vec::new(), start: None };
     let Body::CreateChange { ops, .. } = complete(created, None, KIRO, &Runtime::default()).body else {
         panic!("it stays what it is")

@@ -183,6 +183,7 @@ fn describe_op(op: &BlockOp) -> String {
         BlockOp::SetMark { mark, .. } => format!("set mark {mark:?}"),
         BlockOp::Move { .. } => "move".to_owned(),
         BlockOp::Delete { .. } => "delete".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 

@@ -4,6 +4,7 @@
 //!   mod      arguments, start and stop          editors  who edits at once, and when    account  what became of each token
 //!   script   the steps, and how to add one      habits   what an editor does to a text   command  the real command line
 //!   steps    steps about files                  file     one tasks.md in one checkout    load     writers that never stop
+//!   decisions  claims, conflicts, consistency
 //!   failover steps about nodes                  latency  edits one after the other       frame    a line per step, waiting
 //! ```
 //! Every step checks what it did; the first that fails ends the script with exit code 1, and the folder is kept so that one can
@@ -11,6 +12,7 @@
 
 mod account;
 mod command;
+mod decisions;
 mod editors;
 mod failover;
 mod file;

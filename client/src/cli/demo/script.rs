@@ -70,6 +70,9 @@ impl Demo {
         frame.step("a new file, folders too", self.new_file()).await?;
         frame.step(&format!("{} edits, disk to disk", length.edits), self.measure(length.edits)).await?;
         frame.step("ten editors at once", self.edit_at_once(length.editors)).await?;
+        frame.step("two agents, two tasks", self.claim()).await?;
+        frame.step("a conflict, and its resolution", self.disagree()).await?;
+        frame.step("texts and runtime state", self.validate()).await?;
         frame.step("kill the leader under load", self.kill_leader()).await?;
         frame.step("start it again", self.restart()).await?;
         frame.step("verify", self.verify()).await

@@ -149,7 +149,9 @@ impl Demo {
 
     async fn conflicting_texts(&self) -> anyhow::Result<Vec<String>> {
         let conflicts = self.cluster.client().conflicts(linearizable(), None, None, true).await?.value;
-        let values = conflicts.into_iter().flat_map(|found| [found.row.record.base, found.row.record.spec, found.row.record.runtime]);
+        let values = conflicts
+            .into_iter()
+            .flat_map(|found| [found.row.record.base, found.row.record.spec, found.row.record.runtime]);
         Ok(values.flatten().collect())
     }
 

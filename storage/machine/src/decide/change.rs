@@ -75,7 +75,9 @@ fn text_fields<V: View>(
             | BlockOp::Move { .. }
             | BlockOp::Delete { .. }
             | BlockOp::Resolve { .. } => {
-                return Err(invalid("a new change takes its blocks as they are: only fields and blockers can be set").into());
+                return Err(
+                    invalid("a new change takes its blocks as they are: only fields and blockers can be set").into()
+                );
             }
         }
     }

@@ -80,7 +80,12 @@ impl Edit<'_> {
     pub(super) fn decide<V: View>(&self, scratch: &mut Scratch<'_, V>) -> Decided<Vec<RecordId>, V> {
         self.check_limits(scratch.revision())?;
         self.check_change(scratch)?;
-        let mut progress = Progress { places: Places::new(self.change), created: Vec::new(), conflicts: Vec::new(), stale: Vec::new() };
+        let mut progress = Progress {
+            places: Places::new(self.change),
+            created: Vec::new(),
+            conflicts: Vec::new(),
+            stale: Vec::new(),
+        };
         for op in self.ops {
             match self.apply(scratch, &mut progress, op) {
                 // Refused because an operation before it was left out as stale: that is the reason to tell.

@@ -140,9 +140,9 @@ fn task_of(stored: &Stored, id: RecordId) -> Result<(&Block, &TaskFields), Rejec
             let task = block.task.as_deref().ok_or_else(wrong_kind)?;
             Ok((block, task))
         }
-        Some(
-            Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_),
-        ) => Err(wrong_kind()),
+        Some(Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_)) => {
+            Err(wrong_kind())
+        }
         None => Err(not_found("task", id)),
     }
 }

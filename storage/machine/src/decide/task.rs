@@ -1,8 +1,6 @@
 //! Runtime fields of a task: set, never toggled; status and check mark follow each other.
 
-use super::{
-    Decided, check_seen, invalid, is_check, known, not_found, stale, task_of,
-};
+use super::{Decided, check_seen, invalid, is_check, known, not_found, stale, task_of};
 use crate::command::TaskField;
 use crate::event::Fact;
 use crate::id::{RecordId, Revision};
@@ -195,7 +193,9 @@ fn check_field(field: &TaskField) -> Result<(), Reject> {
         TaskField::Note(note) => check("bytes of a note", note.len(), limits::NOTE_BYTES_MAX),
         TaskField::Requirements(requirements) => {
             check("requirements of a task", requirements.len(), limits::REQUIREMENTS_PER_TASK_MAX)?;
-            requirements.iter().try_for_each(|each| check("bytes of a requirement", each.len(), limits::LABEL_BYTES_MAX))
+            requirements
+                .iter()
+                .try_for_each(|each| check("bytes of a requirement", each.len(), limits::LABEL_BYTES_MAX))
         }
     }
 }

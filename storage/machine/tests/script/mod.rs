@@ -3,9 +3,9 @@
 //! Consecutive `> ` lines are one batch. A line is words and calls: `edit tasks.md base=2 mark(2.1, "x")`.
 
 use crate::harness::{Node, block, command};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use zyflow_machine::Machine;
-use std::collections::BTreeSet;
 use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
 use zyflow_machine::event::{Fact, RowChange};
 use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision, SessionId};

@@ -6,7 +6,7 @@ use proptest::sample::Index;
 use std::collections::BTreeSet;
 use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
 use zyflow_machine::id::{EventId, RecordId, RequestId, Revision, SessionId};
-use zyflow_machine::record::{ConflictClass, Kind, Policy, Priority, Settlement, SettledBy, Status, Strategy as Way};
+use zyflow_machine::record::{ConflictClass, Kind, Policy, Priority, SettledBy, Settlement, Status, Strategy as Way};
 use zyflow_machine::view::View;
 
 /// What a command may refer to: the state before its batch.
@@ -292,7 +292,8 @@ fn op() -> impl Strategy<Value = OpWish> {
             .prop_map(|(block, mark, status)| OpWish::SetMark(block, mark, status)),
         (any::<Index>(), anchor()).prop_map(|(block, anchor)| OpWish::Move(block, anchor)),
         any::<Index>().prop_map(OpWish::Delete),
-        (block_ref(), prop::collection::vec(field(), 0..3)).prop_map(|(block, fields)| OpWish::SetFields(block, fields)),
+        (block_ref(), prop::collection::vec(field(), 0..3))
+            .prop_map(|(block, fields)| OpWish::SetFields(block, fields)),
         (block_ref(), prop::collection::vec(block_ref(), 0..3)).prop_map(|(block, on)| OpWish::SetBlockers(block, on)),
         any::<Index>().prop_map(OpWish::Resolve),
     ]
@@ -306,11 +307,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     let steps = prop::collection::btree_map(status(), prop::collection::btree_set(status(), 0..6), 0..2);
     let fields = prop::sample::select(vec!["text", "mark", "colour"]).prop_map(str::to_owned);
     let strategies = prop::collection::btree_map(fields, Just(Way::Merge), 0..2);
-    (steps, strategies).prop_map(|(transitions, strategies)| Policy {
-        strategies,
-        transitions,
-        ..Policy::default()
-    })
+    (steps, strategies).prop_map(|(transitions, strategies)| Policy { strategies, transitions, ..Policy::default() })
 }
 
 fn field() -> impl Strategy<Value = FieldWish> {
@@ -336,8 +333,13 @@ fn body() -> impl Strategy<Value = BodyWish> {
     let path =
         prop::sample::select(vec!["a/tasks.md", "b/tasks.md", "A/tasks.md", "c.md", "../d.md"]).prop_map(str::to_owned);
     let moved = prop::sample::select(vec!["a/tasks.md", "b/tasks.md", "old/a.md"]).prop_map(str::to_owned);
-    let claim =
-        (any::<Index>(), any::<Index>(), "[ab]", prop_oneof![4 => 1_u64..50, 1 => Just(0)], prop::collection::vec(field(), 0..2));
+    let claim = (
+        any::<Index>(),
+        any::<Index>(),
+        "[ab]",
+        prop_oneof![4 => 1_u64..50, 1 => Just(0)],
+        prop::collection::vec(field(), 0..2),
+    );
     let blocks = prop::collection::vec(new_block(), 0..6);
     let edit = (
         any::<Index>(),

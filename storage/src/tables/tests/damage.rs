@@ -138,7 +138,8 @@ fn nothing_of_a_text_is_in_clear_on_disk() {
     let secrets = ["marmalade-project", "quince/hidden-path.md", "apricot-block", "damson-note", "medlar-assignee"];
     let mut node = Node::new(|_| {});
     let project = node.run(Body::CreateProject { name: secrets[0].to_owned(), files: vec![secrets[1].to_owned()] })[0];
-    let created = node.run(Body::CreateChange { project, path: secrets[1].to_owned(), blocks: Vec::new(), ops: Vec::new() });
+    let created =
+        node.run(Body::CreateChange { project, path: secrets[1].to_owned(), blocks: Vec::new(), ops: Vec::new() });
     let change = created[0];
     let block = node.run(edit(change, Revision(2), vec![insert_first(secrets[2])]))[0];
     node.run(note(block, secrets[3]));

@@ -100,8 +100,8 @@ fn tasks_are_found_by_what_is_asked() {
             zyflow_machine::command::TaskField::Status(Status::Done),
             zyflow_machine::command::TaskField::Assignee(Some("bo".to_owned())),
         ],
-            mark: None,
-        };
+        mark: None,
+    };
     node.run(body);
     let view = node.view();
     let ask = |filter: TaskFilter| {

@@ -9,7 +9,8 @@ const PIECE: &str = "# List\n- [ ] a\n";
 fn stamp_of(folder: &Path, text: &str) -> Option<Stamp> {
     let path = folder.join("tasks.md");
     std::fs::write(&path, text).unwrap();
-    path.metadata().ok().as_ref().map(Stamp::from)
+    let file = std::fs::File::open(path).ok()?;
+    cap_std::fs::File::from_std(file).metadata().ok().as_ref().map(Stamp::from)
 }
 
 /// A file that was seen as it is now, and the timing.
