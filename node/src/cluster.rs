@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use zyflow_checkout::{Cluster, ClusterDocument, ClusterError, Touched};
 use zyflow_machine::command::{Author, Body, Command};
+use zyflow_machine::event::Fact;
 use zyflow_machine::id::{RecordId, RequestId, Revision};
 use zyflow_machine::outcome::Outcome;
 use zyflow_machine::record::{Kind, Project, Record, TaskFields};
@@ -145,6 +146,8 @@ impl TouchedLog {
             match self.receiver.try_recv() {
                 Ok(change) => {
                     let touched = change.rows.iter().filter_map(|row| match row.stored.kind {
+                        // A moved change is a matter of the project's list.
+                        Kind::Change if matches!(row.fact, Fact::ChangeMoved { .. }) => Some(row.stored.parent),
                         Kind::Change => Some(row.id),
                         Kind::Block => Some(row.stored.parent),
                         // Globs and policy of a project: whoever doesn't know it as a change reads the list anew.

@@ -264,7 +264,7 @@ fn united_status(
     status: Status,
     changes: &mut FieldChanges,
 ) -> Option<Status> {
-    let task = runtime.tasks.get(&id)?;
+    let Some(task) = runtime.tasks.get(&id) else { return Some(status) };
     let current = task.status.value;
     let was = before.state.map(status_of);
     if task.status.at <= edit.start_revision || current == status || Some(current) == was {

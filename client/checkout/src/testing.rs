@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use zyflow_machine::command::{Author, Batch, Body, Command};
+use zyflow_machine::event::Fact;
 use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision};
 use zyflow_machine::machine::Machine;
 use zyflow_machine::map_view::MapView;
@@ -59,7 +60,13 @@ impl Ledger {
         self.view.commit_effects(&effects);
         for (row, _) in &effects.rows {
             match row.kind {
-                Kind::Change | Kind::Project => self.touched.push((revision, row.id)),
+                Kind::Change | Kind::Project => {
+                    self.touched.push((revision, row.id));
+                    // A moved change is a matter of the project's list.
+                    if matches!(row.fact, Fact::ChangeMoved { .. }) {
+                        self.touched.push((revision, row.parent));
+                    }
+                }
                 Kind::Block => self.touched.push((revision, row.parent)),
                 Kind::Conflict | Kind::Comment | Kind::Point => {}
             }

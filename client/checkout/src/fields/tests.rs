@@ -96,14 +96,14 @@ fn a_mark_means_what_its_dialect_says() {
 #[test]
 fn a_line_that_only_got_other_words_sets_nothing() {
     let set = runtime(&[TaskField::Priority(Some(Priority::Low)), TaskField::Status(Status::Review)], 9);
-    check(CTX, "- [ ] a #priority:high\n", "- [ ] a b #priority:high\n", &set, &expect![""]);
+    check(CTX, "- [ ] write the log #priority:high\n", "- [ ] write the whole log #priority:high\n", &set, &expect![""]);
 }
 
 #[test]
 fn what_the_text_newly_says_is_set_and_what_it_no_longer_says_is_taken_back() {
     let none = Runtime::default();
-    check(CTX, "- [ ] a\n", "- [ ] a #priority:high\n", &none, &expect!["set 0 priority=high"]);
-    check(CTX, "- [ ] a #priority:high\n", "- [ ] a\n", &none, &expect!["set 0 priority="]);
+    check(CTX, "- [ ] write the log\n", "- [ ] write the log #priority:high\n", &none, &expect!["set 0 priority=high"]);
+    check(CTX, "- [ ] write the log #priority:high\n", "- [ ] write the log\n", &none, &expect!["set 0 priority="]);
     check(
         KIRO,
         "- [ ] 1. a\n",
@@ -117,7 +117,7 @@ fn what_the_text_newly_says_is_set_and_what_it_no_longer_says_is_taken_back() {
 
 #[test]
 fn where_both_sides_changed_a_field_the_policy_decides_and_nothing_is_lost() {
-    let (start, local) = ("- [ ] a\n", "- [ ] a #priority:high\n");
+    let (start, local) = ("- [ ] write the log\n", "- [ ] write the log #priority:high\n");
     let low = || runtime(&[TaskField::Priority(Some(Priority::Low))], 9);
     check(CTX, start, local, &low(), &expect![[r#"Data conflict priority: Some("high") | Some("low") open"#]]);
     let with = |strategy| {
@@ -190,8 +190,8 @@ fn a_file_that_changed_its_dialect_is_migrated_where_no_mark_changes_its_meaning
     );
     check(
         "plan.md",
-        "- [-] a 📅 2026-01-02\n",
-        "- [-] a\n  - _Requirements: 1.1_\n",
+        "- [-] write the log 📅 2026-01-02\n",
+        "- [-] write the log\n  - _Requirements: 1.1_\n",
         &none,
         &expect![[r#"
             set 0 due= requirements=1.1
