@@ -191,6 +191,11 @@ fn an_archived_change_is_neither_lost_nor_brought_back() {
                     running.is(&at(change), FileState::Synced).await;
                 }
             }
+            let change_at = |path: &str| {
+                let listed = node.paths(project_of(&node)).unwrap().into_iter();
+                listed.filter(|(at, _, is_deleted)| at == path && !is_deleted).map(|(_, change, _)| change).next()
+            };
+            let before: Vec<_> = changes[..5].iter().map(|change| change_at(&at(change))).collect();
             let folder = |bench: &Bench, change: &str| bench.root().join("openspec/changes").join(change);
             fs::create_dir(folder(&first, "archive")).unwrap();
             for change in &changes[..5] {
@@ -206,6 +211,8 @@ fn an_archived_change_is_neither_lost_nor_brought_back() {
             assert!(holds(&first));
             if is_archive_synced {
                 until(|| "the other has the archive".to_owned(), || holds(&second)).await;
+                let after: Vec<_> = changes[..5].iter().map(|change| change_at(&archived(change))).collect();
+                assert_eq!(after, before, "each change went along with its file");
             }
             for (bench, running) in [&first, &second].into_iter().zip(running) {
                 running.looked_at().await;
