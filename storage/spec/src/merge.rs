@@ -107,13 +107,13 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
         let mut base_blocks: BTreeMap<I, &Block> = base.iter().map(|known| (known.id, &known.block)).collect();
         // A block that the cluster deleted and local edited comes back: as the block that another writer put back already, else as an
         // insertion, so it can fold like one.
-        let is_lost = |id: I, block: &Block| {
+        let is_gone = |id: I, block: &Block| {
             let is_edited = base_blocks.get(&id).is_some_and(|base| base.content != block.content);
             !in_current.contains(&id) && is_edited
         };
-        let lost: BTreeSet<I> =
-            ids.iter().zip(&local.blocks).filter_map(|(id, block)| id.filter(|id| is_lost(*id, block))).collect();
-        let revived = revive::revived(base, &lost, current);
+        let gone: BTreeSet<I> =
+            ids.iter().zip(&local.blocks).filter_map(|(id, block)| id.filter(|id| is_gone(*id, block))).collect();
+        let revived = revive::revived(base, &gone, current);
         for id in ids.iter_mut().flatten() {
             if let Some(now) = revived.get(id) {
                 places.extend(places.get(id).copied().map(|place| (*now, place)));
@@ -122,7 +122,7 @@ impl<'a, I: Copy + Ord + Debug> Merger<'a, I> {
             }
         }
         let in_local: BTreeSet<I> = ids.iter().copied().flatten().collect();
-        let ids_in_place: Vec<Option<I>> = ids.iter().map(|id| id.filter(|id| !lost.contains(id))).collect();
+        let ids_in_place: Vec<Option<I>> = ids.iter().map(|id| id.filter(|id| !gone.contains(id))).collect();
         let folds = fold::fold(
             &local.blocks,
             &ids_in_place,

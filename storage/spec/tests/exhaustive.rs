@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use zyflow_spec::{Conflict, ConflictField, Known, Op, align, apply, merge3, parse};
+use zyflow_spec::{Conflict, ConflictField, Known, align, apply, merge3, parse};
 
 /// Every word is written once, and a task has enough of them to be known again when it was moved and reworded.
 const START: &str = "## Plan\n- [ ] alpha red green blue white black\n- [ ] beta north south east west home\n- [ ] gamma spring summer autumn winter rain\n";
@@ -215,14 +215,17 @@ fn is_expected(conflict: &Conflict<u32>, mine: &[Made], theirs: &[Made]) -> bool
     })
 }
 
-/// Whether the same edit merged once more, from the old base, could be taken for another one: words that both put into one line, or an equal
-/// line that both inserted beside one that was moved away. Request ids make such a retry safe.
-fn is_ambiguous_again(ops: &[Op<u32>], mine: &[Made], theirs: &[Made]) -> bool {
+/// Whether the same edit merged once more, from the old base, could be taken for another one: words that both put into one task, or an
+/// equal line that both inserted beside one that was moved away. Request ids make such a retry safe.
+fn is_ambiguous_again(mine: &[Made], theirs: &[Made]) -> bool {
+    let reworded = |edits: &[Made]| -> BTreeSet<&'static str> {
+        let fields = edits.iter().filter_map(|made| touches(made.edit));
+        fields.filter(|(_, field)| *field == ConflictField::Text).map(|(name, _)| name).collect()
+    };
     let inserts_common = |edits: &[Made]| edits.iter().any(|made| matches!(made.edit, InsertCommon(_)));
     let is_move = |made: &Made| matches!(made.edit, MoveToFront(_) | MoveToEnd(_));
     let is_moved = mine.iter().chain(theirs).any(is_move);
-    ops.iter().any(|op| matches!(op, Op::SetText { .. }))
-        || (is_moved && inserts_common(mine) && inserts_common(theirs))
+    !reworded(mine).is_disjoint(&reworded(theirs)) || (is_moved && inserts_common(mine) && inserts_common(theirs))
 }
 
 impl World {
@@ -266,7 +269,7 @@ impl World {
             assert!(is_expected, "{conflict:?} between {:?} and {theirs:?}", replica.pending);
         }
         if !replica.pending.is_empty() {
-            if is_ambiguous_again(&merge.ops, &replica.pending, theirs) {
+            if is_ambiguous_again(&replica.pending, theirs) {
                 count.ambiguous += 1;
             } else {
                 let again = merge3(&replica.base, &local, &next);

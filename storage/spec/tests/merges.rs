@@ -122,7 +122,7 @@ fn objections(case: &Case, conflict: &Conflict<usize>) -> Vec<&'static str> {
                 "theirs still has it",
             );
         }
-        (ConflictField::Mark, _, Some(_), Some(_)) | (ConflictField::Place, _, Some(_), Some(_)) => {}
+        (ConflictField::Mark | ConflictField::Place, _, Some(_), Some(_)) => {}
         _ => object(true, "a value is missing"),
     }
     objections

@@ -18,17 +18,17 @@ use crate::words::Fingerprint;
 /// Likeness of a deleted block and a new one that makes them one, in thousandths: as much as between the same neighbours.
 const REVIVED_LIKENESS_MIN: usize = 500;
 
-/// For blocks of the base that the cluster deleted and local edited (`lost`), the id under which another writer put them back.
+/// For blocks of the base that the cluster deleted and local edited (`gone`), the id under which another writer put them back.
 pub(super) fn revived<I: Copy + Ord + Debug>(
     base: &[Known<I>],
-    lost: &BTreeSet<I>,
+    gone: &BTreeSet<I>,
     current: &[Known<I>],
 ) -> BTreeMap<I, I> {
-    if lost.is_empty() {
+    if gone.is_empty() {
         return BTreeMap::new();
     }
     let known: BTreeSet<I> = base.iter().map(|known| known.id).collect();
-    let old: Vec<&Known<I>> = base.iter().filter(|known| lost.contains(&known.id)).collect();
+    let old: Vec<&Known<I>> = base.iter().filter(|known| gone.contains(&known.id)).collect();
     let new: Vec<&Known<I>> = current.iter().filter(|block| !known.contains(&block.id)).collect();
     let old_blocks: Vec<&Block> = old.iter().map(|known| &known.block).collect();
     let new_blocks: Vec<&Block> = new.iter().map(|known| &known.block).collect();

@@ -3,14 +3,14 @@
 //! ```text
 //! merge3 -> ops + conflicts --settle--> ops' + the same conflicts, each with how it was settled (or left open)
 //! ```
-//! | strategy                  | mark, text, place            | block: we deleted, they edited | block: we edited, they deleted |
-//! |---------------------------|------------------------------|--------------------------------|--------------------------------|
-//! | SPEC_WINS, LAST_WRITE_WINS| ours is set                  | deleted                        | ours is put back               |
-//! | RUNTIME_WINS, SKIP        | theirs stays                 | theirs stays                   | stays deleted                  |
-//! | MERGE                     | see below                    | theirs stays, open             | ours is put back, open         |
-//! | MANUAL                    | theirs stays, open           | theirs stays, open             | ours is put back, open         |
+//! | strategy                       | mark, text, place  | block: we deleted, they edited | block: we edited, they deleted |
+//! |--------------------------------|--------------------|--------------------------------|--------------------------------|
+//! | `SPEC_WINS`, `LAST_WRITE_WINS` | ours is set        | deleted                        | ours is put back               |
+//! | `RUNTIME_WINS`, `SKIP`         | theirs stays       | theirs stays                   | stays deleted                  |
+//! | `MERGE`                        | see below          | theirs stays, open             | ours is put back, open         |
+//! | `MANUAL`                       | theirs stays, open | theirs stays, open             | ours is put back, open         |
 //!
-//! MERGE unites a text by the rule of [`super::union`], takes their mark where both marks say the same (`-` and `/`), and leaves
+//! `MERGE` unites a text by the rule of [`super::union`], takes their mark where both marks say the same (`-` and `/`), and leaves
 //! everything else open. An open conflict keeps what [`super::merge3`] made of it: edit beats delete.
 //!
 //! Invariants, held by property tests: applying `ops` to the current state prints `text`; every conflict of the merge is in the result,
