@@ -53,6 +53,8 @@ pub(super) struct File {
     emptied_since: Option<Instant>,
     pub(super) seen: Option<Stamp>,
     is_unsaved: bool,
+    /// It was closed after writing, or moved in, since it was looked at.
+    is_settled: bool,
     is_fresh: bool,
     pub(super) is_there: bool,
 }
@@ -62,6 +64,8 @@ pub(super) struct File {
 struct Pending {
     first: Instant,
     stamp: Option<Stamp>,
+    /// Quiet is kept until then, whoever asks for a look meanwhile.
+    until: Instant,
 }
 
 impl File {
@@ -85,6 +89,7 @@ impl File {
             emptied_since: None,
             seen: None,
             is_unsaved: false,
+            is_settled: false,
             is_fresh: true,
             is_there: false,
         }
@@ -152,17 +157,33 @@ impl File {
         };
         if is_settled && !has_shrunk {
             self.hint = None;
+            self.is_settled = true;
             self.due_now(now);
             return;
         }
         let first = self.hint.map_or(now, |pending| pending.first);
-        self.hint = Some(Pending { first, stamp });
-        self.due = Some((now + timing.quiet).min(first + timing.quiet_cap).max(now));
+        let until = (now + timing.quiet).min(first + timing.quiet_cap).max(now);
+        self.hint = Some(Pending { first, stamp, until });
+        self.is_settled = false;
+        self.due = Some(until);
     }
 
-    /// Whether the file got quiet: the same metadata as at the last hint. If not, waits on, up to the cap.
+    /// Whether the file got quiet: the same metadata as at the last hint. If not, waits on, up to the cap. A change that no hint told
+    /// about may be half written as well.
     fn is_quiet(&mut self, stamp: Option<Stamp>, now: Instant, timing: &Timing) -> bool {
-        let Some(pending) = self.hint else { return true };
+        let Some(pending) = self.hint else {
+            let is_unheard_of = self.seen.is_some() && stamp.is_some() && self.seen != stamp;
+            let was_settled = std::mem::take(&mut self.is_settled);
+            if is_unheard_of && !was_settled {
+                self.hint(stamp, false, now, timing);
+                return false;
+            }
+            return true;
+        };
+        if now < pending.until {
+            self.due = Some(pending.until);
+            return false;
+        }
         if pending.stamp != stamp && now < pending.first + timing.quiet_cap {
             self.hint(stamp, false, now, timing);
             return false;
