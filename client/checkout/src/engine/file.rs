@@ -69,6 +69,7 @@ pub(super) struct File {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     first: Instant,
+    /// Quiet is kept until then, whoever asks for a look meanwhile.
     until: Instant,
     stamp: Option<Stamp>,
 }

@@ -95,8 +95,9 @@ fn a_save_in_pieces_is_one_edit() {
         let (before, proposals) = (ids(&node), node.proposals());
         let ticked = format!("## Plan\n\n{}", lines.replace("[ ] 77 ", "[x] 77 "));
         let mut file = OpenOptions::new().write(true).truncate(true).open(bench.file()).unwrap();
-        for piece in ticked.as_bytes().chunks(97) {
+        for piece in ticked.as_bytes().chunks(397) {
             file.write_all(piece).unwrap();
+            running.looked_at().await;
         }
         drop(file);
         cluster_holds(&node, &ticked).await;

@@ -138,8 +138,8 @@ fn a_pulled_commit_is_merged_from_the_text_it_was_made_from() {
     });
 }
 
-/// The cluster had the commit's text once, so it isn't proposed, and the newest goes over it; so also over a restart, when nobody
-/// saw the pull.
+/// The cluster had the commit's text once, so it isn't proposed, and the newest, in which its line is deleted again, goes over it; so also
+/// over a restart, when nobody saw the pull.
 #[test]
 fn a_pulled_commit_that_the_cluster_knows_is_nothing_new() {
     run(async {
@@ -152,7 +152,7 @@ fn a_pulled_commit_that_the_cluster_knows_is_nothing_new() {
             team.all("the first has proposed", |team, _| cluster_text(&team.nodes[0]) == THREE).await;
             team.benches[0].commit("two");
             team.benches[0].git(&["push", "-q"]);
-            set(&team.nodes[0], THREE_TICKED);
+            set(&team.nodes[0], TWO_TICKED);
             deliver(&team.nodes);
             let second = if is_running {
                 team.benches[1].git(&["pull", "-q"]);
@@ -165,16 +165,16 @@ fn a_pulled_commit_that_the_cluster_knows_is_nothing_new() {
             };
             assert_eq!(team.benches[1].read(), THREE);
             let proposals = team.nodes[1].proposals();
-            team.benches[1].holds(THREE_TICKED).await;
+            team.benches[1].holds(TWO_TICKED).await;
             second.synced().await;
-            assert_eq!((cluster_text(&team.nodes[1]).as_str(), team.nodes[1].proposals()), (THREE_TICKED, proposals));
+            assert_eq!((cluster_text(&team.nodes[1]).as_str(), team.nodes[1].proposals()), (TWO_TICKED, proposals));
             second.stop().await;
             team.stop().await;
         }
     });
 }
 
-/// A tick that twenty people pull together with a new file and a deletion.
+/// Four people pull a commit with a new file and a deletion.
 #[test]
 fn a_pulled_file_is_made_once_and_a_pulled_deletion_spreads() {
     run(async {
