@@ -59,7 +59,10 @@ pub(super) struct File {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     first: Instant,
+    /// Quiet if nothing happens before.
     until: Instant,
+    /// Read whatever happens.
+    last: Instant,
     stamp: Option<Stamp>,
 }
 
@@ -125,8 +128,13 @@ impl File {
             return;
         }
         let first = self.hint.map_or(now, |pending| pending.first);
-        let until = (now + timing.quiet).min(first + timing.quiet_cap).max(now);
-        self.hint = Some(Pending { first, until, stamp });
+        // A writer that empties a file and pauses has it open: the rest of the text isn't deleted, it is on its way.
+        let is_being_written = has_shrunk && !is_settled && stamp.is_some();
+        let (quiet, cap) =
+            if is_being_written { (timing.quiet_cap, timing.emptied_hold) } else { (timing.quiet, timing.quiet_cap) };
+        let last = first + cap;
+        let until = (now + quiet).min(last).max(now);
+        self.hint = Some(Pending { first, until, last, stamp });
         self.due = Some(until);
     }
 
@@ -141,7 +149,7 @@ impl File {
             }
             return is_whole;
         };
-        let is_over_cap = now >= pending.first + timing.quiet_cap;
+        let is_over_cap = now >= pending.last;
         if pending.stamp != stamp && !is_over_cap {
             self.hint(stamp, false, now, timing);
             return false;
