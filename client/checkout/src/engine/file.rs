@@ -138,9 +138,7 @@ impl File {
         self.due = Some(until);
     }
 
-    /// Whether the file may be taken for whole: nothing happened to it for the quiet time, whoever asks. Something else than what was
-    /// seen last, that nobody closed, is half written until it was quiet for as long: its hint may still be on the way, while the cluster
-    /// moves and has the file looked at.
+    /// Whether the file may be taken for whole, whoever asks. What nobody closed has to be quiet, even if no hint of it came yet.
     fn is_quiet(&mut self, stamp: Option<Stamp>, now: Instant, timing: &Timing) -> bool {
         let Some(pending) = self.hint else {
             let is_whole = stamp.is_none() || stamp == self.seen || stamp == self.settled || self.is_fresh;
