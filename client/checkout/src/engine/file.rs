@@ -69,8 +69,10 @@ pub(super) struct File {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     first: Instant,
-    /// Quiet is kept until then, whoever asks for a look meanwhile.
+    /// Quiet if nothing happens before.
     until: Instant,
+    /// Read whatever happens.
+    last: Instant,
     stamp: Option<Stamp>,
 }
 
@@ -169,14 +171,17 @@ impl File {
             return;
         }
         let first = self.hint.map_or(now, |pending| pending.first);
-        let until = (now + timing.quiet).min(first + timing.quiet_cap).max(now);
-        self.hint = Some(Pending { first, until, stamp });
+        // A writer that empties a file and pauses has it open: the rest of the text isn't deleted, it is on its way.
+        let is_being_written = has_shrunk && !is_settled && stamp.is_some();
+        let (quiet, cap) =
+            if is_being_written { (timing.quiet_cap, timing.emptied_hold) } else { (timing.quiet, timing.quiet_cap) };
+        let last = first + cap;
+        let until = (now + quiet).min(last).max(now);
+        self.hint = Some(Pending { first, until, last, stamp });
         self.due = Some(until);
     }
 
-    /// Whether the file may be taken for whole: nothing happened to it for the quiet time, whoever asks. Something else than what was
-    /// seen last, that nobody closed, is half written until it was quiet for as long: its hint may still be on the way, while the cluster
-    /// moves and has the file looked at.
+    /// Whether the file may be taken for whole, whoever asks. What nobody closed has to be quiet, even if no hint of it came yet.
     fn is_quiet(&mut self, stamp: Option<Stamp>, now: Instant, timing: &Timing) -> bool {
         let Some(pending) = self.hint else {
             let is_whole = stamp.is_none() || stamp == self.seen || stamp == self.settled || self.is_fresh;
@@ -185,7 +190,7 @@ impl File {
             }
             return is_whole;
         };
-        let is_over_cap = now >= pending.first + timing.quiet_cap;
+        let is_over_cap = now >= pending.last;
         if pending.stamp != stamp && !is_over_cap {
             self.hint(stamp, false, now, timing);
             return false;

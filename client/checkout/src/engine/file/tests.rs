@@ -30,9 +30,9 @@ fn half_a_file_is_not_looked_at_because_the_cluster_moved() {
     let half = stamp_of(folder.path(), PIECE);
     file.hint(half, false, now, &timing);
     file.due_now(now);
-    assert!(!file.is_quiet(half, now + timing.quiet / 2, &timing), "the cluster moved before it was quiet");
-    assert_eq!(file.due(), Some(now + timing.quiet));
-    assert!(file.is_quiet(half, now + timing.quiet, &timing));
+    assert!(!file.is_quiet(half, now + timing.quiet_cap / 2, &timing), "the cluster moved before it was quiet");
+    assert_eq!(file.due(), Some(now + timing.quiet_cap));
+    assert!(file.is_quiet(half, now + timing.quiet_cap, &timing));
 }
 
 #[test]
@@ -41,8 +41,8 @@ fn half_a_file_whose_hint_is_still_on_the_way_is_not_looked_at() {
     let (mut file, now, timing) = seen(folder.path());
     let half = stamp_of(folder.path(), PIECE);
     assert!(!file.is_quiet(half, now, &timing));
-    assert!(!file.is_quiet(half, now + timing.quiet / 2, &timing));
-    assert!(file.is_quiet(half, now + timing.quiet, &timing));
+    assert!(!file.is_quiet(half, now + timing.quiet_cap / 2, &timing));
+    assert!(file.is_quiet(half, now + timing.quiet_cap, &timing));
 }
 
 #[test]
