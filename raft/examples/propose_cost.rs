@@ -102,6 +102,7 @@ async fn make_tasks(consensus: &Consensus) -> Vec<RecordId> {
         project: created[0],
         path: "tasks.md".to_owned(),
         blocks: (0..TASKS).map(block).collect(),
+        ops: Vec::new(),
     };
     let outcome = consensus.propose(command(body), soon()).await.unwrap();
     let Outcome::Accepted { created, .. } = outcome else { panic!("{outcome:?}") };

@@ -333,6 +333,11 @@ impl Cluster for Node {
 impl Clone for Ledger {
     /// For a model that goes on in several ways from one state.
     fn clone(&self) -> Self {
-        Self { machine: self.machine.clone(), view: self.view.clone(), touched: self.touched.clone(), accepted: self.accepted.clone() }
+        Self {
+            machine: self.machine.clone(),
+            view: self.view.clone(),
+            touched: self.touched.clone(),
+            accepted: self.accepted.clone(),
+        }
     }
 }

@@ -283,7 +283,9 @@ mod tests {
         check(
             &text,
             Take::Text("two\n\nlines".to_owned()),
-            &expect![[r#""- [ ] two\n\nlines\n" is no value of text: it has to be one line, as the block that it replaces"#]],
+            &expect![[
+                r#""- [ ] two\n\nlines\n" is no value of text: it has to be one line, as the block that it replaces"#
+            ]],
         );
     }
 

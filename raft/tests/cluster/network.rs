@@ -41,7 +41,12 @@ async fn a_large_entry_travels() {
         mark: String::new(),
         text: format!("{at} {}\n", "x".repeat(100_000)),
     };
-    let body = Body::CreateChange { project, path: "tasks.md".to_owned(), blocks: (0..30).map(block).collect() };
+    let body = Body::CreateChange {
+        project,
+        path: "tasks.md".to_owned(),
+        blocks: (0..30).map(block).collect(),
+        ops: Vec::new(),
+    };
     let (follower, _other) = cluster.followers().await;
     cluster.accept(follower, super::support::command(body)).await;
     cluster.settle().await;

@@ -96,7 +96,13 @@ fn a_mark_means_what_its_dialect_says() {
 #[test]
 fn a_line_that_only_got_other_words_sets_nothing() {
     let set = runtime(&[TaskField::Priority(Some(Priority::Low)), TaskField::Status(Status::Review)], 9);
-    check(CTX, "- [ ] write the log #priority:high\n", "- [ ] write the whole log #priority:high\n", &set, &expect![""]);
+    check(
+        CTX,
+        "- [ ] write the log #priority:high\n",
+        "- [ ] write the whole log #priority:high\n",
+        &set,
+        &expect![""],
+    );
 }
 
 #[test]
