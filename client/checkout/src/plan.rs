@@ -41,10 +41,14 @@ use without_past::merge_without_past;
 
 use crate::text::{KnownText, block_op, new_block, new_conflict};
 
-/// Most texts that are remembered per file: an agent that holds a buffer over more of our writes than this is not seen before.
-pub const SHOWN_MAX: usize = 16;
+/// Most texts that are remembered per file while a checkout runs: an agent that holds a buffer over more of our writes than this is
+/// not seen before. Ten editors at once make 15 writes a second, and a tool holds a file for some seconds.
+pub const SHOWN_MAX: usize = 256;
 
-/// Most bytes of older shown texts that are remembered per file, so that a large file doesn't cost 16 times its size: 4 MiB.
+/// Most of them that survive a restart: they are stored with every agreement, and a buffer from before a restart is rare.
+pub const SHOWN_STORED_MAX: usize = 16;
+
+/// Most bytes of older shown texts that are remembered per file, so that a large file doesn't cost 256 times its size: 4 MiB.
 pub const SHOWN_BYTES_MAX: usize = 4 << 20;
 
 /// Who made a text stand on the disk.

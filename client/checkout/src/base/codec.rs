@@ -13,11 +13,11 @@ use zyflow_machine::id::{RecordId, RequestId, Revision};
 use zyflow_spec::{Block, Known};
 
 use super::{Flight, Intent, Record, SealError, StateSeal};
-use crate::plan::{By, Shown};
+use crate::plan::{By, SHOWN_STORED_MAX, Shown};
 use crate::text::KnownText;
 
 /// Version of the format. A change of any stored type is a new one.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 const CHECKSUM_BYTES: usize = 32;
 
@@ -123,7 +123,8 @@ impl Interner {
 /// The bytes of a record.
 pub(super) fn encode(record: &Record, seal: &dyn StateSeal, context: &[u8]) -> Result<Vec<u8>, FormatError> {
     let mut interner = Interner::default();
-    let shown = record.shown.iter().map(|shown| interner.text(&shown.text, shown.by)).collect();
+    let newest = record.shown.len().saturating_sub(SHOWN_STORED_MAX);
+    let shown = record.shown[newest..].iter().map(|shown| interner.text(&shown.text, shown.by)).collect();
     let intent = record.intent.as_ref().map(|intent| (intent.change, interner.text(&intent.text, By::Us)));
     let flight = record.flight.as_ref().map(|flight| StoredFlight {
         request: flight.request,

@@ -8,6 +8,7 @@ use zyflow_machine::id::{EventId, SessionId};
 
 use super::*;
 use crate::path::FilePath;
+use crate::plan::SHOWN_STORED_MAX;
 use crate::testing::TestSeal;
 
 fn id(number: u64) -> RecordId {
@@ -83,7 +84,7 @@ fn sixteen_versions_of_a_large_text_cost_little_more_than_one() {
     for version in 0..15 {
         record.show(id(7), text(&format!("{words} v{version}"), version + 2), By::Us);
     }
-    assert_eq!(record.shown.len(), SHOWN_MAX);
+    assert_eq!(record.shown.len(), SHOWN_STORED_MAX);
     let sixteen = codec_for_tests::encode(&record).len();
     assert!(sixteen < one * 5, "{one} bytes for one, {sixteen} for sixteen");
     assert_eq!(codec_for_tests::decode(&codec_for_tests::encode(&record)), record);
@@ -110,10 +111,10 @@ fn damage_and_other_versions_are_told_apart_and_never_guessed_at() {
     flipped[40] ^= 1;
     assert!(reason(&flipped).contains("damaged"));
     let mut newer = good[..good.len() - 32].to_vec();
-    newer[1] = 2;
+    newer[1] = 3;
     let checksum = blake3::hash(&newer);
     newer.extend_from_slice(checksum.as_bytes());
-    assert_eq!(reason(&newer), "format version 2, and this program knows 1");
+    assert_eq!(reason(&newer), "format version 3, and this program knows 2");
 }
 
 #[test]
@@ -161,11 +162,13 @@ fn the_same_text_again_renews_the_newest_and_old_ones_go() {
     record.show(id(7), text("one", 1), By::Writer);
     record.show(id(7), text("one", 5), By::Us);
     assert_eq!((record.shown.len(), record.shown[0].text.revision), (1, Revision(5)));
-    for version in 0..40 {
+    for version in 0..300 {
         record.show(id(7), text(&format!("v{version}"), 6 + version), By::Us);
     }
     assert_eq!(record.shown.len(), SHOWN_MAX);
-    record.show(id(8), text("anew", 60), By::Us);
+    let stored = codec_for_tests::decode(&codec_for_tests::encode(&record));
+    assert_eq!(stored.shown, record.shown[SHOWN_MAX - SHOWN_STORED_MAX..], "the newest survive a restart");
+    record.show(id(8), text("anew", 400), By::Us);
     assert_eq!(record.shown.len(), 1, "texts of another change are no base");
 }
 

@@ -80,12 +80,33 @@ const GONE: Weights = Weights { clairvoyant: 1, restored: 2 };
 /// A mark or a place: two people do tick the same box.
 const MARK: Weights = Weights { clairvoyant: 1, restored: 1 };
 
+/// The newest shown texts, among which a start is looked for first: weighing all costs the square of their number.
+const NEAR_MAX: usize = 16;
+
 /// The shown text that `local` was made from. `shown` is oldest first and not empty.
 ///
 /// # Panics
 /// Where `shown` is empty: the caller has nothing to choose from.
 #[must_use]
 pub fn choose(shown: &[Shown], local: &Document, local_text: &str, origin: Origin) -> Start {
+    let far = shown.len().saturating_sub(NEAR_MAX);
+    let start = choose_among(&shown[far..], local, local_text, origin);
+    if start.reason == Reason::Past || !lacks_what_came_before(shown, far, local) {
+        return Start { index: start.index + far, ..start };
+    }
+    choose_among(shown, local, local_text, origin)
+}
+
+/// Whether `local` lacks lines that all near texts have and the oldest hadn't: whoever saved it either deleted them or never saw them.
+fn lacks_what_came_before(shown: &[Shown], far: usize, local: &Document) -> bool {
+    let (Some(oldest), Some(first)) = (shown.first(), shown.get(far).filter(|_| far > 0)) else { return false };
+    let known: BTreeSet<RecordId> = oldest.text.blocks.iter().map(|known| known.id).collect();
+    let saved: BTreeSet<&str> = local.blocks.iter().map(|block| block.content.text.as_str()).collect();
+    let mut came = first.text.blocks.iter().filter(|each| !known.contains(&each.id) && each.block.kind != BlockKind::Blank);
+    came.any(|each| !saved.contains(each.block.content.text.as_str()))
+}
+
+fn choose_among(shown: &[Shown], local: &Document, local_text: &str, origin: Origin) -> Start {
     let newest = shown.len().checked_sub(1).expect("invariant: a start is chosen only among shown texts");
     if shown[newest].text.text() == local_text {
         return Start { index: newest, reason: Reason::Newest };

@@ -331,3 +331,20 @@ fn what_an_edit_may_have_taken_away_unseen_is_recorded_whole() {
         conflicts.iter().map(|conflict| (conflict.spec.as_deref(), conflict.runtime.as_deref())).collect();
     assert_eq!(kept, [(Some(local), Some(newer))]);
 }
+
+/// Twenty of our writes came between: the text that the buffer was read from is none of the near ones.
+#[test]
+fn a_buffer_older_than_the_near_texts_undoes_nothing() {
+    let mut lines = vec!["me a b".to_owned()];
+    for number in 1..=20 {
+        let ours: Vec<String> = (1..=number).map(|number| format!("w{number}")).collect();
+        lines.push(format!("us a b {}", ours.join(" ")));
+    }
+    let shown: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let cluster = lines.last().unwrap().trim_start_matches("us ");
+    check_start(&shown, "a b mine", expect!["Stale from 0"]);
+    check(&case(&shown, "a b mine", cluster), expect!["propose: insert mine conflicts 0"]);
+    // A fresh buffer from which its writer takes the oldest of ours. A line of one word proves no start, so it is recorded.
+    let fresh = format!("{} mine", cluster.replace(" w1 ", " "));
+    check(&case(&shown, &fresh, cluster), expect!["propose: insert mine, delete conflicts 1"]);
+}
