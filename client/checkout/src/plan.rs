@@ -245,6 +245,11 @@ fn from_start(
     document: &Document,
     cluster: &KnownText,
 ) -> Step {
+    if start.index == 0 && shown[0].text.blocks.is_empty() {
+        // A file that was empty at the first binding is one that a writer had emptied, to write it anew.
+        let (base, merge) = merge_without_past(cluster, document);
+        return after(change, &base, local, document, cluster, merge, Some(start));
+    }
     let base = &with_known_lines(shown, start.index, document, &cluster.blocks);
     let mut merge = merge3(base, document, &cluster.blocks);
     let unseen = unseen::unseen(shown, start.index, origin, document, &cluster.blocks, &merge.ops);
@@ -268,7 +273,9 @@ fn with_known_lines(
     }
     let mut known: BTreeMap<(BlockKind, &str), Vec<&Known<RecordId>>> = BTreeMap::new();
     let mut missing: BTreeSet<RecordId> = cluster.iter().map(|known| known.id).collect();
-    base.iter().for_each(|known| drop(missing.remove(&known.id)));
+    for known in &base {
+        missing.remove(&known.id);
+    }
     for each in shown.iter().rev().flat_map(|shown| &shown.text.blocks).filter(|each| missing.contains(&each.id)) {
         known.entry((each.block.kind, &each.block.content.text)).or_default().push(each);
     }
