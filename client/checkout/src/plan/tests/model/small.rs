@@ -116,6 +116,9 @@ fn explore(budget: &Budget) -> usize {
 fn every_order_of_a_few_edits_and_a_fault_breaks_no_invariant() {
     let budgets = [
         Budget { name: "one edit, a fault", edits: ["0 save add 1", ""], faults: 1 },
+        Budget { name: "an edit each", edits: ["0 save add 1", "1 save reword 1"], faults: 0 },
+        Budget { name: "a stale save", edits: ["0 save add 4", "1 stale add 2"], faults: 0 },
+        Budget { name: "a save that crosses our write", edits: ["0 save tick 0", "1 cross add 3"], faults: 0 },
         Budget { name: "the same line", edits: ["0 save reword 2", "1 save delete 2"], faults: 0 },
     ];
     for budget in budgets {
