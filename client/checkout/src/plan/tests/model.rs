@@ -42,6 +42,7 @@ use crate::testing::Ledger;
 const PATH: &str = "tasks.md";
 
 /// One checkout.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one checkout")]
 #[derive(Clone)]
 struct Copy {
     disk: Disk,

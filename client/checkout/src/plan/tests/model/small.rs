@@ -56,7 +56,7 @@ impl Node {
     /// Everything that can happen now.
     fn next(&self, edits: &[Vec<Action>; 2]) -> Vec<Self> {
         let mut all = Vec::new();
-        for copy in 0..2 {
+        for (copy, edits) in edits.iter().enumerate() {
             let mut go = |verb: Verb, change: &dyn Fn(&mut Self)| {
                 let mut node = self.clone();
                 let action = Action { copy, verb };
@@ -66,7 +66,7 @@ impl Node {
                 all.push(node);
             };
             let at = &self.world.copies[copy];
-            if let Some(edit) = edits[copy].get(self.edits[copy]) {
+            if let Some(edit) = edits.get(self.edits[copy]) {
                 go(edit.verb, &|node| node.edits[copy] += 1);
             }
             let is_idle = matches!(at.volatile, Volatile::Idle);
