@@ -149,3 +149,12 @@ fn a_line_whose_number_repeats_is_known_by_its_words() {
         )
     });
 }
+
+/// HEAD's move stayed the reason for every later save.
+#[test]
+fn a_save_after_what_head_brought_was_merged_is_a_save() {
+    replay(&Case {
+        style: Style::Mixed,
+        ..plain(1, "0 jump 4; 0 save add 27; 0 step; 0 deliver; 0 step; 0 save move 28")
+    });
+}
