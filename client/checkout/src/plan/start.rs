@@ -16,8 +16,8 @@
 //!   replaced may be undone for nothing, unless that save had crossed our write: then others haven't seen it yet;
 //! - D has its own value: an edit, which costs nothing, as it is one against every candidate.
 //!
-//! The cheapest candidate wins; of equals the one that takes the fewest edits to D, then the newest. So a save that undoes all of a write of ours and carries another edit is
-//! read as stale; one that undoes a part of it is read as an edit; and one that is exactly the text before a write of ours, and
+//! The cheapest candidate wins; of equals the one that takes the fewest edits to D, then the newest. So a save that undoes all of a
+//! write of ours and carries another edit is read as stale; one that undoes a part of it is read as an edit; and one that is exactly the text before a write of ours, and
 //! nothing explains it better, is a deliberate revert of all since.
 //! What this can't tell apart: somebody who reverts our whole last write by hand *and* edits in the same save looks like a stale
 //! buffer; what they reverted comes back, and reverting it in a save of its own then works.

@@ -37,7 +37,7 @@ pub(super) fn merge_without_past(cluster: &KnownText, local: &Document) -> (Vec<
 fn without_mark(ours: &Block, theirs: &Block) -> Block {
     let mut block = ours.clone();
     if theirs.kind == BlockKind::Task && ours.content.mark != theirs.content.mark {
-        block.content.mark = " ".to_owned();
+        " ".clone_into(&mut block.content.mark);
     }
     block
 }

@@ -1,5 +1,5 @@
-//! Faults that are planted to see that the model finds them. Two live in the plan's place; three live in the engine, so they are planted in the model's
-//! own arrows, which are the engine's.
+//! Faults that are planted to see that the model finds them. Two stand in the plan's place (who wins by time, and the stale save);
+//! the other three would live in the engine's watcher and writer, so they are planted in the model's arrows, which mirror those.
 
 use zyflow_machine::command::{Body, EditMode};
 use zyflow_spec::{diff, parse};
@@ -22,7 +22,7 @@ pub(super) enum Plant {
     DisplacedDeletedAtOnce,
 }
 
-pub(super) const PLANTS: [Plant; 5] = [
+const PLANTS: [Plant; 5] = [
     Plant::ResolveByMtime,
     Plant::NoRescanOnOverflow,
     Plant::WriteWithoutSwapCheck,
@@ -57,4 +57,21 @@ fn by_mtime(input: &Input<'_>, base: &KnownText, mtime: Option<u64>) -> Option<S
     let body = Body::Edit { change: *change, base: text.revision, mode: EditMode::Merge, ops, conflicts: Vec::new() };
     let ids = align(&text.blocks, &document);
     Some(Step::Propose(Box::new(Proposal { body, text: Some(local.to_owned()), ids, start: None })))
+}
+
+/// Schedules within which each must be found.
+const SCHEDULES: u64 = 2_000;
+
+#[test]
+fn every_planted_fault_is_caught() {
+    for plant in PLANTS {
+        let caught = run::search(1, SCHEDULES, Some(plant), 1);
+        let seed = *caught.first().unwrap_or_else(|| panic!("{plant:?} is not caught in {SCHEDULES} schedules"));
+        let (least, violation) = run::shrink(&run::schedule(seed), Some(plant));
+        let kind = violation.split(':').next().unwrap_or_default().to_owned();
+        let length = least.actions.len();
+        eprintln!("{plant:?} breaks {kind} in schedule {seed}, at its shortest in {length} actions");
+        assert_eq!(run::search(1, seed, None, 1), [0; 0], "without {plant:?} the same schedules are clean");
+        run::run(&least, None).unwrap_or_else(|violation| panic!("without {plant:?} its shortest breaks {violation}"));
+    }
 }

@@ -5,7 +5,8 @@
 //! - F2 convergence: every file is the cluster's text in the habit of its checkout.
 //! - F3 fixpoint: at rest, and after a restart of everything, nothing is proposed and nothing is written.
 //! - F4 no resurrection: what was gone from everywhere at rest comes back only by somebody who puts it back.
-//! - F5 no duplicate: no token stands twice. (A phantom would be a token that nobody made: tokens are counted, so none can be.)
+//! - F5 no duplicate: no token stands twice without a conflict that names it. (A phantom would be a token that nobody made: tokens
+//!   are counted, so none can be.)
 //!   Excused are the lines of an edit whose fate a checkout doesn't know, as its session expired before the answer came or its
 //!   state was put back: if they were accepted *and* changed since, nothing tells them from new ones. They are never lost.
 //! - F6 no clobber: a save that comes between our last look and our swap is not lost; F1 would miss it.
@@ -115,9 +116,8 @@ impl World {
                 recorded.extend(tokens(&value));
             }
         }
-        // A line that is moved into a block of several lines while somebody rewords it stands in both, and so may one whose number
-        // another line was given; with a record.
-        let is_told = |token: &u64| matches!(self.style, Style::Mixed | Style::Numbered) && recorded.contains(token);
+        // A line that the merge doesn't recognise, as it was moved and reworded on both sides, is kept twice and recorded.
+        let is_told = |token: &u64| recorded.contains(token);
         let is_twice = |token: &u64| times.get(token).is_some_and(|times| *times > 1);
         let all = self.first_tokens + u64::try_from(self.owners.len()).unwrap();
         let is_excused = |token: &u64| self.deleted.contains(token) || self.doubtful.contains(token) || is_told(token);

@@ -13,7 +13,7 @@ use super::oracle::Violation;
 use super::script::{Action, Edit, EditKind, Schedule, Style, Verb};
 
 /// Most actions of a schedule.
-const ACTIONS_MAX: u64 = 90;
+const ACTIONS_MAX: u64 = 70;
 
 /// Most checkouts.
 const COPIES_MAX: u64 = 5;
@@ -66,8 +66,8 @@ impl Dice {
             (90, Draw::Edit(Verb::Save)),
             (90, Draw::Edit(Verb::Stale)),
             (20, Draw::Edit(Verb::Cross)),
-            (25, Draw::Edit(Verb::Held)),
-            (25, Draw::Plain(Verb::Open)),
+            (50, Draw::Edit(Verb::Held)),
+            (30, Draw::Plain(Verb::Open)),
             (8, Draw::Plain(Verb::Truncate)),
             (600, Draw::Plain(Verb::Step)),
             (180, Draw::Plain(Verb::Deliver)),
@@ -129,20 +129,18 @@ pub(super) fn run(schedule: &Schedule, plant: Option<Plant>) -> Result<(), Viola
     })
 }
 
-/// The first of `count` seeds from `first` on whose schedule fails.
-pub(super) fn search(first: u64, count: u64, plant: Option<Plant>) -> Option<u64> {
+/// Seeds from `first` on, `count` of them, whose schedules fail, in order; it stops after `enough` of them.
+pub(super) fn search(first: u64, count: u64, plant: Option<Plant>, enough: usize) -> Vec<u64> {
     let next = AtomicU64::new(first);
-    let failed: Mutex<Option<u64>> = Mutex::new(None);
-    let end = first + count;
+    let failed: Mutex<Vec<u64>> = Mutex::default();
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end || failed.lock().unwrap().is_some_and(|failed| failed < seed) {
+            if seed >= first + count || failed.lock().unwrap().len() >= enough {
                 return;
             }
             if run(&schedule(seed), plant).is_err() {
-                let mut failed = failed.lock().unwrap();
-                *failed = Some(failed.map_or(seed, |other| other.min(seed)));
+                failed.lock().unwrap().push(seed);
             }
         }
     };
@@ -152,7 +150,9 @@ pub(super) fn search(first: u64, count: u64, plant: Option<Plant>) -> Option<u64
             scope.spawn(work);
         }
     });
-    failed.into_inner().unwrap()
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort_unstable();
+    failed
 }
 
 /// The shortest schedule that still breaks the same invariant, by taking away ever smaller pieces.

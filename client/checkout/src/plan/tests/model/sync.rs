@@ -1,5 +1,5 @@
 //! The arrows of one checkout's sync, as the engine has them, over the real plan and the real record. Each step is one arrow, and
-//! between any two of them a crash, a save or a delivery can come.
+//! between any two of them a crash, a save or a delivery can come. Long because one checkout's arrows are read together.
 //!
 //! ```text
 //!   hint ─▶ look ─▶ (flight stored) ─▶ sent ─▶ answered ─▶ look
@@ -262,7 +262,11 @@ impl World {
                 // Where that isn't shown, nothing else says what the file has to wait for.
                 copy.wait = revision;
             }
-            None => copy.record.show(change, text, By::Writer),
+            None => {
+                copy.record.show(change, text, By::Writer);
+                // What HEAD brought is merged; what stands there from now on is saved by somebody.
+                copy.origin = Origin::Saved;
+            }
         }
         self.store(at);
     }

@@ -120,7 +120,7 @@ impl World {
                 self.put_back(at, back, |_, _| true);
             }
             Verb::Restore(back) => {
-                self.put_back(at, back, |world, token| world.owner(token).is_some_and(|owner| owner.0 == at))
+                self.put_back(at, back, |world, token| world.owner(token).is_some_and(|owner| owner.0 == at));
             }
             Verb::Jump(back) => self.jump(at, back),
             other => panic!("not of a writer: {other:?}"),
