@@ -264,7 +264,7 @@ fn from_start(
     if start.index == 0 && shown[0].text.blocks.is_empty() {
         // A file that was empty at the first binding is one that a writer had emptied, to write it anew.
         let (base, merge) = merge_without_past(cluster, document);
-        return after(change, &base, local, document, cluster, merge, Some(start));
+        return after(input, change, &base, local, document, cluster, merge, Some(start));
     }
     let base = &with_known_lines(shown, start.index, document, &cluster.blocks);
     let mut merge = merge3(base, document, &cluster.blocks);
