@@ -13,6 +13,8 @@ const PROTOS: [&str; 5] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
-    tonic_prost_build::configure().boxed(".zyflow.v1.QueryResponse.answer.task").compile_fds(descriptors)?;
+    let large = [".zyflow.v1.QueryResponse.answer.task", ".zyflow.v1.QueryResponse.answer.conflict"];
+    let builder = large.into_iter().fold(tonic_prost_build::configure(), tonic_prost_build::Builder::boxed);
+    builder.compile_fds(descriptors)?;
     Ok(())
 }

@@ -259,7 +259,7 @@ impl Client {
     /// See [`ClientError`]; the code is `NOT_FOUND` where it doesn't exist.
     pub async fn conflict(&self, read: Read, id: RecordId) -> Result<Answer<PlacedConflict>, ClientError> {
         self.read(read, Query::Conflict(ask::Conflict { id: id.to_u64() }), |answer| {
-            if let Got::Conflict(found) = answer { Some(conflict(found)) } else { None }
+            if let Got::Conflict(found) = answer { Some(conflict(*found)) } else { None }
         })
         .await
     }

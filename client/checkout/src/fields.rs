@@ -243,7 +243,7 @@ fn of_known_task(
         let task = current.filter(|task| task.at(&field) > edit.start_revision && !task.has(&field));
         match task {
             None => fields.push(field),
-            Some(task) => fields.extend(settle(runtime, id, task, field, &mut changes.conflicts)),
+            Some(task) => fields.extend(settle(runtime, id, task, &field, &mut changes.conflicts)),
         }
     }
     if !fields.is_empty() {
@@ -272,7 +272,7 @@ fn united_status(
     }
     match runtime.policy.stronger(status, current) {
         Some(stronger) => (stronger == status).then_some(status),
-        None => match settle(runtime, id, task, TaskField::Status(status), &mut changes.conflicts) {
+        None => match settle(runtime, id, task, &TaskField::Status(status), &mut changes.conflicts) {
             Some(TaskField::Status(status)) => Some(status),
             _ => None,
         },
@@ -284,12 +284,12 @@ fn settle(
     runtime: &Runtime,
     id: RecordId,
     task: &TaskFields,
-    field: TaskField,
+    field: &TaskField,
     conflicts: &mut Vec<NewConflict>,
 ) -> Option<TaskField> {
     let strategy = runtime.policy.strategy_for(field.name());
-    let current = current_of(task, &field);
-    let united = match (&field, &current) {
+    let current = current_of(task, field);
+    let united = match (field, &current) {
         (TaskField::Labels(one), TaskField::Labels(two)) => Some(TaskField::Labels(one | two)),
         (TaskField::Requirements(one), TaskField::Requirements(two)) => Some(TaskField::Requirements(one | two)),
         _ => None,
@@ -307,7 +307,7 @@ fn settle(
         class: ConflictClass::Data,
         field: field.name().to_owned(),
         base: None,
-        spec: written(&field),
+        spec: written(field),
         runtime: written(&current),
         settlement,
     });

@@ -337,7 +337,7 @@ impl Clone for Ledger {
             machine: self.machine.clone(),
             view: self.view.clone(),
             touched: self.touched.clone(),
-            accepted: self.accepted.clone(),
+            accepted: self.accepted,
         }
     }
 }

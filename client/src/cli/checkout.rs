@@ -5,6 +5,7 @@
 
 use super::context::Context;
 use super::report::{Failure, Output, Report};
+use super::task_view::time;
 use crate::client::Client;
 use crate::code::Code;
 use clap::{Args, Subcommand, ValueEnum};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use zyflow_api::v1;
 use zyflow_api::v1::admin_client::AdminClient;
+use zyflow_machine::id::ClusterTime;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CheckoutCommand {
@@ -29,7 +31,7 @@ pub(super) enum CheckoutCommand {
     /// Go on after a pause.
     Resume(PathArgs),
     /// Look at every file again.
-    Rescan(PathArgs),
+    Rescan(RescanArgs),
     /// Unbind a folder; its files stay.
     Remove(PathArgs),
 }
@@ -56,6 +58,15 @@ pub(super) struct AddArgs {
 pub(super) struct PathArgs {
     /// The folder.
     path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RescanArgs {
+    #[command(flatten)]
+    which: PathArgs,
+    /// Deletions that are held because there are many are meant: let them spread.
+    #[arg(long)]
+    confirm_deletions: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -99,8 +110,11 @@ pub(super) async fn run(context: &Context, command: CheckoutCommand) -> Result<R
             Ok(done(node, &path, "resumed"))
         }
         CheckoutCommand::Rescan(args) => {
-            let (node, path) = owner(context, &client, &args.path).await?;
-            let request = v1::CheckoutRescanRequest { path: path.clone() };
+            let (node, path) = owner(context, &client, &args.which.path).await?;
+            if args.confirm_deletions {
+                context.confirm(&format!("Delete the changes whose files are gone from {path}, in every checkout?"))?;
+            }
+            let request = v1::CheckoutRescanRequest { path: path.clone(), confirm_deletions: args.confirm_deletions };
             let call = |mut admin: AdminClient<_>| async move { admin.checkout_rescan(request).await };
             client.admin(node, context.within(), call).await?;
             Ok(done(node, &path, "rescanned"))
@@ -155,7 +169,19 @@ async fn list(context: &Context, client: &Client) -> Result<Report, Failure> {
         Ok(())
     });
     let failure = failure.await?;
-    let columns = &["node", "project", "write", "paused", "synced", "unsynced", "parked", "conflicts", "path"];
+    let columns = &[
+        "node",
+        "project",
+        "write",
+        "dialect",
+        "paused",
+        "offline",
+        "synced",
+        "unsynced",
+        "parked",
+        "conflicts",
+        "path",
+    ];
     Ok(Report { output: Output::List { columns, items, revision: None }, failure })
 }
 
@@ -171,7 +197,7 @@ async fn status(context: &Context, client: &Client, path: Option<PathBuf>) -> Re
             }
         }
     }
-    let columns = &["node", "checkout", "path", "state", "revision", "reason"];
+    let columns = &["node", "checkout", "path", "state", "revision", "unsynced_since", "reason"];
     Ok(Report { output: Output::List { columns, items, revision: None }, failure })
 }
 
@@ -258,6 +284,9 @@ fn checkout(node: usize, found: &v1::Checkout) -> Value {
         "parked": found.parked,
         "conflicts": found.conflicts,
         "dialect": found.convention,
+        "offline": found.offline,
+        "dirtied": found.dirtied,
+        "notes": found.notes,
     })
 }
 
@@ -276,6 +305,7 @@ fn checkout_file(node: usize, found: &v1::Checkout, file: &v1::CheckoutFile) -> 
         "path": file.path,
         "state": state,
         "reason": file.reason,
+        "unsynced_since": file.unsynced_since_ms.map(|millis| time(ClusterTime(millis))),
         "revision": file.revision,
     })
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use zyflow_spec::{CheckReport, DecodeError, Dialect, Encoding, FILE_BYTES_MAX, Problem};
+use zyflow_spec::{CheckReport, Convention, DecodeError, Dialect, Encoding, FILE_BYTES_MAX, Problem};
 
 /// How deep folders are entered: deeper than any real project, and a bound for links that lead in circles.
 const FOLDER_DEPTH_MAX: usize = 64;
@@ -33,6 +33,9 @@ pub(super) enum SpecCommand {
         /// Files, and folders whose *.md files are checked.
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
+        /// What marks mean, as kiro or kiro,~=blocked [default: what each file looks like].
+        #[arg(long, value_name = "DIALECT[,MARK=STATUS..]")]
+        dialect: Option<Convention>,
     },
     /// Merge THEIRS into OURS by tasks; exit 4 if there are conflicts (ours stands, both values are told).
     Merge(MergeArgs),
@@ -54,7 +57,7 @@ pub(super) struct MergeArgs {
 pub(super) async fn run(context: &Context, command: SpecCommand) -> Result<Report, Failure> {
     match command {
         SpecCommand::Show(args) => show(context, args).await,
-        SpecCommand::Check { paths } => check(&paths),
+        SpecCommand::Check { paths, dialect } => check(&paths, dialect.as_ref()),
         SpecCommand::Merge(args) => merge(&args),
     }
 }
@@ -71,7 +74,7 @@ async fn show(context: &Context, args: ChangeArgs) -> Result<Report, Failure> {
     Ok(Output::Text { text: text.into_bytes(), value }.into())
 }
 
-fn check(paths: &[PathBuf]) -> Result<Report, Failure> {
+fn check(paths: &[PathBuf], dialect: Option<&Convention>) -> Result<Report, Failure> {
     let mut files = Vec::new();
     for path in paths {
         collect(path, true, FOLDER_DEPTH_MAX, &mut files)?;
@@ -79,7 +82,7 @@ fn check(paths: &[PathBuf]) -> Result<Report, Failure> {
     let (mut items, mut bad) = (Vec::new(), Vec::new());
     for file in files {
         let shown = file.display().to_string();
-        let report = report(&file, &shown)?;
+        let report = report(&file, &shown, dialect)?;
         if !report.lossless {
             bad.push(shown.clone());
         }
@@ -106,9 +109,15 @@ fn check(paths: &[PathBuf]) -> Result<Report, Failure> {
 }
 
 /// The report on one file. One over the limit is never read into memory.
-fn report(file: &Path, shown: &str) -> Result<CheckReport, Failure> {
+fn report(file: &Path, shown: &str, dialect: Option<&Convention>) -> Result<CheckReport, Failure> {
     match oversize(file)? {
-        None => Ok(zyflow_spec::check(&read(file)?, Some(shown))),
+        None => {
+            let bytes = read(file)?;
+            Ok(dialect.map_or_else(
+                || zyflow_spec::check(&bytes, Some(shown)),
+                |convention| zyflow_spec::check_as(&bytes, convention),
+            ))
+        }
         Some(bytes) => Ok(CheckReport {
             bytes,
             lossless: false,

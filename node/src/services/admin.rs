@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle as Runtime;
 use tonic::{Request, Response, Status};
@@ -152,31 +152,46 @@ fn checkout(binding: &Binding, status: &CheckoutStatus) -> v1::Checkout {
         unsynced: count(|state| !matches!(state, FileState::Synced | FileState::Parked(_))),
         parked: count(|state| matches!(state, FileState::Parked(_))),
         conflicts: count(|state| matches!(state, FileState::NeedsTake)),
+        offline: status.offline.as_ref().map(|offline| offline.reason.clone()),
+        dirtied: status.dirtied.clone(),
+        notes: status.notes.clone(),
     }
 }
 
 fn file(file: &zyflow_checkout::FileStatus) -> v1::CheckoutFile {
-    let (state, reason) = match &file.state {
-        FileState::Unknown => (v1::FileState::Unsynced, "it hasn't been looked at yet".to_owned()),
-        FileState::Synced => (v1::FileState::Synced, String::new()),
-        FileState::Syncing => (v1::FileState::Unsynced, "under way".to_owned()),
-        FileState::Unsynced(reason) => (v1::FileState::Unsynced, reason.clone()),
-        FileState::Parked(reason) => (v1::FileState::Parked, reason.clone()),
-        FileState::NeedsTake => (
-            v1::FileState::Conflict,
-            "it differs from the cluster's and was never agreed on: remove the checkout and add it again with --take cluster, local or merge".to_owned(),
-        ),
-        FileState::DeletionPending => (v1::FileState::Unsynced, "it is gone; the deletion spreads in a while".to_owned()),
-        FileState::DeletionHeld => {
-            (v1::FileState::Paused, "it is gone together with many others; bring them back, or confirm with a rescan".to_owned())
+    let state = match &file.state {
+        FileState::Synced => v1::FileState::Synced,
+        FileState::Unknown | FileState::Syncing | FileState::Unsynced(_) | FileState::DeletionPending => {
+            v1::FileState::Unsynced
         }
+        FileState::Parked(_) => v1::FileState::Parked,
+        FileState::NeedsTake => v1::FileState::Conflict,
+        FileState::DeletionHeld => v1::FileState::Paused,
     };
+    let advice = match &file.state {
+        FileState::NeedsTake => "; remove the checkout and add it again with --take",
+        FileState::DeletionHeld => " with `zyflow checkout rescan --confirm-deletions`",
+        FileState::Synced
+        | FileState::Unknown
+        | FileState::Syncing
+        | FileState::Unsynced(_)
+        | FileState::Parked(_)
+        | FileState::DeletionPending => "",
+    };
+    let is_synced = file.state == FileState::Synced;
     v1::CheckoutFile {
         path: file.path.clone(),
         state: state.into(),
-        reason,
+        reason: if is_synced { String::new() } else { format!("{}{advice}", file.state) },
         revision: file.revision.map_or(0, |revision| revision.0),
+        unsynced_since_ms: file.unsynced_since.filter(|_| !is_synced).map(millis),
     }
+}
+
+/// Milliseconds since 1970; a clock before that is at its start.
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn deadline() -> tokio::time::Instant {
@@ -390,7 +405,12 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::CheckoutRescanRequest>,
     ) -> Result<Response<v1::CheckoutRescanResponse>, Status> {
-        self.handle(&request.into_inner().path).await?.rescan();
+        let request = request.into_inner();
+        let handle = self.handle(&request.path).await?;
+        if request.confirm_deletions {
+            handle.confirm_deletions();
+        }
+        handle.rescan();
         Ok(Response::new(v1::CheckoutRescanResponse {}))
     }
 

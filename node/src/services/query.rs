@@ -112,7 +112,7 @@ impl Reader<'_> {
                 A::History(self.change_history(record_id("change", query.change)?, limit)?)
             }
             Q::Conflicts(query) => A::Conflicts(self.conflicts(&query)?),
-            Q::Conflict(query) => A::Conflict(self.conflict(record_id("id", query.id)?)?),
+            Q::Conflict(query) => A::Conflict(Box::new(self.conflict(record_id("id", query.id)?)?)),
             Q::Comments(query) => {
                 let task = self.live(record_id("task", query.task)?, Kind::Block, "task")?.0;
                 let found = self.view.comments(task).map_err(|error| tables_error(&error))?;

@@ -36,6 +36,7 @@ pub fn evolve(event: Event, current: Option<&Stored>) -> Result<RowChange, Misfi
 }
 
 /// What became of a record.
+#[expect(clippy::large_enum_variant, reason = "it lives for one call, and a box would be an allocation a row")]
 enum Fate {
     Lives(Record),
     Gone,
@@ -148,7 +149,9 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
 /// `None` where the block is no task.
 fn set_task(block: &mut Block, fields: &[TaskField], mark: Option<&str>, at: Revision) -> Option<()> {
     let task = block.task.as_mut()?;
-    fields.iter().for_each(|field| task.set(field, at));
+    for field in fields {
+        task.set(field, at);
+    }
     if let Some(mark) = mark {
         set_mark(block, mark, at);
     }

@@ -311,21 +311,20 @@ impl<C: Cluster> Engine<C> {
             is_deletion_confirmed: file.is_deletion_confirmed,
             strategies: &self.strategies,
         };
-        let step = match plan(&input) {
-            Step::Propose(proposal) => {
-                let is_new = matches!(proposal.body, Body::CreateChange { .. });
-                let moved = local.filter(|_| is_new).and_then(|text| self.moved_here(path, text));
-                moved
-                    .map_or_else(|| self.with_fields(&input, *proposal), Ok)
-                    .map(|proposal| Step::Propose(Box::new(proposal)))
+        let mut step = plan(&input);
+        if let Step::Propose(proposal) = step {
+            let is_new = matches!(proposal.body, Body::CreateChange { .. });
+            let moved = local.filter(|_| is_new).and_then(|text| self.moved_here(path, text));
+            match moved.map_or_else(|| self.with_fields(&input, *proposal), Ok) {
+                Ok(proposal) => step = Step::Propose(Box::new(proposal)),
+                Err(error) => return self.retry(path, error.to_string(), now),
             }
-            step => Ok(step),
-        };
+        }
         let is_leaving = file.moved_to.is_some();
-        match step {
-            Ok(step) if is_leaving => self.leave(path, step, scanned, now),
-            Ok(step) => self.follow(path, step, scanned, now),
-            Err(error) => self.retry(path, error.to_string(), now),
+        if is_leaving {
+            self.leave(path, step, scanned, now);
+        } else {
+            self.follow(path, step, scanned, now);
         }
     }
 

@@ -33,6 +33,15 @@ pub(super) struct KeptFile {
 }
 
 impl KeptFile {
+    /// It is kept for a person to look at, and no more done about it.
+    fn stick(&mut self) {
+        self.is_stuck = true;
+        self.is_pending = false;
+        self.due = None;
+    }
+}
+
+impl KeptFile {
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -156,9 +165,7 @@ impl<C: Cluster> Engine<C> {
             }
             Found::Parked(reason) => {
                 tracing::warn!(path = path.as_str(), name, %reason, "replaced bytes can't be merged; they are kept");
-                kept.is_stuck = true;
-                kept.is_pending = false;
-                kept.due = None;
+                kept.stick();
                 return false;
             }
         };
@@ -205,12 +212,9 @@ impl<C: Cluster> Engine<C> {
                 name,
                 "a replaced file of an earlier run lacks newer text; it is kept to look at"
             );
-            kept.is_stuck = true;
-            kept.is_pending = false;
-            kept.due = None;
+            kept.stick();
             return false;
         }
-        tracing::info!(path = path.as_str(), "a save that crossed our write is merged");
         self.launch(path, *proposal, Some(name.to_owned()), now);
         true
     }

@@ -115,9 +115,9 @@ fn what_the_text_newly_says_is_set_and_what_it_no_longer_says_is_taken_back() {
         "- [ ] 1. a\n",
         "- [ ] 1. a\n  - _Requirements: 1.1, 2.3_\n- [ ] 2. b\n  - _Depends: 1_\n",
         &none,
-        &expect![[r#"
+        &expect![[r"
             set 0 requirements=1.1, 2.3
-            blockers +1 [0]"#]],
+            blockers +1 [0]"]],
     );
 }
 
@@ -221,9 +221,9 @@ fn a_new_change_says_everything_at_once() {
         panic!("it stays what it is")
     };
     let lines: Vec<String> = ops.iter().map(describe).collect();
-    expect![[r#"
+    expect![[r"
         set +1 status=in-progress
-        blockers +1 [+0]"#]]
+        blockers +1 [+0]"]]
     .assert_eq(&lines.join("\n"));
 }
 

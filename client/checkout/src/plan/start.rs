@@ -102,7 +102,8 @@ fn lacks_what_came_before(shown: &[Shown], far: usize, local: &Document) -> bool
     let (Some(oldest), Some(first)) = (shown.first(), shown.get(far).filter(|_| far > 0)) else { return false };
     let known: BTreeSet<RecordId> = oldest.text.blocks.iter().map(|known| known.id).collect();
     let saved: BTreeSet<&str> = local.blocks.iter().map(|block| block.content.text.as_str()).collect();
-    let mut came = first.text.blocks.iter().filter(|each| !known.contains(&each.id) && each.block.kind != BlockKind::Blank);
+    let mut came =
+        first.text.blocks.iter().filter(|each| !known.contains(&each.id) && each.block.kind != BlockKind::Blank);
     came.any(|each| !saved.contains(each.block.content.text.as_str()))
 }
 

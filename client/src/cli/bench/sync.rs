@@ -120,8 +120,12 @@ async fn measure(cluster: &mut DevCluster, args: &SyncArgs, span: Duration) -> R
     Ok(Output::One { item, revision: None }.into())
 }
 
+/// Longest time that is told apart: ten minutes, longer than any measurement waits.
+const MICROS_MAX: u64 = 600_000_000;
+
 fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("invariant: three digits are possible")
+    Histogram::new_with_bounds(1, MICROS_MAX, 3)
+        .expect("invariant: the bounds are in order and three digits are possible")
 }
 
 fn micros(time: Duration) -> u64 {
@@ -335,5 +339,12 @@ mod tests {
         assert!(seen.is_some() && !awaited.has(b"new\n").unwrap() && awaited.seen == seen);
         save(&path, "new\n").unwrap();
         assert!(awaited.has(b"new\n").unwrap());
+    }
+
+    #[test]
+    fn times_are_told_apart() {
+        let mut times = histogram();
+        [1_000, 20_000, 20_000, 90_000].into_iter().for_each(|micros| times.saturating_record(micros));
+        assert_eq!((times.value_at_quantile(0.5) / 100, times.max() / 1_000), (200, 90));
     }
 }

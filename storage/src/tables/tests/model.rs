@@ -131,23 +131,9 @@ fn body(model: &Model, ask: &Ask) -> Body {
             one(block, BlockOp::Delete { block })
         }
         Ask::Note(block, text) => note(pick(&blocks, *block), &format!("note {text}")),
-        Ask::MoveChange(change, path) => {
-            let change = pick(&changes, *change);
-            let from = model.map.history(change).last().and_then(|stored| String::from_utf8(stored.order.clone()).ok());
-            Body::MoveChange { change, path: format!("{path}/tasks.md"), from: from.unwrap_or_default() }
+        Ask::MoveChange(..) | Ask::Comment(..) | Ask::Point(_) | Ask::RemovePoint(_) | Ask::Claim(..) => {
+            beside(model, ask, &changes, &blocks)
         }
-        Ask::Comment(task, text) => Body::Comment { task: pick(&blocks, *task), text: format!("comment {text}") },
-        Ask::Point(name) => {
-            Body::CreatePoint { name: format!("point {name}"), at: None, note: String::new(), is_automatic: false }
-        }
-        Ask::RemovePoint(point) => Body::RemovePoint { point: pick(&model.of_kind(Kind::Point), *point) },
-        Ask::Claim(task, holder) => Body::Claim {
-            task: pick(&blocks, *task),
-            holder: format!("holder {holder}"),
-            lease_ms: 1,
-            fields: vec![],
-            mark: None,
-        },
         Ask::Conflict(change) => Body::Edit {
             change: pick(&changes, *change),
             base,
@@ -163,6 +149,39 @@ fn body(model: &Model, ask: &Ask) -> Body {
                 settlement: None,
             }],
         },
+    }
+}
+
+/// What isn't about texts.
+fn beside(model: &Model, ask: &Ask, changes: &[RecordId], blocks: &[RecordId]) -> Body {
+    match ask {
+        Ask::MoveChange(change, path) => {
+            let change = pick(changes, *change);
+            let from = model.map.history(change).last().and_then(|stored| String::from_utf8(stored.order.clone()).ok());
+            Body::MoveChange { change, path: format!("{path}/tasks.md"), from: from.unwrap_or_default() }
+        }
+        Ask::Comment(task, text) => Body::Comment { task: pick(blocks, *task), text: format!("comment {text}") },
+        Ask::Point(name) => {
+            Body::CreatePoint { name: format!("point {name}"), at: None, note: String::new(), is_automatic: false }
+        }
+        Ask::RemovePoint(point) => Body::RemovePoint { point: pick(&model.of_kind(Kind::Point), *point) },
+        Ask::Claim(task, holder) => Body::Claim {
+            task: pick(blocks, *task),
+            holder: format!("holder {holder}"),
+            lease_ms: 1,
+            fields: vec![],
+            mark: None,
+        },
+        Ask::Project(_)
+        | Ask::Change(..)
+        | Ask::DeleteChange(_)
+        | Ask::Insert(..)
+        | Ask::Move(..)
+        | Ask::Text(..)
+        | Ask::Mark(_)
+        | Ask::Delete(_)
+        | Ask::Note(..)
+        | Ask::Conflict(_) => unreachable!("{ask:?} is about texts"),
     }
 }
 
