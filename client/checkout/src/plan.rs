@@ -51,6 +51,9 @@ pub const SHOWN_STORED_MAX: usize = 16;
 /// Most bytes of older shown texts that are remembered per file, so that a large file doesn't cost 256 times its size: 4 MiB.
 pub const SHOWN_BYTES_MAX: usize = 4 << 20;
 
+/// Lines of a save that its start lacks, and lines shown here that it lacks, which are compared with one another.
+const KNOWN_LINES_MAX: usize = 64;
+
 /// Who made a text stand on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum By {
@@ -268,14 +271,15 @@ fn from_start(
     }
     let base = &with_known_lines(shown, start.index, document, &cluster.blocks);
     let mut merge = merge3(base, document, &cluster.blocks);
-    let unseen = unseen::unseen(shown, start.index, origin, document, &cluster.blocks, &merge.ops);
+    let unseen = unseen::unseen(shown, start.index, base, origin, document, &cluster.blocks, &merge.ops);
     let recorded: BTreeSet<_> = merge.conflicts.iter().map(|conflict| (conflict.id, conflict.field)).collect();
     merge.conflicts.extend(unseen.into_iter().filter(|conflict| !recorded.contains(&(conflict.id, conflict.field))));
     after(input, change, base, local, document, cluster, merge, Some(start))
 }
 
-/// The text at `start`, and the lines beyond it that stand word for word in the file and, under an id that was shown here, in the
-/// cluster: they are those lines and no new ones, wherever they stand. Two saves that crossed our writes can bring a line twice.
+/// The text at `start`, and the lines beyond it that stand in the file and, under an id that was shown here, in the cluster: they are
+/// those lines and no new ones, wherever they stand. Two saves that crossed our writes can bring a line twice. Word for word comes
+/// before alike.
 fn with_known_lines(
     shown: &[Shown],
     start: usize,
@@ -284,30 +288,33 @@ fn with_known_lines(
 ) -> Vec<Known<RecordId>> {
     let mut base = shown[start].text.blocks.clone();
     let ids = align(&base, document);
-    if ids.iter().all(Option::is_some) {
-        return base;
-    }
-    let mut known: BTreeMap<(BlockKind, &str), Vec<&Known<RecordId>>> = BTreeMap::new();
-    let mut missing: BTreeSet<RecordId> = cluster.iter().map(|known| known.id).collect();
+    let mut missing: BTreeMap<RecordId, &Known<RecordId>> =
+        shown.iter().flat_map(|shown| &shown.text.blocks).map(|known| (known.id, known)).collect();
+    let alive: BTreeSet<RecordId> = cluster.iter().map(|known| known.id).collect();
+    missing.retain(|id, known| alive.contains(id) && known.block.kind != BlockKind::Blank);
     for known in &base {
         missing.remove(&known.id);
     }
-    for each in shown.iter().rev().flat_map(|shown| &shown.text.blocks).filter(|each| missing.contains(&each.id)) {
-        known.entry((each.block.kind, &each.block.content.text)).or_default().push(each);
+    let mut same: Vec<Option<&Known<RecordId>>> = vec![None; ids.len()];
+    let is_equal = |one: &Block, other: &Block| one.content.text == other.content.text;
+    let is_alike = |one: &Block, other: &Block| start::is_alike(one.title(), other.title());
+    for is_same in [&is_equal as &dyn Fn(&Block, &Block) -> bool, &is_alike] {
+        let free =
+            ids.iter().zip(&document.blocks).zip(&mut same).filter(|((id, _), same)| id.is_none() && same.is_none());
+        for ((_, block), same) in free.take(KNOWN_LINES_MAX) {
+            let candidates = missing.values().take(KNOWN_LINES_MAX);
+            let found =
+                candidates.copied().find(|known| known.block.kind == block.kind && is_same(&known.block, block));
+            *same = found.and_then(|known| missing.remove(&known.id));
+        }
     }
     let mut before = None;
-    for (id, block) in ids.into_iter().zip(&document.blocks) {
-        let is_new = id.is_none() && block.kind != BlockKind::Blank;
-        let same = is_new.then(|| known.get(&(block.kind, block.content.text.as_str()))).flatten();
-        let same = same.and_then(|same| same.iter().find(|known| missing.contains(&known.id)));
+    for (id, same) in ids.into_iter().zip(same) {
         if let Some(same) = same {
-            missing.remove(&same.id);
             let place = base.iter().position(|known| Some(known.id) == before).map_or(0, |place| place + 1);
-            base.insert(place, (*same).clone());
-            before = Some(same.id);
-        } else {
-            before = id.or(before);
+            base.insert(place, same.clone());
         }
+        before = same.map(|same| same.id).or(id).or(before);
     }
     base
 }

@@ -318,7 +318,7 @@ fn name_alike(
 }
 
 /// Whether two titles share most of their words.
-fn is_alike(one: &str, other: &str) -> bool {
+pub(super) fn is_alike(one: &str, other: &str) -> bool {
     let count = |text: &str| text.split_whitespace().count();
     let mut rest: Vec<&str> = other.split_whitespace().collect();
     let all = count(one) + count(other);

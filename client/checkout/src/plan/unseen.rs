@@ -24,11 +24,12 @@ const PROOF_WORDS_MIN: usize = 2;
 /// Records of one save; a save that takes more away gets one record with the whole text.
 const RECORDS_MAX: usize = 256;
 
-/// Conflicts for the words that `ops`, made from `local` as read against `shown[start]`, take out of `cluster` though their
+/// Conflicts for the words that `ops`, made from `local` as read against `base` (`shown[start]` and lines known beyond it), take out of `cluster` though their
 /// writer may have started from an older text that lacked them.
 pub(super) fn unseen(
     shown: &[Shown],
     start: usize,
+    base: &[Known<RecordId>],
     origin: Origin,
     local: &Document,
     cluster: &[Known<RecordId>],
@@ -37,14 +38,19 @@ pub(super) fn unseen(
     if !ops.iter().any(|op| matches!(op, Op::Delete { .. } | Op::SetText { .. })) {
         return Vec::new();
     }
-    let possible: Vec<BTreeMap<RecordId, &Block>> = possible_starts(shown, start, origin, local)
+    let guessed = by_id(base);
+    let own = by_id(&shown[start].text.blocks);
+    let mut possible: Vec<BTreeMap<RecordId, &Block>> = possible_starts(shown, start, origin, local)
         .into_iter()
         .map(|index| by_id(&shown[index].text.blocks))
         .collect();
+    if base.len() > own.len() {
+        // A line that the base has beyond the guessed start was recognised by likeness: it may be another one.
+        possible.push(own);
+    }
     if possible.is_empty() {
         return Vec::new();
     }
-    let guessed = by_id(&shown[start].text.blocks);
     let current = by_id(cluster);
     let kept: BTreeSet<&str> = local.blocks.iter().map(|block| block.content.text.as_str()).collect();
     let taken = ops.iter().filter_map(|op| {

@@ -66,7 +66,6 @@ struct Copy {
     is_confirmed: bool,
     /// HEAD moved since the last look.
     is_head_moved: bool,
-    /// Survives a crash: the place of HEAD is only remembered once the files have settled.
     origin: Origin,
     applied: Revision,
     wait: Revision,

@@ -142,6 +142,9 @@ impl World {
         copy.is_fresh = true;
         copy.is_confirmed = false;
         copy.is_grace = false;
+        // The place of HEAD is remembered once the files have settled, so its move is seen again.
+        copy.is_head_moved |= copy.origin == Origin::HeadMoved;
+        copy.origin = Origin::Saved;
         copy.wait = Revision(0);
         for kept in &mut copy.disk.keep {
             kept.start = None;

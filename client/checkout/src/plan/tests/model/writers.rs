@@ -264,7 +264,7 @@ impl World {
             EditKind::Add => {
                 let token = self.token(by);
                 let number = lines.iter().filter_map(|line| number_of(line)).max().unwrap_or_default() + 1;
-                lines.insert(place, line(token, number, self.style));
+                lines.insert(outside_fence(&lines, place), line(token, number, self.style));
             }
             EditKind::Renumber => {
                 self.touched.extend(tokens(buffer));
@@ -291,7 +291,7 @@ impl World {
             EditKind::Move => {
                 let line = lines.remove(place);
                 let to = (edit.at / 7) % (lines.len() + 1);
-                lines.insert(to, line);
+                lines.insert(outside_fence(&lines, to), line);
             }
         }
         *buffer = lines.concat();
@@ -307,6 +307,16 @@ impl World {
         let nth = token.checked_sub(self.first_tokens)?;
         self.owners.get(usize::try_from(nth).unwrap()).copied()
     }
+}
+
+/// `place`, or the next one that isn't within a fence: a fence is one block, whose lines are words of it to a merge.
+fn outside_fence(lines: &[String], place: usize) -> usize {
+    let is_fence = |line: &&String| line.starts_with("```");
+    if lines.iter().take(place).filter(is_fence).count() % 2 == 0 {
+        return place;
+    }
+    let rest = lines.iter().skip(place).position(|line| is_fence(&line));
+    rest.map_or(lines.len(), |rest| place + rest + 1)
 }
 
 /// 7 of `- [ ] 1.7 words`.
