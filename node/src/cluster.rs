@@ -148,10 +148,9 @@ impl TouchedLog {
                     let touched = change.rows.iter().filter_map(|row| match row.stored.kind {
                         // A moved change is a matter of the project's list.
                         Kind::Change if matches!(row.fact, Fact::ChangeMoved { .. }) => Some(row.stored.parent),
-                        Kind::Change => Some(row.id),
                         Kind::Block => Some(row.stored.parent),
-                        // Globs and policy of a project: whoever doesn't know it as a change reads the list anew.
-                        Kind::Project => Some(row.id),
+                        // A project's globs and policy: whoever doesn't know it as a change reads the list anew.
+                        Kind::Project | Kind::Change => Some(row.id),
                         Kind::Conflict | Kind::Comment | Kind::Point => None,
                     });
                     let touched: BTreeSet<RecordId> = touched.collect();

@@ -110,9 +110,9 @@ impl Notifier {
 
     /// What to send about one revision; nothing where another node leads.
     fn bodies(&self, change: &Change) -> Vec<Bytes> {
-        let open = change.rows.iter().filter_map(|row| match &row.fact {
-            Fact::ConflictRecorded(conflict) if conflict.settled.is_none() => Some((row.id, conflict)),
-            _ => None,
+        let open = change.rows.iter().filter_map(|row| {
+            let Fact::ConflictRecorded(conflict) = &row.fact else { return None };
+            conflict.settled.is_none().then_some((row.id, conflict))
         });
         let mut open = open.peekable();
         if open.peek().is_none() || self.consensus.status().role != Role::Leader {
@@ -189,7 +189,6 @@ where
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test should panic")]
 mod tests {
     use super::*;
     use axum::Router;

@@ -230,9 +230,7 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
         metrics,
     };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
-    if !config.notify.webhook.is_empty() {
-        let notifier = Notifier::new(&config.notify.webhook, consensus.clone(), tables.clone());
-        let notifier = notifier.map_err(part("the webhook can't be used"))?;
+    if let Some(notifier) = notifier(&config, &consensus, &tables)? {
         files.spawn(tell(notifier, stopped.clone()));
     }
     let about = About { config: config.clone(), lineage, started, runtime: files };
@@ -255,6 +253,14 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     drop(layout);
     info!(node = config.node.id, "node stopped");
     ended
+}
+
+/// Who tells the webhook of the configuration, where there is one.
+fn notifier(config: &Config, consensus: &Consensus, tables: &Tables) -> Result<Option<Notifier>, RunError> {
+    let webhook = &config.notify.webhook;
+    let is_set = !webhook.is_empty();
+    let notifier = is_set.then(|| Notifier::new(webhook, consensus.clone(), tables.clone())).transpose();
+    notifier.map_err(part("the webhook can't be used"))
 }
 
 /// Tells the webhook of conflicts until the node stops. It is a courtesy: where it can't be, the node goes on.

@@ -296,9 +296,7 @@ fn with_known_lines(
         missing.remove(&known.id);
     }
     let mut same: Vec<Option<&Known<RecordId>>> = vec![None; ids.len()];
-    let is_equal = |one: &Block, other: &Block| one.content.text == other.content.text;
-    let is_alike = |one: &Block, other: &Block| start::is_alike(one.title(), other.title());
-    for is_same in [&is_equal as &dyn Fn(&Block, &Block) -> bool, &is_alike] {
+    for is_same in [is_equal, is_alike] {
         let free =
             ids.iter().zip(&document.blocks).zip(&mut same).filter(|((id, _), same)| id.is_none() && same.is_none());
         for ((_, block), same) in free.take(KNOWN_LINES_MAX) {
@@ -317,6 +315,14 @@ fn with_known_lines(
         before = same.map(|same| same.id).or(id).or(before);
     }
     base
+}
+
+fn is_equal(one: &Block, other: &Block) -> bool {
+    one.content.text == other.content.text
+}
+
+fn is_alike(one: &Block, other: &Block) -> bool {
+    start::is_alike(one.title(), other.title())
 }
 
 /// What follows from a merge of `local`, made from `base`, onto `cluster`.

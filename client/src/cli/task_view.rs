@@ -148,7 +148,7 @@ fn fact_name(fact: &Fact) -> &'static str {
 fn fact(fact: &Fact) -> Value {
     match fact {
         Fact::ProjectCreated { name, files } => json!({ "name": name, "files": files }),
-        Fact::ChangeCreated { path, .. } => json!({ "path": path }),
+        Fact::ChangeCreated { path, .. } | Fact::ChangeMoved { path } => json!({ "path": path }),
         Fact::BlockInserted { block, status, .. } => {
             let line = format!("{}{}{}", block.lead, block.mark, block.text);
             json!({ "text": line.trim_end(), "status": status.map(|status| status.to_string()) })
@@ -165,7 +165,6 @@ fn fact(fact: &Fact) -> Value {
             detail.into()
         }
         Fact::Commented(comment) => json!({ "text": comment.text }),
-        Fact::ChangeMoved { path } => json!({ "path": path }),
         Fact::ConflictSettled(settled) => {
             json!({ "strategy": strategy_name(settled.settlement.strategy), "value": settled.settlement.value })
         }

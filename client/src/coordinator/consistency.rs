@@ -117,7 +117,7 @@ fn mismatch(part: &Part, spec: &TaskField, task: &TaskFields, can_write: bool) -
     let mut item = item(part, Kind::ValueMismatch, spec.name());
     if text_at(part, spec) >= task.at(spec) {
         (item.expected, item.actual) = (spec_value, runtime_value);
-        item.action = "set the runtime field to what the text says".to_owned();
+        "set the runtime field to what the text says".clone_into(&mut item.action);
         item.fix = Fix::SpecToRuntime;
     } else {
         (item.expected, item.actual) = (runtime_value, spec_value);
@@ -137,7 +137,7 @@ fn status(change: &Change, part: &Part, facts: &TaskFacts, task: &TaskFields) ->
         let mut item = item(part, Kind::TypeMismatch, "mark");
         item.actual = Some(part.block.content.mark.clone());
         item.expected = Some(format!("a mark that {} knows", change.convention.dialect));
-        item.action = "say what it means: `zyflow project policy --convention`, or write another mark".to_owned();
+        "say what it means: `zyflow project policy --convention`, or write another mark".clone_into(&mut item.action);
         return Some(item);
     };
     if said == now || is_hidden(change, said, now) {
@@ -165,31 +165,28 @@ fn blockers(
     let mut found = Vec::new();
     let mut named = BTreeSet::new();
     for number in &facts.blocked_by {
-        match numbers.get(&id_key(number)) {
-            Some(id) => {
-                named.insert(*id);
-            }
-            None => {
-                let mut item = item(part, Kind::MissingResource, "blocked-by");
-                item.expected = Some(number.clone());
-                item.action = format!("no task of the file has the number {number}: correct the text");
-                found.push(item);
-            }
+        if let Some(id) = numbers.get(&id_key(number)) {
+            named.insert(*id);
+            continue;
         }
+        let mut item = item(part, Kind::MissingResource, "blocked-by");
+        item.expected = Some(number.clone());
+        item.action = format!("no task of the file has the number {number}: correct the text");
+        found.push(item);
     }
     // A text that names nobody says nothing about blockers that were set by a command.
     if !facts.blocked_by.is_empty() {
         for extra in task.blocked_by.value.difference(&named) {
             let mut item = item(part, Kind::ExtraResource, "blocked-by");
             item.actual = Some(extra.to_string());
-            item.action = "set the blockers to those that the text names".to_owned();
+            "set the blockers to those that the text names".clone_into(&mut item.action);
             item.fix = Fix::SpecToRuntime;
             found.push(item);
         }
         for missing in named.difference(&task.blocked_by.value).filter(|id| **id != part.row.id) {
             let mut item = item(part, Kind::ValueMismatch, "blocked-by");
             item.expected = Some(missing.to_string());
-            item.action = "set the blockers to those that the text names".to_owned();
+            "set the blockers to those that the text names".clone_into(&mut item.action);
             item.fix = Fix::SpecToRuntime;
             found.push(item);
         }

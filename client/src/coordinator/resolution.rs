@@ -6,7 +6,7 @@
 
 use super::Change;
 use zyflow_checkout::fields::{read, status_of};
-use zyflow_machine::command::{Anchor, BlockOp, BlockRef, NewBlock};
+use zyflow_machine::command::{Anchor, BlockOp, BlockRef, NewBlock, TaskField};
 use zyflow_machine::id::RecordId;
 use zyflow_machine::record::{Conflict, SettledBy, Settlement, Strategy};
 use zyflow_spec::{BlockKind, parse};
@@ -110,14 +110,12 @@ pub fn current(change: &Change, conflict: &Conflict) -> Option<String> {
 
 /// Where the block of a conflict stands. One that was deleted by one side and put back as a new block is found by its words.
 fn place_of(change: &Change, conflict: &Conflict) -> Option<usize> {
-    match conflict.block {
-        Some(id) => change.blocks.iter().position(|part| part.row.id == id),
-        None => {
-            let values = [&conflict.spec, &conflict.runtime];
-            let is_it = |text: &String| values.iter().any(|value| value.as_ref() == Some(text));
-            change.blocks.iter().position(|part| is_it(&part.block.print()))
-        }
+    if let Some(id) = conflict.block {
+        return change.blocks.iter().position(|part| part.row.id == id);
     }
+    let values = [&conflict.spec, &conflict.runtime];
+    let is_it = |text: &String| values.iter().any(|value| value.as_ref() == Some(text));
+    change.blocks.iter().position(|part| is_it(&part.block.print()))
 }
 
 /// What people write on a command line has no line end, and of a task often only the words: list marker and mark stay.
@@ -166,11 +164,10 @@ fn operations(change: &Change, conflict: &Conflict, value: Option<&str>) -> Resu
             let hint = "write it as `zyflow conflict show` does";
             let field = read(name, value).ok_or_else(|| unfit(conflict, value.unwrap_or_default(), hint))?;
             let block = BlockRef::Known(part.row.id);
-            Ok(vec![match field {
-                zyflow_machine::command::TaskField::BlockedBy(ids) => {
-                    BlockOp::SetBlockers { block, on: ids.into_iter().map(BlockRef::Known).collect() }
-                }
-                field => BlockOp::SetFields { block, fields: vec![field] },
+            Ok(vec![if let TaskField::BlockedBy(ids) = field {
+                BlockOp::SetBlockers { block, on: ids.into_iter().map(BlockRef::Known).collect() }
+            } else {
+                BlockOp::SetFields { block, fields: vec![field] }
             }])
         }
     }
@@ -181,9 +178,8 @@ fn reworded(conflict: &Conflict, part: &super::Part, value: &str) -> Result<Vec<
     let id = part.row.id;
     let mut parsed = parse(value).blocks.into_iter();
     let (first, more) = (parsed.next(), parsed.next());
-    let block = match (first, more) {
-        (Some(block), None) => block,
-        _ => return Err(unfit(conflict, value, "it has to be one line, as the block that it replaces")),
+    let (Some(block), None) = (first, more) else {
+        return Err(unfit(conflict, value, "it has to be one line, as the block that it replaces"));
     };
     let kind: u8 = block.kind.into();
     let mut ops = vec![BlockOp::SetText { block: id, kind, lead: block.content.lead, text: block.content.text }];
@@ -220,7 +216,6 @@ mod tests {
     use super::super::testing::{change, id};
     use super::*;
     use expect_test::{Expect, expect};
-    use zyflow_machine::command::TaskField;
     use zyflow_machine::record::{ConflictClass, Priority};
 
     const TEXT: &str = "- [ ] 1.1 one\n- [ ] 1.2 two\nprose\n";
@@ -240,6 +235,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "each take is written where it is tried")]
     fn check(conflict: &Conflict, take: Take, expected: &Expect) {
         let fields = [(0, TaskField::Priority(Some(Priority::Low)))];
         let said = match resolve(&change(TEXT, &fields), id(77), conflict, &take) {
