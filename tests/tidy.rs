@@ -60,8 +60,8 @@ const NAMES: &[(&str, &[&str])] = &[
 
 /// What must not stand in a source file, and why.
 const BANNED: &[(&str, &str)] = &[
-    ("TODO:", "finish it or say it in an issue"),
-    ("FIXME:", "finish it or say it in an issue"),
+    ("// TODO", "finish it or say it in an issue"),
+    ("// FIXME", "finish it or say it in an issue"),
     ("#[ignore", "a test that doesn't run is none"),
     ("todo!(", "no stubs"),
     ("unimplemented!(", "no stubs"),

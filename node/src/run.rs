@@ -34,12 +34,12 @@ use crate::cluster::NodeCluster;
 use crate::config::Config;
 use crate::http::{self, Probe};
 use crate::metrics::{Metrics, Readings};
-use crate::notify::Notifier;
 use crate::services::admin::{About, AdminService};
 use crate::services::propose::ProposeService;
 use crate::services::query::QueryService;
 use crate::services::watch::WatchService;
 use crate::stream::ApiStream;
+use crate::webhook::Notifier;
 
 /// API handshakes and connections waiting to be served.
 const ACCEPTED_WAITING_MAX: usize = 256;

@@ -1,8 +1,8 @@
 //! A folder is bound once, and never inside another bound folder: two engines would take each other's writes for edits.
 //!
 //! ```text
-//!   /  /home  /home/a        shared locks: something below is bound
-//!   /home/a/project          an exclusive lock: this is bound
+//!   /  /srv  /srv/a        shared locks: something below is bound
+//!   /srv/a/project         an exclusive lock: this is bound
 //! ```
 //! The locks are `flock`s on the folders themselves, so they hold between processes, see through links, and end with the process,
 //! however it ends. A folder that can't be read, or a file system that can't lock, is passed over: it is a guard against
@@ -57,7 +57,7 @@ impl Claim {
 fn lock(file: &File, kind: FlockOperation) -> Result<(), Errno> {
     for _ in 1..TRIES {
         match flock(file, kind) {
-            Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK) => thread::park_timeout(PAUSE),
             other => return other,
         }
     }
