@@ -108,9 +108,10 @@ fn random_histories_reach_every_fact_and_every_answer() {
         }
     }
     println!("{facts:#?} {answers:#?}");
-    assert_eq!(facts.len(), 10, "of 10 facts: {facts:?}");
+    assert_eq!(facts.len(), 18, "of 18 facts: {facts:?}");
     let expected = [
         "Accepted",
+        "Claimed",
         "Duplicate",
         "Exists",
         "Invalid",
