@@ -235,19 +235,24 @@ fn both(input: &Input<'_>, change: RecordId, shown: &[Shown], local: &str, clust
         let seen = Some(shown[start.index].text.clone());
         return if cluster.text() == local { learn(change, cluster) } else { write(change, seen, cluster) };
     }
-    from_start(change, shown, start, input.origin, local, &document, cluster)
+    let save = Save { local, document: &document, origin: input.origin, shown, newest_seen: shown.len() - 1 };
+    from_start(change, &save, start, cluster)
 }
 
-/// What follows from reading `local` against the shown text that its writer probably started from.
-fn from_start(
-    change: RecordId,
-    shown: &[Shown],
-    start: Start,
+/// A text that somebody saved, and what they can have seen.
+struct Save<'a> {
+    local: &'a str,
+    document: &'a Document,
     origin: Origin,
-    local: &str,
-    document: &Document,
-    cluster: &KnownText,
-) -> Step {
+    /// Every text that was shown.
+    shown: &'a [Shown],
+    /// The index of the newest that its writer can have seen.
+    newest_seen: usize,
+}
+
+/// What follows from reading a save against the shown text that its writer probably started from.
+fn from_start(change: RecordId, save: &Save<'_>, start: Start, cluster: &KnownText) -> Step {
+    let Save { local, document, origin, shown, newest_seen } = *save;
     if start.index == 0 && shown[0].text.blocks.is_empty() {
         // A file that was empty at the first binding is one that a writer had emptied, to write it anew.
         let (base, merge) = merge_without_past(cluster, document);
@@ -255,7 +260,8 @@ fn from_start(
     }
     let base = &with_known_lines(shown, start.index, document, &cluster.blocks);
     let mut merge = merge3(base, document, &cluster.blocks);
-    let unseen = unseen::unseen(shown, start.index, base, origin, document, &cluster.blocks, &merge.ops);
+    let seen = &shown[..=newest_seen];
+    let unseen = unseen::unseen(seen, start.index, base, origin, document, &cluster.blocks, &merge.ops);
     let recorded: BTreeSet<_> = merge.conflicts.iter().map(|conflict| (conflict.id, conflict.field)).collect();
     merge.conflicts.extend(unseen.into_iter().filter(|conflict| !recorded.contains(&(conflict.id, conflict.field))));
     after(change, base, local, document, cluster, merge, Some(start))
@@ -281,7 +287,7 @@ fn with_known_lines(
     }
     let mut same: Vec<Option<&Known<RecordId>>> = vec![None; ids.len()];
     let is_equal = |one: &Block, other: &Block| one.content.text == other.content.text;
-    let is_alike = |one: &Block, other: &Block| start::is_alike(one.title(), other.title());
+    let is_alike = |one: &Block, other: &Block| start::is_reworded(one.title(), other.title());
     for is_same in [&is_equal as &dyn Fn(&Block, &Block) -> bool, &is_alike] {
         let free =
             ids.iter().zip(&document.blocks).zip(&mut same).filter(|((id, _), same)| id.is_none() && same.is_none());
@@ -370,7 +376,8 @@ pub fn plan_displaced(input: &Input<'_>, local: &str, newest_seen: Option<&Known
         if start.reason == Reason::Past {
             return None;
         }
-        return proposal(from_start(change, &shown[..=seen], start, Origin::Displaced, local, &document, text));
+        let save = Save { local, document: &document, origin: Origin::Displaced, shown, newest_seen: seen };
+        return proposal(from_start(change, &save, start, text));
     }
     let (base, merge) = match newest_seen.filter(|newest| shares_blocks(newest, text)) {
         Some(newest) => (newest.blocks.clone(), merge3(&newest.blocks, &document, &text.blocks)),
