@@ -288,7 +288,8 @@ fn with_known_lines(
     let mut same: Vec<Option<&Known<RecordId>>> = vec![None; ids.len()];
     let is_equal = |one: &Block, other: &Block| one.content.text == other.content.text;
     let is_alike = |one: &Block, other: &Block| start::is_reworded(one.title(), other.title());
-    for is_same in [&is_equal as &dyn Fn(&Block, &Block) -> bool, &is_alike] {
+    let ways: [&dyn Fn(&Block, &Block) -> bool; 2] = [&is_equal, &is_alike];
+    for is_same in ways {
         let free =
             ids.iter().zip(&document.blocks).zip(&mut same).filter(|((id, _), same)| id.is_none() && same.is_none());
         for ((_, block), same) in free.take(KNOWN_LINES_MAX) {

@@ -250,26 +250,23 @@ impl World {
             other => panic!("not of a file: {other:?}"),
         };
         let text = flight.named_text(created, revision).expect("the ids of an accepted text add up");
-        match flight.displaced.as_ref() {
-            Some(name) => {
-                let (inodes, keep) = (&copy.disk.inodes, &mut copy.disk.keep);
-                if let Some(kept) = keep.iter_mut().find(|kept| kept.inode.to_string() == *name) {
-                    kept.start = Some(text.clone());
-                    let bytes = &inodes[kept.inode].bytes;
-                    kept.is_pending = zyflow_spec::decode(bytes).unwrap().0 != text.text();
-                    if !kept.is_pending {
-                        kept.known = Some(bytes.clone());
-                    }
+        if let Some(name) = &flight.displaced {
+            let (inodes, keep) = (&copy.disk.inodes, &mut copy.disk.keep);
+            if let Some(kept) = keep.iter_mut().find(|kept| kept.inode.to_string() == *name) {
+                kept.start = Some(text.clone());
+                let bytes = &inodes[kept.inode].bytes;
+                kept.is_pending = zyflow_spec::decode(bytes).unwrap().0 != text.text();
+                if !kept.is_pending {
+                    kept.known = Some(bytes.clone());
                 }
-                copy.record.show_below_newest(change, text);
-                // Where that isn't shown, nothing else says what the file has to wait for.
-                copy.wait = revision;
             }
-            None => {
-                copy.record.show(change, text, By::Writer);
-                // What HEAD brought is merged; what stands there from now on is saved by somebody.
-                copy.origin = Origin::Saved;
-            }
+            copy.record.show_below_newest(change, text);
+            // Where that isn't shown, nothing else says what the file has to wait for.
+            copy.wait = revision;
+        } else {
+            copy.record.show(change, text, By::Writer);
+            // What HEAD brought is merged; what stands there from now on is saved by somebody.
+            copy.origin = Origin::Saved;
         }
         self.store(at);
     }
@@ -298,6 +295,7 @@ impl World {
         }
         let scanned = copy.disk.scan();
         let local = scanned.as_ref().map(|scanned| &scanned.text[..]);
+        copy.looked_at.extend(local.map(str::to_owned));
         if std::mem::take(&mut copy.is_fresh) {
             copy.abandoned = copy.record.settle_intent(local);
         }
