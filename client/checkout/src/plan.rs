@@ -285,17 +285,25 @@ fn with_known_lines(
     for known in &base {
         missing.remove(&known.id);
     }
+    let words: BTreeMap<RecordId, &str> =
+        shown[start].text.blocks.iter().map(|known| (known.id, known.block.content.text.as_str())).collect();
     let mut same: Vec<Option<&Known<RecordId>>> = vec![None; ids.len()];
-    let is_equal = |one: &Block, other: &Block| one.content.text == other.content.text;
-    let is_alike = |one: &Block, other: &Block| start::is_reworded(one.title(), other.title());
-    let ways: [&dyn Fn(&Block, &Block) -> bool; 2] = [&is_equal, &is_alike];
-    for is_same in ways {
-        let free =
-            ids.iter().zip(&document.blocks).zip(&mut same).filter(|((id, _), same)| id.is_none() && same.is_none());
+    for is_exact in [true, false] {
+        // A line that was aligned with another's place may still be, word for word, one that is known.
+        let is_free = |id: &Option<RecordId>, block: &Block| match id {
+            None => true,
+            Some(id) => is_exact && words.get(id).is_none_or(|words| *words != block.content.text),
+        };
+        let is_it = |known: &Block, block: &Block| match is_exact {
+            _ if known.kind != block.kind => false,
+            true => known.content.text == block.content.text,
+            false => start::is_reworded(known.title(), block.title()),
+        };
+        let lines = ids.iter().zip(&document.blocks).zip(&mut same);
+        let free = lines.filter(|((id, block), same)| same.is_none() && is_free(id, block));
         for ((_, block), same) in free.take(KNOWN_LINES_MAX) {
-            let candidates = missing.values().take(KNOWN_LINES_MAX);
-            let found =
-                candidates.copied().find(|known| known.block.kind == block.kind && is_same(&known.block, block));
+            let mut candidates = missing.values().copied().take(KNOWN_LINES_MAX);
+            let found = candidates.find(|known| is_it(&known.block, block));
             *same = found.and_then(|known| missing.remove(&known.id));
         }
     }
