@@ -285,19 +285,18 @@ fn with_known_lines(
     for known in &base {
         missing.remove(&known.id);
     }
-    let words: BTreeMap<RecordId, &str> =
-        shown[start].text.blocks.iter().map(|known| (known.id, known.block.content.text.as_str())).collect();
+    let aligned: BTreeMap<RecordId, &Block> =
+        shown[start].text.blocks.iter().map(|known| (known.id, &known.block)).collect();
     let mut same: Vec<Option<&Known<RecordId>>> = vec![None; ids.len()];
     for is_exact in [true, false] {
-        // A line that was aligned with another's place may still be, word for word, one that is known.
-        let is_free = |id: &Option<RecordId>, block: &Block| match id {
-            None => true,
-            Some(id) => is_exact && words.get(id).is_none_or(|words| *words != block.content.text),
-        };
         let is_it = |known: &Block, block: &Block| match is_exact {
             _ if known.kind != block.kind => false,
             true => known.content.text == block.content.text,
             false => start::is_reworded(known.title(), block.title()),
+        };
+        // A line that was aligned with another one for its place alone may still be one that is known.
+        let is_free = |id: &Option<RecordId>, block: &Block| {
+            id.and_then(|id| aligned.get(&id)).is_none_or(|aligned| !is_it(aligned, block))
         };
         let lines = ids.iter().zip(&document.blocks).zip(&mut same);
         let free = lines.filter(|((id, block), same)| same.is_none() && is_free(id, block));
