@@ -249,21 +249,24 @@ fn both(input: &Input<'_>, change: RecordId, shown: &[Shown], local: &str, clust
         let seen = Some(shown[start.index].text.clone());
         return if cluster.text() == local { learn(change, cluster) } else { write(change, seen, cluster) };
     }
-    from_start(input, change, shown, start, input.origin, local, &document, cluster)
+    let save = Save { local, document: &document, origin: input.origin, shown, newest_seen: shown.len() - 1 };
+    from_start(input, change, &save, start, cluster)
 }
 
-/// What follows from reading `local` against the shown text that its writer probably started from.
-#[expect(clippy::too_many_arguments, reason = "what a merge depends on; a struct for two callers would say it twice")]
-fn from_start(
-    input: &Input<'_>,
-    change: RecordId,
-    shown: &[Shown],
-    start: Start,
+/// A text that somebody saved, and what they can have seen.
+struct Save<'a> {
+    local: &'a str,
+    document: &'a Document,
     origin: Origin,
-    local: &str,
-    document: &Document,
-    cluster: &KnownText,
-) -> Step {
+    /// Every text that was shown.
+    shown: &'a [Shown],
+    /// The index of the newest that its writer can have seen.
+    newest_seen: usize,
+}
+
+/// What follows from reading a save against the shown text that its writer probably started from.
+fn from_start(input: &Input<'_>, change: RecordId, save: &Save<'_>, start: Start, cluster: &KnownText) -> Step {
+    let Save { local, document, origin, shown, newest_seen } = *save;
     if start.index == 0 && shown[0].text.blocks.is_empty() {
         // A file that was empty at the first binding is one that a writer had emptied, to write it anew.
         let (base, merge) = merge_without_past(cluster, document);
@@ -271,7 +274,8 @@ fn from_start(
     }
     let base = &with_known_lines(shown, start.index, document, &cluster.blocks);
     let mut merge = merge3(base, document, &cluster.blocks);
-    let unseen = unseen::unseen(shown, start.index, base, origin, document, &cluster.blocks, &merge.ops);
+    let seen = &shown[..=newest_seen];
+    let unseen = unseen::unseen(seen, start.index, base, origin, document, &cluster.blocks, &merge.ops);
     let recorded: BTreeSet<_> = merge.conflicts.iter().map(|conflict| (conflict.id, conflict.field)).collect();
     merge.conflicts.extend(unseen.into_iter().filter(|conflict| !recorded.contains(&(conflict.id, conflict.field))));
     after(input, change, base, local, document, cluster, merge, Some(start))
@@ -295,14 +299,24 @@ fn with_known_lines(
     for known in &base {
         missing.remove(&known.id);
     }
+    let aligned: BTreeMap<RecordId, &Block> =
+        shown[start].text.blocks.iter().map(|known| (known.id, &known.block)).collect();
     let mut same: Vec<Option<&Known<RecordId>>> = vec![None; ids.len()];
-    for is_same in [is_equal, is_alike] {
-        let free =
-            ids.iter().zip(&document.blocks).zip(&mut same).filter(|((id, _), same)| id.is_none() && same.is_none());
+    for is_exact in [true, false] {
+        let is_it = |known: &Block, block: &Block| match is_exact {
+            _ if known.kind != block.kind => false,
+            true => known.content.text == block.content.text,
+            false => start::is_reworded(known.title(), block.title()),
+        };
+        // A line that was aligned with another one for its place alone may still be one that is known.
+        let is_free = |id: &Option<RecordId>, block: &Block| {
+            id.and_then(|id| aligned.get(&id)).is_none_or(|aligned| !is_it(aligned, block))
+        };
+        let lines = ids.iter().zip(&document.blocks).zip(&mut same);
+        let free = lines.filter(|((id, block), same)| same.is_none() && is_free(id, block));
         for ((_, block), same) in free.take(KNOWN_LINES_MAX) {
-            let candidates = missing.values().take(KNOWN_LINES_MAX);
-            let found =
-                candidates.copied().find(|known| known.block.kind == block.kind && is_same(&known.block, block));
+            let mut candidates = missing.values().copied().take(KNOWN_LINES_MAX);
+            let found = candidates.find(|known| is_it(&known.block, block));
             *same = found.and_then(|known| missing.remove(&known.id));
         }
     }
@@ -315,14 +329,6 @@ fn with_known_lines(
         before = same.map(|same| same.id).or(id).or(before);
     }
     base
-}
-
-fn is_equal(one: &Block, other: &Block) -> bool {
-    one.content.text == other.content.text
-}
-
-fn is_alike(one: &Block, other: &Block) -> bool {
-    start::is_alike(one.title(), other.title())
 }
 
 /// What follows from a merge of `local`, made from `base`, onto `cluster`.
@@ -395,8 +401,8 @@ pub fn plan_displaced(input: &Input<'_>, local: &str, newest_seen: Option<&Known
         if start.reason == Reason::Past {
             return None;
         }
-        let shown = &shown[..=seen];
-        return proposal(from_start(input, change, shown, start, Origin::Displaced, local, &document, text));
+        let save = Save { local, document: &document, origin: Origin::Displaced, shown, newest_seen: seen };
+        return proposal(from_start(input, change, &save, start, text));
     }
     let (base, merge) = match newest_seen.filter(|newest| shares_blocks(newest, text)) {
         Some(newest) => (newest.blocks.clone(), merge3(&newest.blocks, &document, &text.blocks)),

@@ -292,7 +292,7 @@ fn name_blocks<'a>(shown: &[Shown], local: &'a Document) -> Vec<(RecordId, &'a B
     }
     for ((id, aligned), block) in ids.iter_mut().zip(aligned).zip(&local.blocks).filter(|((id, _), _)| id.is_none()) {
         let title = |id: &RecordId| titles.get(id).copied().unwrap_or_default();
-        *id = aligned.filter(|id| !taken.contains(id) && is_alike(title(id), block.title()));
+        *id = aligned.filter(|id| !taken.contains(id) && is_reworded(title(id), block.title()));
         taken.extend(*id);
     }
     name_alike(&union, local, &mut ids, &mut taken);
@@ -310,15 +310,26 @@ fn name_alike(
     let left = ids.iter_mut().zip(&local.blocks).filter(|(id, block)| id.is_none() && block.kind != BlockKind::Blank);
     for (id, block) in left.take(LEFT_MAX) {
         let is_it = |known: &&&Known<RecordId>| {
-            known.block.kind == block.kind && !taken.contains(&known.id) && is_alike(known.block.title(), block.title())
+            known.block.kind == block.kind
+                && !taken.contains(&known.id)
+                && is_reworded(known.block.title(), block.title())
         };
         *id = free.iter().find(is_it).map(|known| known.id);
         taken.extend(*id);
     }
 }
 
+/// Words of a line that nobody writes again by chance.
+const TELLING_WORDS_MIN: usize = 4;
+
+/// Whether `new` may be a rewording of `old`: they share most of their words, or all of a long enough old one are left.
+pub(super) fn is_reworded(old: &str, new: &str) -> bool {
+    let is_long = old.split_whitespace().count() >= TELLING_WORDS_MIN;
+    is_alike(old, new) || (is_long && super::unseen::holds_words_of(new, old))
+}
+
 /// Whether two titles share most of their words.
-pub(super) fn is_alike(one: &str, other: &str) -> bool {
+fn is_alike(one: &str, other: &str) -> bool {
     let count = |text: &str| text.split_whitespace().count();
     let mut rest: Vec<&str> = other.split_whitespace().collect();
     let all = count(one) + count(other);

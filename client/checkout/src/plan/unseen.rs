@@ -102,7 +102,7 @@ fn by_id(blocks: &[Known<RecordId>]) -> BTreeMap<RecordId, &Block> {
 }
 
 /// Whether every word of `theirs` is still in `ours`, as often.
-fn holds_words_of(ours: &str, theirs: &str) -> bool {
+pub(super) fn holds_words_of(ours: &str, theirs: &str) -> bool {
     let mut rest: Vec<&str> = ours.split_whitespace().collect();
     theirs.split_whitespace().all(|word| {
         let place = rest.iter().position(|other| *other == word);

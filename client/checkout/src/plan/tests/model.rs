@@ -57,6 +57,8 @@ struct Copy {
     /// Every state that was stored, oldest first.
     states: Vec<Vec<u8>>,
     record: Record,
+    /// Texts of the file that were looked at: an older one that never was is a save like any other.
+    looked_at: BTreeSet<String>,
     abandoned: Option<String>,
     is_fresh: bool,
     is_due: bool,
@@ -145,6 +147,7 @@ impl World {
                 stored: codec_for_tests::encode(&record),
                 states: Vec::new(),
                 record,
+                looked_at: BTreeSet::new(),
                 abandoned: None,
                 is_fresh: false,
                 is_due: true,

@@ -250,7 +250,7 @@ impl World {
             other => panic!("not of a file: {other:?}"),
         };
         let text = flight.named_text(created, revision).expect("the ids of an accepted text add up");
-        if let Some(name) = flight.displaced.as_ref() {
+        if let Some(name) = &flight.displaced {
             let (inodes, keep) = (&copy.disk.inodes, &mut copy.disk.keep);
             if let Some(kept) = keep.iter_mut().find(|kept| kept.inode.to_string() == *name) {
                 kept.start = Some(text.clone());
@@ -295,6 +295,7 @@ impl World {
         }
         let scanned = copy.disk.scan();
         let local = scanned.as_ref().map(|scanned| &scanned.text[..]);
+        copy.looked_at.extend(local.map(str::to_owned));
         if std::mem::take(&mut copy.is_fresh) {
             copy.abandoned = copy.record.settle_intent(local);
         }

@@ -237,6 +237,9 @@ impl World {
     fn put_back(&mut self, at: usize, back: usize, is_seen: impl Fn(&Self, u64) -> bool) {
         let Some(bytes) = self.past(at, back) else { return };
         let (text, _) = decode(&bytes).unwrap();
+        if !self.copies[at].looked_at.contains(&text) {
+            return;
+        }
         let kept: BTreeSet<u64> = tokens(&text).collect();
         if let Some(scanned) = self.copies[at].disk.scan() {
             let gone: Vec<u64> =
