@@ -1,6 +1,6 @@
 //! What is tried with arbitrary bytes, and what must hold: one body for each fuzz target.
 //!
-//! Shared by the targets of this folder (libFuzzer, nightly) and by `storage/spec/tests/fuzz.rs`, which runs the same bodies over kept
+//! Shared by the targets of this folder (libFuzzer) and by `storage/spec/tests/fuzz.rs`, which runs the same bodies over kept
 //! inputs and over mutations of samples in every test run. A body panics when a law is broken; it has no other result. Several texts
 //! in one input stand between bytes 0xFF, which no UTF-8 has.
 
