@@ -78,15 +78,16 @@ pub(super) fn unseen(
 /// The other texts that the writer can have started from: the newest and those we wrote over, or any where git puts them back,
 /// unless the save holds words that only a later write of ours brought.
 fn possible_starts(shown: &[Shown], start: usize, origin: Origin, local: &Document) -> Vec<usize> {
+    // Titles, not whole lines: two people who renumber give one line the same number.
     let mut first: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, each) in shown.iter().enumerate() {
         for known in &each.text.blocks {
-            first.entry(&known.block.content.text).or_insert(index);
+            first.entry(known.block.title()).or_insert(index);
         }
     }
     let is_telling = |block: &&Block| block.title().split_whitespace().count() >= PROOF_WORDS_MIN;
     let brought = local.blocks.iter().filter(is_telling).filter_map(|block| {
-        let index = *first.get(block.content.text.as_str())?;
+        let index = *first.get(block.title())?;
         (shown[index].by == By::Us).then_some(index)
     });
     let oldest = brought.filter(|index| *index <= start).max().unwrap_or_default();

@@ -68,6 +68,8 @@ struct Copy {
     is_confirmed: bool,
     /// HEAD moved since the last look.
     is_head_moved: bool,
+    /// It ever did.
+    has_jumped: bool,
     origin: Origin,
     applied: Revision,
     wait: Revision,
@@ -156,6 +158,7 @@ impl World {
                 is_grace: false,
                 is_confirmed: false,
                 is_head_moved: false,
+                has_jumped: false,
                 origin: Origin::Saved,
                 applied,
                 wait: Revision(0),

@@ -158,3 +158,16 @@ fn a_save_after_what_head_brought_was_merged_is_a_save() {
         ..plain(1, "0 jump 4; 0 save add 27; 0 step; 0 deliver; 0 step; 0 save move 28")
     });
 }
+
+/// A number that two people gave alike was taken for a proof that the one had seen the other's text.
+#[test]
+fn a_stale_renumbering_takes_no_unseen_line_away_unrecorded() {
+    replay(&Case {
+        style: Style::Numbered,
+        ..plain(
+            2,
+            "1 stale add 38; 0 save add 36; 0 stale renumber 4; 1 stale add 22; 0 step; 1 save add 18; 0 deliver; 0 step
+             1 step; 1 deliver; 1 step; 1 step; 0 step; 1 deliver; 1 step; 1 step; 1 crash; 1 stale renumber 39",
+        )
+    });
+}

@@ -71,6 +71,8 @@ impl World {
                 let states = self.copies[at].states.clone();
                 if let Some(index) = states.len().checked_sub(1 + back % states.len().max(1)) {
                     self.crash(at, Some(states[index].clone()));
+                    // The place of HEAD is part of that state.
+                    self.copies[at].is_head_moved |= self.copies[at].has_jumped;
                     let base = self.copies[at].record.base().map(KnownText::text).unwrap_or_default();
                     let known: BTreeSet<u64> = writers::tokens(&base).collect();
                     self.doubtful.extend(self.accepted.difference(&known));

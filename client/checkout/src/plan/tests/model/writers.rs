@@ -257,6 +257,7 @@ impl World {
         let Some(bytes) = self.past(at, back).filter(|bytes| shown.contains(&decode(bytes).unwrap().0)) else { return };
         self.replace(at, bytes);
         self.copies[at].is_head_moved = true;
+        self.copies[at].has_jumped = true;
     }
 
     fn edit(&mut self, by: (usize, Hand), buffer: &mut String, edit: Edit) {
