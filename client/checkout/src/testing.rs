@@ -11,7 +11,7 @@ use zyflow_machine::event::Fact;
 use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision};
 use zyflow_machine::machine::Machine;
 use zyflow_machine::map_view::MapView;
-use zyflow_machine::outcome::Outcome;
+use zyflow_machine::outcome::{Outcome, Reject};
 use zyflow_machine::record::{Conflict, Kind, Project, Record, TaskFields};
 use zyflow_machine::view::View;
 use zyflow_spec::{Block, BlockKind, Content, Known};
@@ -133,6 +133,8 @@ pub(crate) enum Fault {
     LostRequest,
     /// It happens, and the answer is lost.
     LostAnswer,
+    /// It happens, the answer is lost, and the session is gone before it is asked for again.
+    ExpiredSession,
 }
 
 type Interference = Box<dyn FnOnce(&mut Ledger) + Send>;
@@ -145,6 +147,7 @@ struct Behaviour {
     loses_answers: bool,
     before_next: Option<Interference>,
     proposals: usize,
+    sessions: usize,
     refused: usize,
 }
 
@@ -219,6 +222,11 @@ impl Node {
         self.behaviour.lock().unwrap().proposals
     }
 
+    /// How many sessions were opened.
+    pub(crate) fn sessions(&self) -> usize {
+        self.behaviour.lock().unwrap().sessions
+    }
+
     /// How often it was asked while it was unavailable.
     pub(crate) fn refused(&self) -> usize {
         self.behaviour.lock().unwrap().refused
@@ -240,6 +248,7 @@ impl Node {
                 return Err(lost());
             }
             if body == Body::OpenSession {
+                behaviour.sessions += 1;
                 (None, None)
             } else {
                 behaviour.proposals += 1;
@@ -262,7 +271,11 @@ impl Node {
             ledger.apply(request, body, author)
         };
         self.catch_up();
-        if fault == Some(Fault::LostAnswer) { Err(lost()) } else { Ok(outcome) }
+        match fault {
+            Some(Fault::LostAnswer) => Err(lost()),
+            Some(Fault::ExpiredSession) => Ok(Outcome::Rejected(Reject::SessionExpired)),
+            Some(Fault::LostRequest) | None => Ok(outcome),
+        }
     }
 }
 

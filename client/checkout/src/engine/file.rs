@@ -19,7 +19,7 @@ use crate::base::Record;
 use crate::cluster::Cluster;
 use crate::config::Timing;
 use crate::path::FilePath;
-use crate::plan::{By, Input, Origin, Shown, Side, Step, Take, plan};
+use crate::plan::{Input, Origin, Shown, Side, Step, Take, plan};
 use crate::scan::{Found, Scanned, Stamp, look};
 use crate::status::FileState;
 use crate::text::KnownText;
@@ -382,7 +382,7 @@ impl<C: Cluster> Engine<C> {
         match step {
             Step::Settled => self.settled(path),
             Step::Learn { change, text } => {
-                file.record.show(change, text, By::Writer);
+                file.record.learn(change, text);
                 self.binding.asked.remove(path.as_str());
                 if self.save(path, now) {
                     self.settled(path);

@@ -33,6 +33,9 @@ pub(super) enum Session {
     Open {
         id: SessionId,
         next: u64,
+        /// The revision that opened it. What went out under an earlier session and has a revision at all has an earlier one: nothing is
+        /// proposed before that much was looked at, or an accepted edit whose answer is lost would be made twice.
+        since: Revision,
     },
 }
 
@@ -95,8 +98,9 @@ impl<C: Cluster> Engine<C> {
     }
 
     fn next_request(&mut self) -> Option<RequestId> {
-        let (session, next) = match &self.session {
-            Session::Open { id, next } => (*id, *next),
+        let (session, next, since) = match &self.session {
+            Session::Open { since, .. } if self.applied_then < *since => return None,
+            Session::Open { id, next, since } => (*id, *next, *since),
             Session::Opening => return None,
             Session::None => {
                 self.session = Session::Opening;
@@ -111,7 +115,7 @@ impl<C: Cluster> Engine<C> {
         if self.flights.len() >= FLIGHTS_MAX || is_too_far {
             return None;
         }
-        self.session = Session::Open { id: session, next: next + 1 };
+        self.session = Session::Open { id: session, next: next + 1, since };
         Some(RequestId { session, seq: next })
     }
 
@@ -134,6 +138,11 @@ impl<C: Cluster> Engine<C> {
             Cargo::OpenSession => self.session_opened(&outcome, now),
             Cargo::File(path) => self.decided(&path, outcome, now),
         }
+        self.wake(now);
+    }
+
+    /// Files that waited for their turn to propose are looked at again.
+    pub(super) fn wake(&mut self, now: Instant) {
         for path in std::mem::take(&mut self.waiting) {
             if let Some(file) = self.files.get_mut(&path) {
                 file.due_now(now);
@@ -153,8 +162,8 @@ impl<C: Cluster> Engine<C> {
 
     fn session_opened(&mut self, outcome: &Outcome, now: Instant) {
         match outcome {
-            Outcome::Accepted { created, .. } if created.len() == 1 => {
-                self.session = Session::Open { id: SessionId(created[0].0), next: 1 };
+            Outcome::Accepted { revision, created } if created.len() == 1 => {
+                self.session = Session::Open { id: SessionId(created[0].0), next: 1, since: *revision };
             }
             Outcome::Accepted { .. } | Outcome::Stale { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_) => {
                 tracing::error!(?outcome, "the cluster refused a session");
@@ -234,15 +243,19 @@ impl<C: Cluster> Engine<C> {
             },
         };
         self.sides.insert(path.clone(), (change, false));
-        let bytes = flight.displaced.as_deref().map(|name| self.displaced_accepted(name, &text));
+        let displaced = flight.displaced.as_deref().map(|name| self.displaced_accepted(name, &text));
+        let applied = *self.applied.borrow();
         let Some(file) = self.files.get_mut(path) else { return };
         file.record.flight = None;
         file.retries = 0;
-        match bytes {
-            Some(()) => file.record.show_below_newest(change, text),
-            None => file.record.show(change, text, By::Writer),
+        if displaced.is_some() {
+            // What was accepted is not what stands on the disk: that is held against a cluster that has it.
+            file.record.show_below_newest(change, text);
+            file.wait_for(revision, applied, now);
+        } else {
+            file.record.show(change, text, By::Writer);
+            file.due_now(now);
         }
-        file.due_now(now);
         self.binding.asked.remove(path.as_str());
         self.save(path, now);
     }

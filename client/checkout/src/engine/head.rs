@@ -23,12 +23,14 @@ use zyflow_machine::command::{Body, EditMode};
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_spec::{diff, parse};
 
+use super::file::File;
 use super::run::Engine;
 use crate::cluster::{Cluster, ClusterError};
 use crate::git::{Traces, text_at};
 use crate::path::FilePath;
 use crate::plan::{By, Proposal, Shown};
 use crate::scan::Stamp;
+use crate::status::FileState;
 use crate::text::KnownText;
 
 /// Most past texts of one change that are looked through for the one that git put back: a change has about 180 versions in the
@@ -150,8 +152,22 @@ impl<C: Cluster> Engine<C> {
             }
         }
         self.scan_at = now;
-        if is_head_moved {
-            self.binding.head.clone_from(&traces.commit);
+    }
+
+    /// Stores where HEAD stands, once no file is on its way any more that git may have put there: after a crash before that, its move is
+    /// seen again.
+    pub(super) fn remember_head(&mut self) {
+        let Some(commit) = self.head.commit().filter(|commit| **commit != self.binding.head) else { return };
+        let is_under_way = |file: &File| match file.state {
+            FileState::Unknown | FileState::Syncing | FileState::Unsynced(_) => file.jump.is_some(),
+            FileState::Synced
+            | FileState::Parked(_)
+            | FileState::NeedsTake
+            | FileState::DeletionPending
+            | FileState::DeletionHeld => false,
+        };
+        if self.head.moving.is_none() && !self.files.values().any(is_under_way) {
+            self.binding.head.clone_from(commit);
             self.remember_binding();
         }
     }

@@ -88,6 +88,8 @@ pub(super) struct Engine<C> {
     pub(super) waiting: BTreeSet<FilePath>,
     pub(super) applied: watch::Receiver<Revision>,
     pub(super) looked_at: Revision,
+    /// What was applied when the loop went round last: whatever it reads is at least as new.
+    pub(super) applied_then: Revision,
     /// When the next move of `applied` is looked at at the earliest.
     pub(super) applied_from: Instant,
     pub(super) is_cluster_due: bool,
@@ -140,11 +142,11 @@ impl<C: Cluster> Engine<C> {
         let keep = Keep::open(&root, &keep_folders(&config, git.as_ref()))
             .map_err(|source| Error::Keep { root: root_path.clone(), source })?;
         let now = Instant::now();
-        let watcher = make_watcher(&config.root, &seams);
+        let take = wishes.borrow().take;
         let mut applied = cluster.applied();
         let looked_at = *applied.borrow_and_update();
-        let take = wishes.borrow().take;
         let mut engine = Self {
+            watcher: make_watcher(&config.root, &seams),
             files: loaded.records.into_iter().map(|(path, record)| (path, File::new(record, now))).collect(),
             damaged: loaded.damaged,
             kept: BTreeMap::new(),
@@ -177,9 +179,9 @@ impl<C: Cluster> Engine<C> {
             binding,
             keep,
             git,
-            watcher,
             applied,
             looked_at,
+            applied_then: looked_at,
             applied_from: now,
             wishes,
             take,
@@ -270,6 +272,7 @@ impl<C: Cluster> Engine<C> {
         for path in due {
             self.look(&path, now);
         }
+        self.remember_head();
         self.look_at_dirt();
         if !self.is_ready && self.files.values().all(File::is_looked_at) {
             self.ready();

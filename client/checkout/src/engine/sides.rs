@@ -20,6 +20,7 @@ impl<C: Cluster> Engine<C> {
     pub(super) fn cluster_moved(&mut self, now: Instant) -> Result<(), ClusterError> {
         let since = self.looked_at;
         let applied = *self.applied.borrow_and_update();
+        self.applied_then = applied;
         for file in self.files.values_mut() {
             file.applied(applied, now);
         }
@@ -42,6 +43,7 @@ impl<C: Cluster> Engine<C> {
                 self.due_where_documents_differ(now)?;
             }
         }
+        self.wake(now);
         Ok(())
     }
 

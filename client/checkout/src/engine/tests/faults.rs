@@ -36,6 +36,25 @@ fn a_lost_answer_repeats_nothing() {
     });
 }
 
+/// Where nobody can say any more whether an edit was accepted, it isn't merged anew with a node that lags behind the answer.
+#[test]
+fn a_lost_session_repeats_nothing() {
+    scene(async |node, bench, running| {
+        node.lag(true);
+        node.fail_next(Fault::ExpiredSession);
+        let before = node.sessions();
+        bench.write(THREE);
+        until(|| "a session is opened".to_owned(), || node.sessions() > before).await;
+        running.looked_at().await;
+        node.lag(false);
+        running.synced().await;
+        cluster_holds(node, THREE).await;
+        running.looked_at().await;
+        assert_eq!(cluster_text(node), THREE);
+        assert_eq!(bench.read(), THREE);
+    });
+}
+
 /// The accepted line is deleted by somebody before the checkout learns that it was accepted, over a restart: merging anew would
 /// bring the line back.
 #[test]

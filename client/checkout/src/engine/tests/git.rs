@@ -360,33 +360,56 @@ fn what_we_made_dirty_is_told_and_may_be_thrown_away() {
     });
 }
 
+/// A node whose text is [`TWO_TICKED`], and a paused checkout of it into which git pulled [`THREE`], made from [`TWO`].
+async fn pulled() -> (Arc<Node>, Bench, Running) {
+    let node = one();
+    create(&node, PATH, TWO);
+    set(&node, TWO_TICKED);
+    let bench = Bench::new(&node);
+    bench.write(THREE);
+    bench.init();
+    bench.git(&["branch", "up"]);
+    bench.write(TWO);
+    bench.git(&["commit", "-qa", "--amend", "-m", "one"]);
+    bench.git(&["switch", "-q", "up"]);
+    bench.git(&["reset", "-q", "--soft", "main"]);
+    bench.commit("two");
+    bench.git(&["switch", "-q", "main"]);
+    bench.write(TWO_TICKED);
+    let running = bench.start();
+    running.synced().await;
+    running.handle.pause();
+    running.paused("by request").await;
+    bench.git(&["checkout", "-q", "--", PATH]);
+    bench.git(&["merge", "-q", "--ff-only", "up"]);
+    assert_eq!(bench.read(), THREE);
+    (node, bench, running)
+}
+
 /// HEAD had a text that this checkout has never shown, and the commit that is pulled was made from that. What the cluster did since
 /// isn't undone.
 #[test]
 fn a_pulled_text_is_read_against_the_one_that_head_had() {
     run(async {
-        let node = one();
-        create(&node, PATH, TWO);
-        set(&node, TWO_TICKED);
-        let bench = Bench::new(&node);
-        bench.write(THREE);
-        bench.init();
-        bench.git(&["branch", "up"]);
-        bench.write(TWO);
-        bench.git(&["commit", "-qa", "--amend", "-m", "one"]);
-        bench.git(&["switch", "-q", "up"]);
-        bench.git(&["reset", "-q", "--soft", "main"]);
-        bench.commit("two");
-        bench.git(&["switch", "-q", "main"]);
-        bench.write(TWO_TICKED);
-        let running = bench.start();
-        running.synced().await;
-        running.handle.pause();
-        running.paused("by request").await;
-        bench.git(&["checkout", "-q", "--", PATH]);
-        bench.git(&["merge", "-q", "--ff-only", "up"]);
-        assert_eq!(bench.read(), THREE);
+        let (node, bench, running) = pulled().await;
         running.handle.resume();
+        bench.holds(THREE_TICKED).await;
+        cluster_holds(&node, THREE_TICKED).await;
+        running.stop().await;
+    });
+}
+
+/// What git did is not forgotten by a restart before its texts were merged.
+#[test]
+fn a_pulled_text_is_still_one_after_a_restart() {
+    run(async {
+        let (node, bench, running) = pulled().await;
+        node.set_unavailable(true);
+        running.handle.resume();
+        running.says(PATH, "no quorum").await;
+        running.stop().await;
+        node.set_unavailable(false);
+        let running = bench.start();
         bench.holds(THREE_TICKED).await;
         cluster_holds(&node, THREE_TICKED).await;
         running.stop().await;
