@@ -65,6 +65,15 @@ impl Team {
         self.nodes.iter().map(|node| node.proposals()).collect()
     }
 
+    /// Has each checkout propose something of its own, so that none must open a session first.
+    async fn open_sessions(&self) {
+        let own = |at: usize| format!("openspec/changes/own-{at}/tasks.md");
+        for (at, bench) in self.benches.iter().enumerate() {
+            bench.write_at(&own(at), TWO);
+        }
+        self.all("each has a session", |team, at| team.running[at].state_of(&own(at)) == Some(FileState::Synced)).await;
+    }
+
     async fn each_has_proposed(&self, before: &[usize]) {
         until(
             || format!("each has proposed: {before:?} {:?}\n{:#?}", self.proposals(), self.running[1].handle.status()),
@@ -101,6 +110,7 @@ impl Team {
 fn twenty_pulls_of_one_commit_are_one_command() {
     run(async {
         let team = Team::new(CHECKOUTS, WritePolicy::Clean).await;
+        team.open_sessions().await;
         let accepted = team.nodes[0].ledger().accepted();
         team.push(THREE);
         team.pull_at_once().await;
@@ -122,6 +132,7 @@ fn a_pulled_commit_is_merged_from_the_text_it_was_made_from() {
         set(&team.nodes[0], TWO_TICKED);
         let waits = |team: &Team, at: usize| matches!(team.running[at].state_of(PATH), Some(FileState::Unsynced(_)));
         team.all("all see that", waits).await;
+        team.open_sessions().await;
         let accepted = team.nodes[0].ledger().accepted();
         team.push(THREE);
         team.pull_at_once().await;
