@@ -4,7 +4,6 @@
 //!   somebody who had seen it.
 //! - F2 convergence: every file is the cluster's text in the habit of its checkout.
 //! - F3 fixpoint: at rest, and after a restart of everything, nothing is proposed and nothing is written.
-//! - F4 no resurrection: what was gone from everywhere at rest comes back only by somebody who puts it back.
 //! - F5 no duplicate: no token stands twice without a conflict that names it. (A phantom would be a token that nobody made: tokens
 //!   are counted, so none can be.)
 //!   Excused are the lines of an edit whose fate a checkout doesn't know, as its session expired before the answer came or its
@@ -17,7 +16,9 @@
 //! - F12 liveness: it comes to rest within a bound.
 //! - F13 no plaintext in what is stored.
 //!
-//! F7 (a reader never sees a part) is not shown here: the swap is one arrow. The tests of `write` show it on real files.
+//! F7 (a reader never sees a part) is not shown here: the swap is one arrow. The tests of `write` show it on real files. F4 (what was
+//! deleted doesn't come back by itself) isn't either: a stale buffer that is saved puts lines back by right. The engine's tests of
+//! lost answers, restarts and git show it case by case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
