@@ -314,7 +314,27 @@ fn with_known_lines(
         };
         let lines = ids.iter().zip(&document.blocks).zip(&mut same);
         let free = lines.filter(|((id, block), same)| same.is_none() && is_free(id, block));
-        for ((_, block), same) in free.take(KNOWN_LINES_MAX) {
+        let mut free: Vec<_> = free.map(|((_, block), same)| (block, same)).collect();
+        if is_exact {
+            // Word for word as any shown text had it: the line may have been reworded since.
+            let mut had: BTreeMap<&str, Vec<&Known<RecordId>>> =
+                free.iter().map(|(block, _)| (block.content.text.as_str(), Vec::new())).collect();
+            for known in shown.iter().rev().flat_map(|shown| &shown.text.blocks) {
+                if let Some(had) = had.get_mut(known.block.content.text.as_str())
+                    && missing.contains_key(&known.id)
+                {
+                    had.push(known);
+                }
+            }
+            for (block, same) in &mut free {
+                let had = &had[block.content.text.as_str()];
+                let is_it = |known: &&&Known<RecordId>| missing.contains_key(&known.id) && is_it(&known.block, block);
+                **same = had.iter().find(is_it).copied();
+                same.and_then(|known| missing.remove(&known.id));
+            }
+            continue;
+        }
+        for (block, same) in free.into_iter().take(KNOWN_LINES_MAX) {
             let mut candidates = missing.values().copied().take(KNOWN_LINES_MAX);
             let found = candidates.find(|known| is_it(&known.block, block));
             *same = found.and_then(|known| missing.remove(&known.id));
