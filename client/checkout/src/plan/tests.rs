@@ -5,7 +5,7 @@ mod model;
 use expect_test::{Expect, expect};
 use zyflow_machine::command::{BlockOp, Body};
 use zyflow_machine::id::{EventId, RecordId, Revision};
-use zyflow_spec::{Known, align, parse};
+use zyflow_spec::{Known, Op, align, parse};
 
 use super::*;
 
@@ -347,4 +347,27 @@ fn a_buffer_older_than_the_near_texts_undoes_nothing() {
     // A fresh buffer from which its writer takes the oldest of ours. A line of one word proves no start, so it is recorded.
     let fresh = format!("{} mine", cluster.replace(" w1 ", " "));
     check(&case(&shown, &fresh, cluster), expect!["propose: insert mine, delete conflicts 1"]);
+}
+
+/// An old buffer holds a line as it was before others reworded it beyond likeness. Read against a text that lacks the line it is
+/// still that line, and not a new one that then stands twice.
+#[test]
+fn a_line_that_was_reworded_since_is_known_by_the_words_it_had() {
+    let text = |revision: u64, lines: &[(u64, &str)]| {
+        let known = |(number, line): &(u64, &str)| {
+            let block = parse(&format!("- [ ] {line}\n")).blocks.remove(0);
+            Known { id: id(*number), block }
+        };
+        KnownText { revision: Revision(revision), blocks: lines.iter().map(known).collect() }
+    };
+    let shown = [
+        Shown { text: text(2, &[(1, "read the log")]), by: By::Writer },
+        Shown { text: text(3, &[(1, "read the log"), (2, "cut power")]), by: By::Us },
+        Shown { text: text(4, &[(1, "read the log"), (2, "pull every plug at a random moment")]), by: By::Us },
+    ];
+    let document = parse("- [ ] read the log\n- [ ] cut power\n- [ ] mine\n");
+    let base = with_known_lines(&shown, 0, &document, &shown[2].text.blocks);
+    assert_eq!(base, shown[1].text.blocks);
+    let ops = merge3(&base, &document, &shown[2].text.blocks).ops;
+    assert!(matches!(&ops[..], [Op::Insert { .. }]), "{ops:?}");
 }
