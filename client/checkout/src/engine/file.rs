@@ -184,7 +184,9 @@ impl File {
     /// Whether the file may be taken for whole, whoever asks. What nobody closed has to be quiet, even if no hint of it came yet.
     fn is_quiet(&mut self, stamp: Option<Stamp>, now: Instant, timing: &Timing) -> bool {
         let Some(pending) = self.hint else {
-            let is_whole = stamp.is_none() || stamp == self.seen || stamp == self.settled || self.is_fresh;
+            // One that was just made is empty for a moment.
+            let is_fresh = self.is_fresh && stamp.is_some_and(|stamp| stamp.bytes > 0);
+            let is_whole = stamp.is_none() || stamp == self.seen || stamp == self.settled || is_fresh;
             if !is_whole {
                 self.hint(stamp, false, now, timing);
             }
