@@ -24,6 +24,8 @@ pub(super) struct KeptFile {
     known: Option<[u8; 32]>,
     /// It is dropped after this, if nothing happens.
     until: Instant,
+    /// A text in it that is shorter than the file's isn't believed before this: its writer may have emptied it and be half way through.
+    whole_from: Instant,
     /// When it is looked at.
     due: Option<Instant>,
     /// It holds something that isn't accounted for.
@@ -59,7 +61,9 @@ impl<C: Cluster> Engine<C> {
     ) {
         let until = now + self.config.timing.keep;
         let is_pending = known.is_none();
-        let kept = KeptFile { path: path.clone(), start, known, until, due: Some(until), is_pending, is_stuck: false };
+        let whole_from = now + self.config.timing.emptied_hold;
+        let (path, due) = (path.clone(), Some(until));
+        let kept = KeptFile { path, start, known, until, whole_from, due, is_pending, is_stuck: false };
         self.kept.insert(name.to_owned(), kept);
         if let Some(digest) = known {
             self.account(name, digest);
@@ -169,6 +173,11 @@ impl<C: Cluster> Engine<C> {
                 return false;
             }
         };
+        let is_short = file.record.base().is_some_and(|base| text.text.len() < base.text().len());
+        if is_short && now < kept.whole_from && Some(text.digest) != kept.known {
+            file.due_at(kept.whole_from);
+            return false;
+        }
         // An emptied leftover is a writer's truncation, never the wish to delete everything.
         if text.text.is_empty() || Some(text.digest) == kept.known || file.abandoned.as_ref() == Some(&text.text) {
             self.account(name, text.digest);
