@@ -10,7 +10,7 @@ use crate::beneath::Folder;
 use crate::cluster::Cluster;
 use crate::path::{FilePath, TEMPORARY_PREFIX};
 use crate::plan::{Input, Origin, Side, plan_displaced};
-use crate::scan::Found;
+use crate::scan::{Found, Scanned};
 use crate::text::KnownText;
 use crate::write::Keep;
 use zyflow_machine::command::{BlockOp, Body};
@@ -46,6 +46,12 @@ impl KeptFile {
 impl KeptFile {
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// Whether `text`, found in it, may be the first half of what its writer is writing.
+    fn may_be_half(&self, text: &Scanned, base: Option<&KnownText>, now: Instant) -> bool {
+        let is_short = base.is_some_and(|base| text.text.len() < base.text().len());
+        is_short && now < self.whole_from && Some(text.digest) != self.known
     }
 }
 
@@ -152,12 +158,11 @@ impl<C: Cluster> Engine<C> {
 
     /// Whether the file has to wait: the content of this kept file is being proposed, or can't be yet.
     fn merge_kept(&mut self, path: &FilePath, name: &str, side: &Side, now: Instant) -> bool {
-        let found = self.keep.read(name);
         let (Some(kept), Some(file), Some(project)) = (self.kept.get_mut(name), self.files.get_mut(path), self.project)
         else {
             return false;
         };
-        let text = match found {
+        let text = match self.keep.read(name) {
             Found::Text(text) => text,
             Found::Absent => {
                 self.kept.remove(name);
@@ -173,8 +178,7 @@ impl<C: Cluster> Engine<C> {
                 return false;
             }
         };
-        let is_short = file.record.base().is_some_and(|base| text.text.len() < base.text().len());
-        if is_short && now < kept.whole_from && Some(text.digest) != kept.known {
+        if kept.may_be_half(&text, file.record.base(), now) {
             file.due_at(kept.whole_from);
             return false;
         }
