@@ -70,6 +70,8 @@ pub struct Timing {
     pub quiet_cap: Duration,
     /// A file that was emptied is believed after this: tools truncate before they write.
     pub emptied_hold: Duration,
+    /// A text that lacks lines, in a file that is still open for writing, is believed when nobody wrote to it for this long.
+    pub writer_hold: Duration,
     /// A file that is gone counts as deleted after this: git and editors remove and make files anew.
     pub deletion_grace: Duration,
     /// A text that is in git's index and not in HEAD is believed after this: git moves HEAD last, and it may be half way through a pull.
@@ -90,6 +92,7 @@ impl Default for Timing {
             quiet: Duration::from_millis(100),
             quiet_cap: Duration::from_secs(1),
             emptied_hold: Duration::from_secs(3),
+            writer_hold: Duration::from_secs(30),
             deletion_grace: Duration::from_secs(10),
             git_hold: Duration::from_secs(3),
             rescan: Duration::from_mins(1),

@@ -18,6 +18,7 @@ mod file;
 mod flight;
 mod gate;
 mod gone;
+mod half;
 mod head;
 mod keep;
 mod moves;
@@ -146,6 +147,9 @@ struct Seams {
     before_swap: Option<Arc<dyn Fn(&crate::path::FilePath) + Send + Sync>>,
     #[cfg(test)]
     is_deaf: bool,
+    /// No writer can be seen, as where the writer is another user's.
+    #[cfg(test)]
+    is_blind: bool,
     #[cfg(test)]
     way: Option<crate::write::Way>,
 }

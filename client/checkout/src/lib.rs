@@ -47,6 +47,7 @@ mod testing;
 mod text;
 pub mod watch;
 pub mod write;
+mod writers;
 
 pub use base::{SealError, StateSeal};
 pub use cluster::{Cluster, ClusterDocument, ClusterError, Touched};

@@ -417,7 +417,16 @@ pub fn plan_displaced(input: &Input<'_>, local: &str, newest_seen: Option<&Known
         None => shown.len().checked_sub(1),
     };
     if let Some(seen) = seen {
-        let start = choose(&shown[..=seen], &document, local, Origin::Displaced);
+        // A file that holds what it held before, and more, was written on: lines that come back in it were on their way.
+        // Its last line may have been cut within, and was ended by the cluster.
+        let is_continued = newest_seen
+            .map(KnownText::text)
+            .is_some_and(|newest| local.starts_with(newest.strip_suffix('\n').unwrap_or(&newest)));
+        let start = if is_continued {
+            Start { index: seen, reason: Reason::Newest }
+        } else {
+            choose(&shown[..=seen], &document, local, Origin::Displaced)
+        };
         if start.reason == Reason::Past {
             return None;
         }

@@ -141,6 +141,12 @@ impl Keep {
         read(&self.folder, name)
     }
 
+    /// What a kept file is like now; `None` = it isn't there or can't be looked at.
+    #[must_use]
+    pub fn stamp(&self, name: &str) -> Option<Stamp> {
+        self.folder.metadata(name).ok().flatten().as_ref().map(Stamp::from)
+    }
+
     /// Removes a kept file.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use zyflow_machine::command::Body;
 use zyflow_machine::id::Revision;
 
+use super::half::{Held, Writing};
 use super::head::{Jump, Pulled, Renderings};
 use super::run::Engine;
 use crate::base::Record;
@@ -56,7 +57,9 @@ pub(super) struct File {
     pub(super) moved_to: Option<String>,
     /// Whether its text stands elsewhere since it is gone; `None` = not looked for yet.
     pub(super) is_moved: Option<bool>,
-    emptied_since: Option<Instant>,
+    pub(super) emptied_since: Option<Instant>,
+    /// A text that isn't believed yet, as its writer may be half way through.
+    pub(super) half: Option<Held>,
     pub(super) seen: Option<Stamp>,
     /// The file as it was when it was closed after writing, or moved in: whole, whenever it is looked at.
     settled: Option<Stamp>,
@@ -96,6 +99,7 @@ impl File {
             moved_to: None,
             is_moved: None,
             emptied_since: None,
+            half: None,
             seen: None,
             settled: None,
             is_unsaved: false,
@@ -315,6 +319,10 @@ impl<C: Cluster> Engine<C> {
         };
         let mut step = plan(&input);
         if let Step::Propose(proposal) = step {
+            match self.writing(path, &proposal.body, scanned.as_ref(), now) {
+                Writing::Done => {}
+                writing @ (Writing::Held(_) | Writing::Changed) => return self.hold_half(path, &writing, now),
+            }
             let is_new = matches!(proposal.body, Body::CreateChange { .. });
             let moved = local.filter(|_| is_new).and_then(|text| self.moved_here(path, text));
             match moved.map_or_else(|| self.with_fields(&input, *proposal), Ok) {
@@ -358,24 +366,6 @@ impl<C: Cluster> Engine<C> {
     fn take_of(&self, path: &FilePath) -> Option<Take> {
         let is_asked = !self.binding.is_bound || self.binding.asked.contains(path.as_str());
         if is_asked { self.take } else { Some(Take::Merge) }
-    }
-
-    /// A file that was emptied is not believed at once: many tools truncate before they write.
-    fn hold_emptied(&mut self, path: &FilePath, local: Option<&str>, now: Instant) -> bool {
-        let hold = self.config.timing.emptied_hold;
-        let Some(file) = self.files.get_mut(path) else { return false };
-        let is_emptied = local == Some("") && file.record.base().is_some_and(|base| !base.blocks.is_empty());
-        if !is_emptied {
-            file.emptied_since = None;
-            return false;
-        }
-        let since = *file.emptied_since.get_or_insert(now);
-        if now >= since + hold {
-            return false;
-        }
-        file.state = FileState::Unsynced("the file is empty; that is believed after a while".to_owned());
-        file.due_at(since + hold);
-        true
     }
 
     pub(super) fn follow(&mut self, path: &FilePath, step: Step, scanned: Option<Scanned>, now: Instant) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
 
+use super::half::{Held, Writing, lacks};
 use super::run::Engine;
 use crate::beneath::Folder;
 use crate::cluster::Cluster;
@@ -24,8 +25,8 @@ pub(super) struct KeptFile {
     known: Option<[u8; 32]>,
     /// It is dropped after this, if nothing happens.
     until: Instant,
-    /// A text in it that is shorter than the file's isn't believed before this: its writer may have emptied it and be half way through.
-    whole_from: Instant,
+    /// A text that isn't believed yet, as its writer may be half way through.
+    half: Option<Held>,
     /// When it is looked at.
     due: Option<Instant>,
     /// It holds something that isn't accounted for.
@@ -47,12 +48,6 @@ impl KeptFile {
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
-
-    /// Whether `text`, found in it, may be the first half of what its writer is writing.
-    fn may_be_half(&self, text: &Scanned, base: Option<&KnownText>, now: Instant) -> bool {
-        let is_short = base.is_some_and(|base| text.text.len() < base.text().len());
-        is_short && now < self.whole_from && Some(text.digest) != self.known
-    }
 }
 
 impl<C: Cluster> Engine<C> {
@@ -67,9 +62,8 @@ impl<C: Cluster> Engine<C> {
     ) {
         let until = now + self.config.timing.keep;
         let is_pending = known.is_none();
-        let whole_from = now + self.config.timing.emptied_hold;
         let (path, due) = (path.clone(), Some(until));
-        let kept = KeptFile { path, start, known, until, whole_from, due, is_pending, is_stuck: false };
+        let kept = KeptFile { path, start, known, until, half: None, due, is_pending, is_stuck: false };
         self.kept.insert(name.to_owned(), kept);
         if let Some(digest) = known {
             self.account(name, digest);
@@ -178,10 +172,6 @@ impl<C: Cluster> Engine<C> {
                 return false;
             }
         };
-        if kept.may_be_half(&text, file.record.base(), now) {
-            file.due_at(kept.whole_from);
-            return false;
-        }
         // An emptied leftover is a writer's truncation, never the wish to delete everything.
         if text.text.is_empty() || Some(text.digest) == kept.known || file.abandoned.as_ref() == Some(&text.text) {
             self.account(name, text.digest);
@@ -210,6 +200,13 @@ impl<C: Cluster> Engine<C> {
             self.account(name, text.digest);
             return false;
         };
+        match self.writing_of_kept(name, kept, &proposal.body, &text, now) {
+            Writing::Done => {}
+            writing @ (Writing::Held(_) | Writing::Changed) => {
+                self.hold_kept(path, name, &writing, now);
+                return false;
+            }
+        }
         let proposal = match self.with_fields(&input, *proposal) {
             Ok(proposal) => Box::new(proposal),
             Err(error) => {
@@ -230,6 +227,30 @@ impl<C: Cluster> Engine<C> {
         }
         self.launch(path, *proposal, Some(name.to_owned()), now);
         true
+    }
+
+    /// Whether the writer of a kept file is done with it. Of one that was just displaced no close was heard: it has to be quiet, too.
+    fn writing_of_kept(&self, name: &str, kept: &KeptFile, body: &Body, text: &Scanned, now: Instant) -> Writing {
+        if !lacks(body, &text.text) {
+            return Writing::Done;
+        }
+        let held = Held::renew(kept.half, text.stamp, now);
+        if now < held.since() + self.config.timing.quiet {
+            return Writing::Held(held);
+        }
+        self.writing_of(name, text.stamp, Some(held), now, || self.keep.stamp(name))
+    }
+
+    fn hold_kept(&mut self, path: &FilePath, name: &str, writing: &Writing, now: Instant) {
+        let timing = self.config.timing;
+        let (Some(kept), Some(file)) = (self.kept.get_mut(name), self.files.get_mut(path)) else { return };
+        if let Writing::Held(held) = writing {
+            kept.half = Some(*held);
+            let quiet = held.since() + timing.quiet;
+            file.due_at(if now < quiet { quiet } else { now + timing.quiet_cap });
+        } else {
+            file.due_now(now);
+        }
     }
 
     /// The content of a kept file was accepted as `text`.

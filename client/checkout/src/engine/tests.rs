@@ -4,6 +4,7 @@ mod editors;
 mod faults;
 mod files;
 mod git;
+mod half;
 mod hazards;
 mod limits;
 mod many;
