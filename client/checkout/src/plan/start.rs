@@ -320,7 +320,7 @@ fn name_alike(
 }
 
 /// Words of a line that nobody writes again by chance.
-const TELLING_WORDS_MIN: usize = 4;
+pub(super) const TELLING_WORDS_MIN: usize = 4;
 
 /// Whether `new` may be a rewording of `old`: they share most of their words, or all of a long enough old one are left.
 pub(super) fn is_reworded(old: &str, new: &str) -> bool {

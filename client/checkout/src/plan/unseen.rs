@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zyflow_machine::id::RecordId;
 use zyflow_spec::{Block, BlockKind, Conflict, ConflictClass, ConflictField, Content, Document, Known, Op};
 
+use super::start::{TELLING_WORDS_MIN, is_reworded};
 use super::{By, Origin, Shown};
 
 /// A title of fewer words may be written twice by chance, so it proves nothing.
@@ -75,8 +76,41 @@ pub(super) fn unseen(
     if records.len() <= RECORDS_MAX { records } else { vec![whole(cluster)] }
 }
 
-/// The other texts that the writer can have started from: the newest and those we wrote over, or any where git puts them back,
-/// unless the save holds words that only a later write of ours brought.
+/// Conflicts for the lines that `ops` insert although all their words stand in a line of `cluster` whose id had other words in `base`:
+/// somebody gave one line's number to the other, and a save from before that brings the other as a new one.
+pub(super) fn maybe_twice(
+    base: &[Known<RecordId>],
+    cluster: &[Known<RecordId>],
+    ops: &[Op<RecordId>],
+) -> Vec<Conflict<RecordId>> {
+    let inserted = ops.iter().filter_map(|op| match op {
+        Op::Insert { block, .. } => Some(block),
+        Op::Delete { .. } | Op::SetText { .. } | Op::SetMark { .. } | Op::Move { .. } => None,
+    });
+    let is_telling = |block: &&Block| block.title().split_whitespace().count() >= TELLING_WORDS_MIN;
+    let mut inserted = inserted.filter(is_telling).peekable();
+    if inserted.peek().is_none() {
+        return Vec::new();
+    }
+    let before = by_id(base);
+    let other_words = |known: &&Known<RecordId>| {
+        let old = before.get(&known.id);
+        old.is_some_and(|old| !is_reworded(old.title(), known.block.title()))
+    };
+    let renamed: Vec<&Known<RecordId>> = cluster.iter().filter(other_words).collect();
+    let found = inserted.filter_map(|block| {
+        let is_it = |known: &&&Known<RecordId>| {
+            known.block.kind == block.kind && holds_words_of(known.block.title(), block.title())
+        };
+        let known = renamed.iter().find(is_it)?;
+        Some(record(known.id, before.get(&known.id).copied(), Some(block), &known.block))
+    });
+    found.take(RECORDS_MAX).collect()
+}
+
+/// The other texts that the writer can have started from: the newest and those we wrote over, unless the save holds words that only a
+/// later write of ours brought. Any where git puts them back, and where the save missed a write of ours: its buffer is an old one,
+/// and may be older than what a neighbour in the same checkout saved in between.
 fn possible_starts(shown: &[Shown], start: usize, origin: Origin, local: &Document) -> Vec<usize> {
     // Titles, not whole lines: two people who renumber give one line the same number.
     let mut first: BTreeMap<&str, usize> = BTreeMap::new();
@@ -91,10 +125,9 @@ fn possible_starts(shown: &[Shown], start: usize, origin: Origin, local: &Docume
         (shown[index].by == By::Us).then_some(index)
     });
     let oldest = brought.filter(|index| *index <= start).max().unwrap_or_default();
-    let is_put_back = origin == Origin::HeadMoved;
-    let is_possible = |index: &usize| {
-        *index != start && (is_put_back || shown.get(index + 1).is_none_or(|next| next.by != By::Writer))
-    };
+    let is_any = origin == Origin::HeadMoved || start + 1 < shown.len();
+    let is_possible =
+        |index: &usize| *index != start && (is_any || shown.get(index + 1).is_none_or(|next| next.by != By::Writer));
     (oldest..shown.len()).filter(is_possible).collect()
 }
 

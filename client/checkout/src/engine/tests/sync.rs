@@ -106,6 +106,30 @@ fn a_stale_whole_file_save_undoes_nothing() {
     });
 }
 
+/// Two writers in one checkout: the one appended to what the other had saved, and the other never looked. Whether that one deleted the line
+/// can't be told from the save; as it missed our write too, it probably never saw it, so the line is in a conflict.
+#[test]
+fn what_a_neighbour_wrote_right_after_a_stale_buffer_is_not_lost() {
+    scene(async |node, bench, running| {
+        bench.write(THREE);
+        cluster_holds(node, THREE).await;
+        running.synced().await;
+        bench.write(format!("{THREE}- [ ] 1.4 by the neighbour\n"));
+        cluster_holds(node, &format!("{THREE}- [ ] 1.4 by the neighbour\n")).await;
+        running.synced().await;
+        let theirs = format!("{THREE_TICKED}- [ ] 1.4 by the neighbour\n- [ ] 1.5 by another checkout\n");
+        set(node, &theirs);
+        bench.holds(&theirs).await;
+        running.synced().await;
+        bench.write(format!("## Goal\n\n{THREE}"));
+        until(|| cluster_text(node), || cluster_text(node).starts_with("## Goal")).await;
+        let recorded = format!("{:?}", node.ledger().conflicts());
+        let is_there = |line: &str| cluster_text(node).contains(line) || recorded.contains(line);
+        assert!(is_there("by the neighbour"), "{}{recorded}", cluster_text(node));
+        assert!(cluster_text(node).contains("- [x] 1.1") && cluster_text(node).contains("by another checkout"));
+    });
+}
+
 #[test]
 fn a_revert_of_our_write_is_a_revert() {
     scene(async |node, bench, running| {

@@ -171,3 +171,16 @@ fn a_stale_renumbering_takes_no_unseen_line_away_unrecorded() {
         )
     });
 }
+
+/// A deleted line's number was given to a line that only the file had. A backup from before that brings the line once more.
+#[test]
+fn a_line_that_took_anothers_number_is_known_to_stand_twice() {
+    replay(&Case {
+        style: Style::Numbered,
+        ..plain(
+            1,
+            "0 jump 3; 0 stale add 4; 0 step; 0 stale delete 11; 0 stale delete 19; 0 save renumber 28; 0 deliver
+             0 stale reword 0; 0 stale delete 35; 0 step; 0 restore-state 0; 0 restore 5",
+        )
+    });
+}
