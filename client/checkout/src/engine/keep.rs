@@ -152,25 +152,10 @@ impl<C: Cluster> Engine<C> {
 
     /// Whether the file has to wait: the content of this kept file is being proposed, or can't be yet.
     fn merge_kept(&mut self, path: &FilePath, name: &str, side: &Side, now: Instant) -> bool {
-        let (Some(kept), Some(file), Some(project)) = (self.kept.get_mut(name), self.files.get_mut(path), self.project)
+        let Some(text) = self.text_of_kept(path, name, now) else { return false };
+        let (Some(kept), Some(file), Some(project)) = (self.kept.get(name), self.files.get_mut(path), self.project)
         else {
             return false;
-        };
-        let text = match self.keep.read(name) {
-            Found::Text(text) => text,
-            Found::Absent => {
-                self.kept.remove(name);
-                return false;
-            }
-            Found::Unstable => {
-                kept.due = Some(now + self.config.timing.quiet);
-                return false;
-            }
-            Found::Parked(reason) => {
-                tracing::warn!(path = path.as_str(), name, %reason, "replaced bytes can't be merged; they are kept");
-                kept.stick();
-                return false;
-            }
         };
         // An emptied leftover is a writer's truncation, never the wish to delete everything.
         if text.text.is_empty() || Some(text.digest) == kept.known || file.abandoned.as_ref() == Some(&text.text) {
@@ -227,6 +212,23 @@ impl<C: Cluster> Engine<C> {
         }
         self.launch(path, *proposal, Some(name.to_owned()), now);
         true
+    }
+
+    /// The text of a kept file; `None` = it has none that can be merged now.
+    fn text_of_kept(&mut self, path: &FilePath, name: &str, now: Instant) -> Option<Scanned> {
+        let kept = self.kept.get_mut(name)?;
+        match self.keep.read(name) {
+            Found::Text(text) => return Some(text),
+            Found::Absent => {
+                self.kept.remove(name);
+            }
+            Found::Unstable => kept.due = Some(now + self.config.timing.quiet),
+            Found::Parked(reason) => {
+                tracing::warn!(path = path.as_str(), name, %reason, "replaced bytes can't be merged; they are kept");
+                kept.stick();
+            }
+        }
+        None
     }
 
     /// Whether the writer of a kept file is done with it. Of one that was just displaced no close was heard: it has to be quiet, too.
