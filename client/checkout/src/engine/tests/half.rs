@@ -34,6 +34,16 @@ fn finish(mut file: File) {
 }
 
 impl Bench {
+    /// A writer begins right before our first swap, so that our write replaces the file under it. What it holds open.
+    fn begins_under_our_write(&mut self) -> Arc<Mutex<Option<File>>> {
+        let (open, path) = (Arc::new(Mutex::new(None)), self.file());
+        let slot = open.clone();
+        self.seams.before_swap = Some(Arc::new(move |_| {
+            slot.lock().unwrap().get_or_insert_with(|| begin(&path));
+        }));
+        open
+    }
+
     /// A bench whose file and cluster agree on [`whole`], running.
     async fn begun(&self, node: &Arc<Node>) -> Running {
         self.write(whole());
@@ -78,11 +88,7 @@ fn half_a_file_under_our_write_is_not_believed_while_its_writer_has_it_open() {
     run(async {
         let node = one();
         let mut bench = Bench::new(&node);
-        let (open, path) = (Arc::new(Mutex::new(None)), bench.file());
-        let slot = open.clone();
-        bench.seams.before_swap = Some(Arc::new(move |_| {
-            slot.lock().unwrap().get_or_insert_with(|| begin(&path));
-        }));
+        let open = bench.begins_under_our_write();
         let running = bench.begun(&node).await;
         let theirs = format!("{}- [ ] 40 theirs\n", whole());
         set(&node, &theirs);
@@ -118,12 +124,8 @@ fn the_rest_of_a_replaced_file_brings_back_what_half_of_it_had_deleted() {
     run(async {
         let node = one();
         let mut bench = Bench::new(&node);
-        let (open, path) = (Arc::new(Mutex::new(None)), bench.file());
-        let slot = open.clone();
+        let open = bench.begins_under_our_write();
         bench.seams.is_blind = true;
-        bench.seams.before_swap = Some(Arc::new(move |_| {
-            slot.lock().unwrap().get_or_insert_with(|| begin(&path));
-        }));
         let running = bench.begun(&node).await;
         set(&node, &format!("{}- [ ] 40 theirs\n", whole()));
         until(|| cluster_text(&node), || !cluster_text(&node).contains("line 39")).await;
