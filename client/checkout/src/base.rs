@@ -141,9 +141,14 @@ impl Record {
     }
 
     /// Remembers a text that was found on the disk and holds nothing new. Nobody of this checkout may have written it (a pull, a
-    /// backup, an older state of ours), so a buffer from before it has not seen it.
-    pub fn learn(&mut self, change: RecordId, text: KnownText) {
-        let by = if self.agreed().is_some() { By::Us } else { By::Writer };
+    /// backup, an older state of ours), so a buffer from before it has not seen it. `is_watched` = the file was looked at since the
+    /// start, so that it came there at once.
+    pub fn learn(&mut self, change: RecordId, text: KnownText, is_watched: bool) {
+        let by = match self.agreed() {
+            None => By::Writer,
+            Some(_) if is_watched => By::Us,
+            Some(_) => By::Found,
+        };
         self.show(change, text, by);
     }
 
@@ -170,12 +175,15 @@ impl Record {
     }
 
     /// After a restart: whether the text that was about to be written stands on the disk. A text that is neither it nor the one
-    /// before may be made from either, so both count as shown, and the evidence decides. Returns a text that wasn't written.
+    /// before may be made from either, so both count as shown, and the evidence decides. Only where the file had been emptied the
+    /// one about to be written doesn't: whoever emptied it writes what they had read before. Returns a text that isn't shown.
     pub fn settle_intent(&mut self, local: Option<&str>) -> Option<String> {
         let Intent { change, text } = self.intent.take()?;
         let is_still_before = match local {
             None => true,
-            Some(local) => self.base().is_some_and(|base| base.text() == local),
+            Some(local) => {
+                self.base().is_some_and(|base| base.text() == local || (base.blocks.is_empty() && text.text() != local))
+            }
         };
         if is_still_before {
             return Some(text.text());

@@ -62,6 +62,9 @@ pub enum By {
     Crossing,
     /// This checkout's write-back.
     Us,
+    /// Nobody knows: it was found at the first look after a start. Its lines may have come one by one, so a buffer that holds some
+    /// of them need not have seen the others.
+    Found,
 }
 
 /// A text that was on the disk, all of whose edits the cluster has accepted.

@@ -17,7 +17,10 @@ use crate::plan::{By, SHOWN_STORED_MAX, Shown};
 use crate::text::KnownText;
 
 /// Version of the format. A change of any stored type is a new one.
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
+
+/// The oldest version that is read: version 3 only added [`StoredBy::Found`].
+const OLDEST_VERSION: u16 = 2;
 
 const CHECKSUM_BYTES: usize = 32;
 
@@ -28,7 +31,7 @@ pub enum FormatError {
     #[error("the checksum doesn't fit: the file is damaged")]
     Damaged,
     /// Of another version.
-    #[error("format version {found}, and this program knows {VERSION}")]
+    #[error("format version {found}, and this program knows {OLDEST_VERSION} to {VERSION}")]
     UnknownVersion {
         /// The version that the bytes name.
         found: u16,
@@ -65,6 +68,7 @@ enum StoredBy {
     Writer,
     Crossing,
     Us,
+    Found,
 }
 
 impl From<By> for StoredBy {
@@ -73,6 +77,7 @@ impl From<By> for StoredBy {
             By::Writer => Self::Writer,
             By::Crossing => Self::Crossing,
             By::Us => Self::Us,
+            By::Found => Self::Found,
         }
     }
 }
@@ -83,6 +88,7 @@ impl From<StoredBy> for By {
             StoredBy::Writer => Self::Writer,
             StoredBy::Crossing => Self::Crossing,
             StoredBy::Us => Self::Us,
+            StoredBy::Found => Self::Found,
         }
     }
 }
@@ -199,7 +205,7 @@ pub(super) fn open_bytes<T: for<'de> Deserialize<'de>>(
     }
     let (version, sealed) = body.split_first_chunk::<2>().ok_or(FormatError::Damaged)?;
     let found = u16::from_be_bytes(*version);
-    if found != VERSION {
+    if !(OLDEST_VERSION..=VERSION).contains(&found) {
         return Err(FormatError::UnknownVersion { found });
     }
     let plain = seal.open(context, sealed).map_err(FormatError::Seal)?;

@@ -110,11 +110,27 @@ fn damage_and_other_versions_are_told_apart_and_never_guessed_at() {
     let mut flipped = good.clone();
     flipped[40] ^= 1;
     assert!(reason(&flipped).contains("damaged"));
-    let mut newer = good[..good.len() - 32].to_vec();
-    newer[1] = 3;
-    let checksum = blake3::hash(&newer);
-    newer.extend_from_slice(checksum.as_bytes());
-    assert_eq!(reason(&newer), "format version 3, and this program knows 2");
+    assert_eq!(reason(&with_version(&good, 4)), "format version 4, and this program knows 2 to 3");
+    assert_eq!(reason(&with_version(&good, 1)), "format version 1, and this program knows 2 to 3");
+}
+
+/// The same record under another version.
+fn with_version(stored: &[u8], version: u16) -> Vec<u8> {
+    let mut bytes = stored[..stored.len() - 32].to_vec();
+    bytes[..2].copy_from_slice(&version.to_be_bytes());
+    let checksum = blake3::hash(&bytes);
+    bytes.extend_from_slice(checksum.as_bytes());
+    bytes
+}
+
+#[test]
+fn a_record_of_the_version_before_is_read() {
+    let mut record = record();
+    let before = with_version(&codec_for_tests::encode(&record), 2);
+    assert_eq!(codec_for_tests::decode(&before), record);
+    record.learn(id(7), text("one two", 12), false);
+    assert_eq!(record.shown.last().unwrap().by, By::Found);
+    assert_eq!(codec_for_tests::decode(&codec_for_tests::encode(&record)), record);
 }
 
 #[test]
@@ -185,6 +201,21 @@ fn an_intent_counts_as_shown_unless_the_file_is_as_before() {
     assert_eq!(check(None), (2, true, true));
     assert_eq!(check(Some(&after)), (3, false, true));
     assert_eq!(check(Some("something else\n")), (3, false, true));
+}
+
+/// Whoever emptied the file holds what they had read before, and may never have seen the text that was about to be written.
+#[test]
+fn an_intent_over_an_emptied_file_counts_as_shown_only_where_it_stands_there() {
+    let check = |local: &str| {
+        let mut record = Record::new("a/tasks.md");
+        record.show(id(7), text("", 9), By::Writer);
+        record.intent = Some(Intent { change: id(7), text: text("one three", 11) });
+        record.settle_intent(Some(local));
+        record.shown.len()
+    };
+    assert_eq!(check(""), 1);
+    assert_eq!(check("- [ ] three\n"), 1);
+    assert_eq!(check(&text("one three", 11).text()), 2);
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(super) struct File {
     settled: Option<Stamp>,
     is_unsaved: bool,
     is_fresh: bool,
+    /// It was in agreement since the start: what comes from now on comes at once.
+    pub(super) is_watched: bool,
     pub(super) is_there: bool,
 }
 
@@ -104,6 +106,7 @@ impl File {
             settled: None,
             is_unsaved: false,
             is_fresh: true,
+            is_watched: false,
             is_there: false,
         }
     }
@@ -374,7 +377,7 @@ impl<C: Cluster> Engine<C> {
         match step {
             Step::Settled => self.settled(path),
             Step::Learn { change, text } => {
-                file.record.learn(change, text);
+                file.record.learn(change, text, file.is_watched);
                 self.binding.asked.remove(path.as_str());
                 if self.save(path, now) {
                     self.settled(path);
@@ -406,6 +409,7 @@ impl<C: Cluster> Engine<C> {
     pub(super) fn settled(&mut self, path: &FilePath) {
         if let Some(file) = self.files.get_mut(path) {
             file.state = FileState::Synced;
+            file.is_watched = true;
             file.jump = None;
             file.retries = 0;
         }

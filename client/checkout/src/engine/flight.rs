@@ -254,6 +254,7 @@ impl<C: Cluster> Engine<C> {
             file.wait_for(revision, applied, now);
         } else {
             file.record.show(change, text, By::Writer);
+            file.is_watched = true;
             file.due_now(now);
         }
         self.binding.asked.remove(path.as_str());

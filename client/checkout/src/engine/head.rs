@@ -197,7 +197,7 @@ impl<C: Cluster> Engine<C> {
         if let Some(past) = self.past(path, change, local)? {
             if let Some(file) = self.files.get_mut(path) {
                 // Nobody meant it as an edit, so it stands there like a text of ours.
-                file.record.show(change, past.text, By::Us);
+                file.record.learn(change, past.text, file.is_watched);
             }
             return Ok(Pulled::Edit);
         }

@@ -30,7 +30,7 @@ impl<C: Cluster> Engine<C> {
         }
         let Some(file) = self.files.get_mut(path) else { return };
         if let Some(seen) = seen {
-            file.record.learn(change, seen);
+            file.record.learn(change, seen, file.is_watched);
         }
         let before = file.record.base().cloned();
         let encoding = scanned.as_ref().map(|scanned| scanned.encoding).unwrap_or_default();

@@ -240,7 +240,7 @@ impl<'a> Evidence<'a> {
         if let Some(older) = values[..start].iter().rposition(|value| value == local) {
             let replaced = (older + 1..=start).find(|index| values[*index] != *local);
             return match replaced.map(|index| self.by[index]) {
-                Some(By::Us | By::Crossing) => weights.restored,
+                Some(By::Us | By::Crossing | By::Found) => weights.restored,
                 Some(By::Writer) if self.is_put_back => weights.restored,
                 Some(By::Writer) | None => 0,
             };
@@ -320,7 +320,7 @@ fn name_alike(
 }
 
 /// Words of a line that nobody writes again by chance.
-pub(super) const TELLING_WORDS_MIN: usize = 4;
+const TELLING_WORDS_MIN: usize = 4;
 
 /// Whether `new` may be a rewording of `old`: they share most of their words, or all of a long enough old one are left.
 pub(super) fn is_reworded(old: &str, new: &str) -> bool {

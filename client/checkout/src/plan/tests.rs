@@ -349,6 +349,45 @@ fn a_buffer_older_than_the_near_texts_undoes_nothing() {
     check(&case(&shown, &fresh, cluster), expect!["propose: insert mine, delete conflicts 1"]);
 }
 
+/// Our write brought one short line, and the writer's only edit was to reword it: read as a stale buffer with a new line, it stands
+/// twice. That is the smaller evil, and is recorded.
+#[test]
+fn a_new_line_that_holds_all_words_of_an_unseen_one_is_recorded_as_maybe_the_same() {
+    let text = |revision: u64, lines: &[(u64, &str)]| {
+        let known = |(number, line): &(u64, &str)| {
+            let block = parse(&format!("- [ ] {line}\n")).blocks.remove(0);
+            Known { id: id(*number), block }
+        };
+        KnownText { revision: Revision(revision), blocks: lines.iter().map(known).collect() }
+    };
+    let shown = [
+        Shown { text: text(2, &[(1, "read the log")]), by: By::Writer },
+        Shown { text: text(3, &[(1, "read the log"), (2, "written by ann")]), by: By::Us },
+    ];
+    let cluster = Side::Live { change: id(9), text: shown[1].text.clone() };
+    let conflicts = |local: &str| {
+        let input = Input {
+            path: "tasks.md",
+            project: PROJECT,
+            agreed: Some((id(9), &shown)),
+            local: Some(local),
+            origin: Origin::Saved,
+            cluster: &cluster,
+            take: None,
+            is_deletion_confirmed: false,
+            strategies: &Strategies::default(),
+        };
+        let Step::Propose(proposal) = plan(&input) else { panic!("an edit is proposed") };
+        let Body::Edit { conflicts, ops, .. } = proposal.body else { panic!("it is an edit") };
+        assert!(matches!(&ops[..], [zyflow_machine::command::BlockOp::Insert { .. }]), "{ops:?}");
+        conflicts.into_iter().map(|conflict| (conflict.spec, conflict.runtime)).collect::<Vec<_>>()
+    };
+    let reworded = "- [x] written at last by ann again\n";
+    let twins = (Some(reworded.to_owned()), Some("- [ ] written by ann\n".to_owned()));
+    assert_eq!(conflicts(&format!("- [ ] read the log\n{reworded}")), [twins]);
+    assert_eq!(conflicts("- [ ] read the log\n- [ ] written by bob and others\n"), []);
+}
+
 /// An old buffer holds a line as it was before others reworded it beyond likeness. Read against a text that lacks the line it is
 /// still that line, and not a new one that then stands twice.
 #[test]

@@ -16,11 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use zyflow_machine::id::RecordId;
 use zyflow_spec::{Block, BlockKind, Conflict, ConflictClass, ConflictField, Content, Document, Known, Op};
 
-use super::start::{TELLING_WORDS_MIN, is_reworded};
+use super::start::is_reworded;
 use super::{By, Origin, Shown};
 
 /// A title of fewer words may be written twice by chance, so it proves nothing.
 const PROOF_WORDS_MIN: usize = 2;
+
+/// A line that holds all words of an unseen one of this many may be its rewording. Fewer than prove that to the guess of a start, as this only
+/// leads to a record: two lines that are one task are told of, two tasks are never made one.
+const TWIN_WORDS_MIN: usize = 3;
 
 /// Records of one save; a save that takes more away gets one record with the whole text.
 const RECORDS_MAX: usize = 256;
@@ -76,8 +80,10 @@ pub(super) fn unseen(
     if records.len() <= RECORDS_MAX { records } else { vec![whole(cluster)] }
 }
 
-/// Conflicts for the lines that `ops` insert although all their words stand in a line of `cluster` whose id had other words in `base`:
-/// somebody gave one line's number to the other, and a save from before that brings the other as a new one.
+/// Conflicts for the lines that `ops` insert although they may be there, read against a start that its writer may not have had:
+/// - all their words stand in a line of `cluster` whose id had other words in `base`: somebody gave one line's number to the
+///   other, and a save from before that brings the other as a new one;
+/// - they hold all words of a line of `cluster` that `base` hasn't got: the writer had seen that short line after all, and reworded it.
 pub(super) fn maybe_twice(
     base: &[Known<RecordId>],
     cluster: &[Known<RecordId>],
@@ -87,8 +93,8 @@ pub(super) fn maybe_twice(
         Op::Insert { block, .. } => Some(block),
         Op::Delete { .. } | Op::SetText { .. } | Op::SetMark { .. } | Op::Move { .. } => None,
     });
-    let is_telling = |block: &&Block| block.title().split_whitespace().count() >= TELLING_WORDS_MIN;
-    let mut inserted = inserted.filter(is_telling).peekable();
+    let words = |block: &Block| block.title().split_whitespace().count();
+    let mut inserted = inserted.filter(|block| words(block) > TWIN_WORDS_MIN).peekable();
     if inserted.peek().is_none() {
         return Vec::new();
     }
@@ -98,12 +104,21 @@ pub(super) fn maybe_twice(
         old.is_some_and(|old| !is_reworded(old.title(), known.block.title()))
     };
     let renamed: Vec<&Known<RecordId>> = cluster.iter().filter(other_words).collect();
+    let is_new = |known: &&Known<RecordId>| !before.contains_key(&known.id) && words(&known.block) >= TWIN_WORDS_MIN;
+    let mut new: Vec<&Known<RecordId>> = cluster.iter().filter(is_new).collect();
     let found = inserted.filter_map(|block| {
-        let is_it = |known: &&&Known<RecordId>| {
+        let is_renamed = |known: &&&Known<RecordId>| {
             known.block.kind == block.kind && holds_words_of(known.block.title(), block.title())
         };
-        let known = renamed.iter().find(is_it)?;
-        Some(record(known.id, before.get(&known.id).copied(), Some(block), &known.block))
+        if let Some(known) = renamed.iter().find(is_renamed) {
+            return Some(record(known.id, before.get(&known.id).copied(), Some(block), &known.block));
+        }
+        let is_reworded = |known: &&Known<RecordId>| {
+            known.block.kind == block.kind && holds_words_of(block.title(), known.block.title())
+        };
+        // Each is at most one line's rewording.
+        let known = new.swap_remove(new.iter().position(|known| is_reworded(&known))?);
+        Some(record(known.id, None, Some(block), &known.block))
     });
     found.take(RECORDS_MAX).collect()
 }

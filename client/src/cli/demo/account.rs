@@ -28,8 +28,10 @@ pub(super) struct Account {
     pub(super) deleted: BTreeSet<String>,
     /// Deleted by one and shown all the same, as another edited that line meanwhile: the edit beats the deletion.
     pub(super) back: BTreeSet<String>,
-    /// Shown more than once.
+    /// Shown more than once, and no conflict says so.
     pub(super) twice: BTreeSet<String>,
+    /// Shown more than once, as it isn't known whether two lines are one; a conflict names them.
+    pub(super) doubtful: BTreeSet<String>,
     pub(super) lost: BTreeSet<String>,
 }
 
@@ -45,7 +47,9 @@ impl Ledger {
         for token in &self.written {
             let times = times.get(token.as_str()).copied().unwrap_or_default();
             if times > 1 {
-                account.twice.insert(token.clone());
+                let is_told = in_conflicts.contains(token.as_str());
+                let doubled = if is_told { &mut account.doubtful } else { &mut account.twice };
+                doubled.insert(token.clone());
             }
             if times > 0 && self.deleted.contains(token) {
                 account.back.insert(token.clone());
@@ -76,16 +80,18 @@ mod tests {
     #[test]
     fn every_token_has_one_fate() {
         let ledger = Ledger {
-            written: set(&["a-0001", "a-0002", "a-0003", "a-0004", "a-0005", "a-0006"]),
+            written: set(&["a-0001", "a-0002", "a-0003", "a-0004", "a-0005", "a-0006", "a-0007"]),
             deleted: set(&["a-0003", "a-0005", "a-0006"]),
         };
-        let account = ledger.account("x a-0001 y a-0001\na-0006", &["was a-0002, a-0005".to_owned()]);
+        let account =
+            ledger.account("x a-0001 y a-0001\na-0006 a-0007 a-0007", &["was a-0002, a-0005 a-0007".to_owned()]);
         let expected = Account {
-            shown: set(&["a-0001", "a-0006"]),
+            shown: set(&["a-0001", "a-0006", "a-0007"]),
             in_conflict: set(&["a-0002", "a-0005"]),
             deleted: set(&["a-0003"]),
             back: set(&["a-0006"]),
             twice: set(&["a-0001"]),
+            doubtful: set(&["a-0007"]),
             lost: set(&["a-0004"]),
         };
         assert_eq!(account, expected);

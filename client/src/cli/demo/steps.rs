@@ -121,13 +121,14 @@ impl Demo {
         );
         ensure!(account.twice.is_empty(), "tokens that are there twice: {:?}; see {journal}", account.twice);
         self.check_notes(&commanded, &account).await?;
-        let Account { shown, in_conflict, deleted, back, .. } = account;
+        let Account { shown, in_conflict, deleted, back, doubtful, .. } = account;
         let detail = format!(
-            "{} s, {saves} edits ({stale} saved from old buffers) in {} checkouts, quiet after {quiet:.1} s: {} tokens in all checkouts and the cluster, \
-             {} in recorded conflicts, {} on lines deleted by one who saw them ({} more came back by an edit made meanwhile), {} notes set by command, 0 lost",
+            "{} s, {saves} edits ({stale} saved from old buffers) in {} checkouts, quiet after {quiet:.1} s: {} tokens in all checkouts and the cluster \
+             ({} twice, as a conflict says), {} in recorded conflicts, {} on lines deleted by one who saw them ({} more came back by an edit made meanwhile), {} notes set by command, 0 lost",
             span.as_secs(),
             self.checkouts.len(),
             shown.len(),
+            doubtful.len(),
             in_conflict.len(),
             deleted.len(),
             back.len(),

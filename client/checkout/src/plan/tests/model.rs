@@ -61,6 +61,8 @@ struct Copy {
     looked_at: BTreeSet<String>,
     abandoned: Option<String>,
     is_fresh: bool,
+    /// It was in agreement since the last start.
+    is_watched: bool,
     is_due: bool,
     is_muted: bool,
     is_overflowed: bool,
@@ -152,6 +154,7 @@ impl World {
                 looked_at: BTreeSet::new(),
                 abandoned: None,
                 is_fresh: false,
+                is_watched: false,
                 is_due: true,
                 is_muted: false,
                 is_overflowed: false,

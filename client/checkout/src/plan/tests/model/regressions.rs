@@ -172,6 +172,16 @@ fn a_stale_renumbering_takes_no_unseen_line_away_unrecorded() {
     });
 }
 
+/// The older state didn't know which of the lines that stood in the file had come together: one of them proved the others seen.
+#[test]
+fn a_buffer_older_than_a_text_found_after_an_old_state_came_back_takes_nothing_away_unrecorded() {
+    replay(&plain(
+        3,
+        "0 stale add 13; 1 save reword 30; 1 step; 1 deliver; 0 step; 0 deliver; 1 step; 0 step; 1 step; 1 step; 0 step
+         1 deliver; 1 step; 1 step; 2 save reword 36; 1 cross reword 0; 1 restore-state 7",
+    ));
+}
+
 /// A deleted line's number was given to a line that only the file had. A backup from before that brings the line once more.
 #[test]
 fn a_line_that_took_anothers_number_is_known_to_stand_twice() {

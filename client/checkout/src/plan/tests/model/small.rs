@@ -44,7 +44,14 @@ impl Node {
             add(&copy.stored);
             add(copy.disk.bytes().unwrap_or_default());
             add(copy.buffer.as_bytes());
-            let rest = (&copy.volatile, &copy.crossing, copy.is_due, copy.is_fresh, copy.wait, copy.applied);
+            let rest = (
+                &copy.volatile,
+                &copy.crossing,
+                copy.is_due,
+                (copy.is_fresh, copy.is_watched),
+                copy.wait,
+                copy.applied,
+            );
             add(format!("{rest:?} {kept:?} {:?} {:?} {:?}", copy.session, copy.next, copy.abandoned).as_bytes());
             add(format!("{applied:?}").as_bytes());
         }

@@ -35,6 +35,14 @@ pub(super) enum Volatile {
     },
 }
 
+impl Copy {
+    /// What stands there from now on is saved by somebody, and seen at once.
+    fn settled(&mut self) {
+        self.origin = Origin::Saved;
+        self.is_watched = true;
+    }
+}
+
 impl World {
     /// Somebody changed the file under the name.
     pub(super) fn hint(&mut self, at: usize) {
@@ -142,6 +150,7 @@ impl World {
         copy.session = None;
         copy.abandoned = None;
         copy.is_fresh = true;
+        copy.is_watched = false;
         copy.is_confirmed = false;
         copy.is_grace = false;
         // The place of HEAD is remembered once the files have settled, so its move is seen again.
@@ -268,7 +277,7 @@ impl World {
         } else {
             copy.record.show(change, text, By::Writer);
             // What HEAD brought is merged; what stands there from now on is saved by somebody.
-            copy.origin = Origin::Saved;
+            copy.settled();
         }
         self.store(at);
     }
@@ -333,16 +342,16 @@ impl World {
     fn follow(&mut self, at: usize, step: Step, scanned: Option<Scanned>) {
         let copy = &mut self.copies[at];
         match step {
-            Step::Settled => copy.origin = Origin::Saved,
+            Step::Settled => copy.settled(),
             Step::Learn { change, text } => {
-                copy.record.learn(change, text);
-                copy.origin = Origin::Saved;
+                copy.record.learn(change, text, copy.is_watched);
+                copy.settled();
                 self.store(at);
             }
             Step::Propose(proposal) => self.launch(at, *proposal, None),
             Step::Write { change, seen, text } => {
                 if let Some(seen) = seen {
-                    copy.record.learn(change, seen);
+                    copy.record.learn(change, seen, copy.is_watched);
                 }
                 copy.record.intent = Some(Intent { change, text: text.clone() });
                 self.store(at);
@@ -496,7 +505,7 @@ impl World {
         let copy = &mut self.copies[at];
         copy.record.intent = None;
         copy.record.show(change, text, By::Us);
-        copy.origin = Origin::Saved;
+        copy.settled();
         if let Some(inode) = came_out {
             self.keep_inode(at, inode, before, scanned.as_ref());
         }
