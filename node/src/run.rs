@@ -381,7 +381,8 @@ async fn serve_api(
     let (tx, rx) = mpsc::channel(ACCEPTED_WAITING_MAX);
     tokio::spawn(accept_api(listener, acceptor, tx));
     let propose = propose_server::ProposeServer::new(ProposeService::new(consensus.clone()));
-    let query = query_server::QueryServer::new(QueryService::new(consensus, tables.clone()));
+    let query = query_server::QueryServer::new(QueryService::new(consensus.clone(), tables.clone()));
+    let watch = watch_server::WatchServer::new(WatchService::new(consensus, tables, stopped.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<propose_server::ProposeServer<ProposeService>>().await;
     health.set_serving::<query_server::QueryServer<QueryService>>().await;
@@ -391,7 +392,7 @@ async fn serve_api(
         .max_concurrent_streams(4_096)
         .add_service(propose.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(query.max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(watch_server::WatchServer::new(WatchService::new(tables)))
+        .add_service(watch)
         .add_service(admin_server::AdminServer::new(admin))
         .add_service(health_service)
         .serve_with_incoming_shutdown(ReceiverStream::new(rx).boxed(), async move {

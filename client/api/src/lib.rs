@@ -33,3 +33,8 @@ pub use error::ApiError;
 /// Largest message on the wire, in bytes: a change of 1 MiB (the limit of a synced file) as blocks, several times over, and
 /// small enough that a hostile peer can't exhaust memory with a few calls.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The bytes that a message takes on the wire.
+pub fn message_bytes(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
