@@ -41,6 +41,7 @@ async fn every_moment_is_read_the_same_on_every_node_and_what_happened_is_told()
     two_moments_are_compared(&harness, &story)?;
     who_changed_what_is_told(&harness, &story)?;
     what_is_expected_is_held(&harness, &story)?;
+    the_past_comes_out_the_same_again(&harness, &story)?;
     harness.cluster.stop().await?;
     Ok(())
 }
@@ -174,5 +175,26 @@ fn what_is_expected_is_held(harness: &Harness, story: &Story) -> anyhow::Result<
     check(&expect(&["task", "comment", task, "in time"], now)?, 0, &["in time"]);
     check(&expect(&["task", "set", task, "--note", "never"], "99999999")?, 2, &["has not been reached"]);
     check(&harness.zyflow(&["task", "set", task, "--note", "third", "--expected", now])?, 0, &[]);
+    Ok(())
+}
+
+fn the_past_comes_out_the_same_again(harness: &Harness, story: &Story) -> anyhow::Result<()> {
+    for mode in ["safe", "fast", "verbose"] {
+        let all = harness.zyflow(&["-o", "json", "replay", "--mode", mode, "--strategy", "parallel"])?;
+        check(&all, 0, &["\"is_same\":true", "\"differences\":0", "\"inserted\":"]);
+        ensure!(member(&all.out, "replayed")? == member(&all.out, "stored")?, "{all:#?}");
+    }
+    for node in ["1", "2", "3"] {
+        let range = ["--node", node, "-o", "json", "replay", "--from", &story.first, "--to", &story.second];
+        check(&harness.zyflow(&range)?, 0, &["\"is_same\":true", "\"strategy\":\"sequential\""]);
+    }
+    let narrow = harness.zyflow(&["-o", "json", "replay", "--task", &story.task, "--from", "before-release"])?;
+    check(&narrow, 0, &["\"strategy\":\"selective\"", "\"task-set\":"]);
+    let dry = harness.zyflow(&["-o", "json", "replay", "--mode", "dry-run"])?;
+    check(&dry, 0, &["\"replayed\":null", "\"mode\":\"dry-run\""]);
+    check(&harness.zyflow(&["--node", "1", "replay", "--list"])?, 0, &["parallel", "selective", "dry-run"]);
+    check(&harness.zyflow(&["replay", "--from", &story.second, "--to", &story.first])?, 2, &["goes forward"]);
+    check(&harness.zyflow(&["replay", "--to", "99999999"])?, 3, &["E-REVISION"]);
+    check(&harness.zyflow(&["replay", "--strategy", "selective"])?, 2, &["needs one of them"]);
     Ok(())
 }

@@ -25,6 +25,7 @@ mod policy;
 mod project;
 mod quorum;
 mod render;
+mod replay;
 mod report;
 mod resolve;
 mod spec;
@@ -110,6 +111,7 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Conflict(command) => conflict::run(context, command).await,
         Command::Point(command) => point::run(context, command).await,
         Command::Diff(args) => diff::run(context, args).await,
+        Command::Replay(args) => replay::run(context, args).await,
         Command::Log(args) => log::run(context, args).await,
         Command::Sync(args) => sync::sync(context, args).await,
         Command::Validate(args) => sync::validate(context, args).await,

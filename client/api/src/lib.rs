@@ -1,7 +1,7 @@
 //! How others talk to the cluster: the `zyflow.v1` protocol.
 //!
 //! [`v1`] is what the `.proto` files in `proto/zyflow/v1` generate: messages, client stubs, server traits. Start with
-//! `propose.proto` (changing the state), then `query.proto`, `watch.proto`, `admin.proto`; `types.proto` holds what they
+//! `propose.proto` (changing the state), then `query.proto`, `watch.proto`, `replay.proto`, `admin.proto`; `types.proto` holds what they
 //! share. [`convert`] turns messages into the types of `zyflow-machine` and back: what comes in is parsed once, here, into
 //! types that can't be wrong, and what is malformed is a [`ConvertError`] that names the field. [`error`] carries the errors
 //! of a service through a gRPC status without losing their code or the hint where the leader is.

@@ -1,6 +1,8 @@
 //! The grammar of the command line.
 
-use super::{admin, bench, change, checkout, conflict, demo, dev, diff, log, point, project, spec, sync, task, verify};
+use super::{
+    admin, bench, change, checkout, conflict, demo, dev, diff, log, point, project, replay, spec, sync, task, verify,
+};
 use crate::moment::Moment;
 use crate::read::Consistency;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -100,6 +102,8 @@ pub(super) enum Command {
     Diff(diff::DiffArgs),
     /// Show what happened: every event, who did it, when.
     Log(log::LogArgs),
+    /// Do a range of the past again on a node, beside the state, and say whether it comes out the same.
+    Replay(replay::ReplayArgs),
     /// Bring the text of a change and its runtime state together.
     Sync(sync::SyncArgs),
     /// Report where texts, runtime state and checkouts disagree.
@@ -217,6 +221,9 @@ mod tests {
             "zyflow point list",
             "zyflow diff 12 before-release --project demo --change add-login -o json",
             "zyflow task list --at 10m",
+            "zyflow replay --from 1 --to before-release --mode verbose --strategy parallel",
+            "zyflow replay --from 1 --project demo --mode dry-run",
+            "zyflow replay --list -o json",
             "zyflow task list --at before-release",
             "zyflow log --from 12 --to 2026-11-26T14:00:00Z --type task-set --type marked -o jsonl",
             "zyflow log --follow --project demo --change add-login --task 12.3 --by ann --limit 10",

@@ -4,6 +4,7 @@ pub mod admin;
 mod moment;
 pub mod propose;
 pub mod query;
+pub mod replay;
 pub mod watch;
 
 use zyflow_api::ApiError;

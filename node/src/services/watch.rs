@@ -4,7 +4,7 @@
 //! A watch begins where everything that was acknowledged before the call is known, so one that goes on from another node
 //! never begins behind it. Not here: reconnecting (`zyflow_client::watch`).
 
-mod filter;
+pub(crate) mod filter;
 mod follower;
 
 use std::pin::Pin;

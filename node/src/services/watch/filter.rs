@@ -20,7 +20,7 @@ const TYPES_MAX: usize = 64;
 
 /// What a watch is about; what is absent doesn't restrict.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     project: Option<RecordId>,
     change: Option<RecordId>,
     task: Option<RecordId>,
@@ -39,7 +39,7 @@ struct Place {
 }
 
 impl Filter {
-    pub(super) fn new(request: &v1::WatchRequest) -> Result<Self, ApiError> {
+    pub(crate) fn new(request: &v1::WatchRequest) -> Result<Self, ApiError> {
         let unknown = request.types.iter().find(|name| !Fact::NAMES.contains(&name.as_str()));
         if let Some(name) = unknown {
             let message = format!("no event is of type `{name}`: there are {}", Fact::NAMES.join(", "));
@@ -86,6 +86,12 @@ impl Filter {
             count += usize::from(self.is_here(&Place::of(view, row)?));
         }
         Ok(count)
+    }
+
+    /// Whether a row is what the filter is about.
+    pub(crate) fn wants(&self, view: &TablesView, row: &Row) -> Result<bool, TablesError> {
+        let is_open = self.project.or(self.change).or(self.task).is_none();
+        Ok(self.says_yes(row) && (is_open || self.is_here(&Place::of(view, row)?)))
     }
 
     fn says_yes(&self, row: &Row) -> bool {
@@ -139,6 +145,11 @@ impl Place {
         };
         Ok(Self { project: Some(project), project_name, ..Self::default() })
     }
+}
+
+/// The project that a row belongs to.
+pub(crate) fn project_of(view: &TablesView, row: &Row) -> Result<Option<RecordId>, TablesError> {
+    Ok(Place::of(view, row)?.project)
 }
 
 fn event(row: &Row, place: Place, correlation: EventId) -> Event {
