@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "proto/zyflow/v1/types.proto",
     "proto/zyflow/v1/propose.proto",
     "proto/zyflow/v1/query.proto",
     "proto/zyflow/v1/watch.proto",
+    "proto/zyflow/v1/replay.proto",
     "proto/zyflow/v1/admin.proto",
 ];
 

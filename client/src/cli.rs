@@ -12,15 +12,20 @@ mod bench;
 mod change;
 mod checkout;
 mod claim;
+mod compare;
 mod conflict;
 mod context;
 mod demo;
 mod dev;
+mod diff;
+mod expect;
+mod log;
 mod point;
 mod policy;
 mod project;
 mod quorum;
 mod render;
+mod replay;
 mod report;
 mod resolve;
 mod spec;
@@ -80,8 +85,12 @@ fn told(failure: &Failure) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<Report, Failure> {
-    let context = Context::new(cli.global);
-    match command(&context, cli.command).await {
+    let mut context = Context::new(cli.global);
+    let done = match context.pin().await {
+        Ok(()) => command(&context, cli.command).await,
+        Err(failure) => Err(failure),
+    };
+    match done {
         Ok(report) => Ok(report),
         Err(failure) => Err(quorum::explained(&context, failure).await),
     }
@@ -101,6 +110,9 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Spec(command) => spec::run(context, command).await,
         Command::Conflict(command) => conflict::run(context, command).await,
         Command::Point(command) => point::run(context, command).await,
+        Command::Diff(args) => diff::run(context, args).await,
+        Command::Replay(args) => replay::run(context, args).await,
+        Command::Log(args) => log::run(context, args).await,
         Command::Sync(args) => sync::sync(context, args).await,
         Command::Validate(args) => sync::validate(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,

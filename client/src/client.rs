@@ -261,12 +261,23 @@ impl Client {
         result.map(Response::into_inner).map_err(|status| status_error(&self.shared.nodes[node].address, &status))
     }
 
+    /// The endpoint that is asked first.
+    pub(crate) fn preferred(&self) -> usize {
+        self.shared.preferred.load(Ordering::Relaxed)
+    }
+
+    /// The address of an endpoint that there is.
+    pub(crate) fn address(&self, node: usize) -> &str {
+        &self.shared.nodes[node].address
+    }
+
     fn node(&self, node: usize) -> Result<&Node, ClientError> {
         let count = self.shared.nodes.len();
         self.shared.nodes.get(node).ok_or(ClientError::NoSuchNode { number: node.saturating_add(1), count })
     }
 
-    fn channel(&self, node: usize, slot: usize) -> Channel {
+    /// A connection to an endpoint that there is.
+    pub(crate) fn channel(&self, node: usize, slot: usize) -> Channel {
         let connections = &self.shared.nodes[node].connections;
         connections[slot % connections.len()].channel.clone()
     }
@@ -326,7 +337,7 @@ fn telling(before: Option<ClientError>, now: ClientError) -> ClientError {
 }
 
 /// Whether trying again, maybe elsewhere, can help.
-fn may_pass(error: &ClientError) -> bool {
+pub(crate) fn may_pass(error: &ClientError) -> bool {
     if let ClientError::Service { error, .. } = error {
         let passing = [ErrorCode::Overloaded, ErrorCode::NotLeader];
         return passing.contains(&error.code) || IN_DOUBT.contains(&error.code);

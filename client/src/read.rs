@@ -109,6 +109,8 @@ pub struct Version {
     pub provenance: Provenance,
     /// What happened.
     pub fact: Fact,
+    /// Of a block: what it was from then on.
+    pub block: Option<Block>,
 }
 
 /// Which tasks; `None` doesn't restrict.
@@ -310,6 +312,7 @@ impl Client {
         let request = v1::QueryRequest {
             consistency: Some(read.consistency.into()),
             at: read.at.map(|revision| revision.0),
+            moment: None,
             query: Some(query),
         };
         let response = self.query(request, read.within).await?;
@@ -381,5 +384,6 @@ fn version(found: v1::Version) -> Result<Version, ConvertError> {
         version: event_id("version", found.version)?,
         provenance: must("provenance", found.provenance)?.try_into()?,
         fact: must("fact", found.fact)?.try_into()?,
+        block: found.block.map(TryInto::try_into).transpose()?,
     })
 }

@@ -3,30 +3,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test should panic")]
 
+mod support;
+
 use std::collections::VecDeque;
-use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 use zyflow_api::convert::Call;
 use zyflow_api::v1::propose_response::Result as Decided;
 use zyflow_api::v1::propose_server::{Propose, ProposeServer};
 use zyflow_api::v1::{self, ErrorCode};
 use zyflow_client::{Client, ClientError, Code, Profile, Session};
-use zyflow_crypto::{Acceptor, TlsFiles, TlsMaterial};
 use zyflow_machine::command::{Body, TaskField};
 use zyflow_machine::id::{EventId, RecordId, RequestId, Revision};
 use zyflow_machine::outcome::{Outcome, Reject};
@@ -130,69 +124,16 @@ struct Cluster {
 }
 
 async fn cluster(scripts: Vec<Vec<Next>>) -> Cluster {
-    let dir = tempfile::tempdir().unwrap();
-    let script =
-        Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../deploy/certificates.sh");
-    let made =
-        Command::new("sh").arg(script).arg(dir.path()).args(["test", "ca", "node", "1", "client", "ann"]).output();
-    assert!(made.unwrap().status.success());
+    let certificates = support::certificates();
     let (mut nodes, mut endpoints) = (Vec::new(), Vec::new());
     for script in scripts {
         let node = Node { script: Arc::new(Mutex::new(script.into())), seen: Arc::default(), sessions: Arc::default() };
-        endpoints.push(serve(dir.path(), node.clone()).await);
+        let router = Server::builder().add_service(ProposeServer::new(node.clone()));
+        endpoints.push(support::serve(certificates.path(), router).await);
         nodes.push(node);
     }
-    let (ca, cert, key) =
-        (dir.path().join("ca.pem"), dir.path().join("client-ann.pem"), dir.path().join("client-ann.key"));
-    let profile = Profile { cluster: "test".to_owned(), endpoints, ca, cert, key };
-    Cluster { nodes, client: Client::new(&profile).unwrap(), _certificates: dir }
-}
-
-async fn serve(dir: &Path, node: Node) -> String {
-    let files = TlsFiles { ca: dir.join("ca.pem"), cert: dir.join("node-1.pem"), key: dir.join("node-1.key") };
-    let acceptor = Acceptor::new(TlsMaterial::load(&files, Some("test")).unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (tx, rx) = mpsc::channel::<io::Result<Connection>>(16);
-    tokio::spawn(async move {
-        while let Ok((connection, _)) = listener.accept().await {
-            // A caller of another cluster is refused here, and the next one is waited for.
-            if let Ok(accepted) = acceptor.accept(connection).await {
-                drop(tx.send(Ok(Connection(accepted.stream))).await);
-            }
-        }
-    });
-    let server = Server::builder().add_service(ProposeServer::new(node));
-    tokio::spawn(server.serve_with_incoming(ReceiverStream::new(rx)));
-    address
-}
-
-struct Connection(TlsStream<TcpStream>);
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
+    let client = support::client(certificates.path(), endpoints);
+    Cluster { nodes, client, _certificates: certificates }
 }
 
 fn set() -> Body {

@@ -18,7 +18,7 @@ use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::outcome::Outcome;
 
 /// A write or a read that takes longer has failed: no fault here lasts that long.
-const WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
 /// Between two kills: an election, a catch-up and some work.
 const BETWEEN_KILLS: Duration = Duration::from_millis(2_500);
@@ -49,10 +49,10 @@ pub struct Report {
     pub gap: Duration,
 }
 
-struct Written {
-    task: RecordId,
-    acknowledged: Vec<(u64, Revision)>,
-    gap: Duration,
+pub(crate) struct Written {
+    pub(crate) task: RecordId,
+    pub(crate) acknowledged: Vec<(u64, Revision)>,
+    pub(crate) gap: Duration,
 }
 
 /// Runs the plan and checks the history.
@@ -87,12 +87,12 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn linearizable() -> Read {
+pub(crate) fn linearizable() -> Read {
     Read { consistency: Consistency::Linearizable, at: None, within: WITHIN }
 }
 
 /// The first tasks of the cluster, as soon as its checkouts have brought them in.
-async fn tasks(client: &Client, count: usize) -> anyhow::Result<Vec<RecordId>> {
+pub(crate) async fn tasks(client: &Client, count: usize) -> anyhow::Result<Vec<RecordId>> {
     let since = Instant::now();
     loop {
         let found = client.tasks(linearizable(), TaskFilter::default()).await?.value.tasks;
@@ -105,7 +105,7 @@ async fn tasks(client: &Client, count: usize) -> anyhow::Result<Vec<RecordId>> {
 }
 
 /// Kills one node after another, never a second before the first is back: a majority is always there.
-async fn torment(cluster: &mut DevCluster, span: Duration, seed: u64) -> anyhow::Result<u64> {
+pub(crate) async fn torment(cluster: &mut DevCluster, span: Duration, seed: u64) -> anyhow::Result<u64> {
     let end = Instant::now() + span;
     let mut state = seed;
     let mut kills = 0;
@@ -122,7 +122,7 @@ async fn torment(cluster: &mut DevCluster, span: Duration, seed: u64) -> anyhow:
     Ok(kills)
 }
 
-async fn write(session: Session, task: RecordId, stopped: watch::Receiver<bool>) -> anyhow::Result<Written> {
+pub(crate) async fn write(session: Session, task: RecordId, stopped: watch::Receiver<bool>) -> anyhow::Result<Written> {
     let mut written = Written { task, acknowledged: Vec::new(), gap: Duration::ZERO };
     let mut last = Instant::now();
     let mut number = 0;
@@ -161,7 +161,7 @@ async fn check(client: &Client, written: &Written) -> anyhow::Result<()> {
 }
 
 /// All nodes have the same digest at one revision.
-async fn agree(client: &Client) -> anyhow::Result<()> {
+pub(crate) async fn agree(client: &Client) -> anyhow::Result<()> {
     use zyflow_api::v1::{VerifyRequest, admin_client::AdminClient};
     let revision = client.revision(linearizable()).await?.0;
     let mut answers = Vec::new();

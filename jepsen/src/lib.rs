@@ -7,3 +7,4 @@
 
 pub mod disk;
 pub mod kill;
+pub mod watch;

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod config;
 pub mod http;
 pub mod metrics;
+mod replay;
 pub mod run;
 pub mod services;
 pub mod stream;

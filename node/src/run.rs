@@ -37,6 +37,7 @@ use crate::metrics::{Metrics, Readings};
 use crate::services::admin::{About, AdminService};
 use crate::services::propose::ProposeService;
 use crate::services::query::QueryService;
+use crate::services::replay::ReplayService;
 use crate::services::watch::WatchService;
 use crate::stream::ApiStream;
 use crate::webhook::Notifier;
@@ -235,7 +236,8 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     }
     let about = About { config: config.clone(), lineage, started, runtime: files };
     let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
-    let api = tokio::spawn(serve_api(api, acceptor, consensus.clone(), tables.clone(), admin, stopped));
+    let replay = ReplayService::new(consensus.clone(), tables.clone(), layout.dir());
+    let api = tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), (admin, replay), stopped));
     info!(node = config.node.id, api = %config.api.listen, peer = %config.peer.listen, "node started");
 
     let ended = until_told(&consensus).await;
@@ -371,17 +373,17 @@ async fn accept_api(listener: TcpListener, acceptor: Acceptor, tx: mpsc::Sender<
 async fn serve_api(
     listener: TcpListener,
     acceptor: Acceptor,
-    consensus: Consensus,
-    tables: Tables,
-    admin: AdminService,
+    (consensus, tables): (Consensus, Tables),
+    (admin, replay): (AdminService, ReplayService),
     mut stopped: watch::Receiver<bool>,
 ) {
     use zyflow_api::MESSAGE_BYTES_MAX;
-    use zyflow_api::v1::{admin_server, propose_server, query_server, watch_server};
+    use zyflow_api::v1::{admin_server, propose_server, query_server, replay_server, watch_server};
     let (tx, rx) = mpsc::channel(ACCEPTED_WAITING_MAX);
     tokio::spawn(accept_api(listener, acceptor, tx));
     let propose = propose_server::ProposeServer::new(ProposeService::new(consensus.clone()));
-    let query = query_server::QueryServer::new(QueryService::new(consensus, tables.clone()));
+    let query = query_server::QueryServer::new(QueryService::new(consensus.clone(), tables.clone()));
+    let watch = watch_server::WatchServer::new(WatchService::new(consensus, tables, stopped.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<propose_server::ProposeServer<ProposeService>>().await;
     health.set_serving::<query_server::QueryServer<QueryService>>().await;
@@ -391,7 +393,8 @@ async fn serve_api(
         .max_concurrent_streams(4_096)
         .add_service(propose.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(query.max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(watch_server::WatchServer::new(WatchService::new(tables)))
+        .add_service(watch)
+        .add_service(replay_server::ReplayServer::new(replay))
         .add_service(admin_server::AdminServer::new(admin))
         .add_service(health_service)
         .serve_with_incoming_shutdown(ReceiverStream::new(rx).boxed(), async move {

@@ -32,6 +32,7 @@ mod flush;
 mod group;
 mod hash;
 mod overlay;
+mod past;
 mod pool;
 mod query;
 mod read;
@@ -56,6 +57,7 @@ use zyflow_machine::outcome::Outcome;
 pub use config::{Synchronous, TablesConfig};
 pub use entry::{Change, Entry, EntryPayload, Position, Row};
 pub use error::TablesError;
+pub use past::Past;
 pub use query::{Found, TaskFilter, Version};
 pub use view::TablesView;
 

@@ -1,7 +1,7 @@
 //! How others talk to the cluster: the `zyflow.v1` protocol.
 //!
 //! [`v1`] is what the `.proto` files in `proto/zyflow/v1` generate: messages, client stubs, server traits. Start with
-//! `propose.proto` (changing the state), then `query.proto`, `watch.proto`, `admin.proto`; `types.proto` holds what they
+//! `propose.proto` (changing the state), then `query.proto`, `watch.proto`, `replay.proto`, `admin.proto`; `types.proto` holds what they
 //! share. [`convert`] turns messages into the types of `zyflow-machine` and back: what comes in is parsed once, here, into
 //! types that can't be wrong, and what is malformed is a [`ConvertError`] that names the field. [`error`] carries the errors
 //! of a service through a gRPC status without losing their code or the hint where the leader is.
@@ -33,3 +33,8 @@ pub use error::ApiError;
 /// Largest message on the wire, in bytes: a change of 1 MiB (the limit of a synced file) as blocks, several times over, and
 /// small enough that a hostile peer can't exhaust memory with a few calls.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The bytes that a message takes on the wire.
+pub fn message_bytes(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}

@@ -1,6 +1,9 @@
 //! The grammar of the command line.
 
-use super::{admin, bench, change, checkout, conflict, demo, dev, point, project, spec, sync, task, verify};
+use super::{
+    admin, bench, change, checkout, conflict, demo, dev, diff, log, point, project, replay, spec, sync, task, verify,
+};
+use crate::moment::Moment;
 use crate::read::Consistency;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -30,9 +33,9 @@ pub struct Global {
     /// How results are printed.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-    /// Read the state as it was at this revision.
-    #[arg(long, global = true, value_name = "REV")]
-    pub at: Option<u64>,
+    /// Read the state as it was: at a revision, a time (2026-11-26T14:00:00Z), so long ago (10m), or a rollback point.
+    #[arg(long, global = true, value_name = "REV|TIME|POINT", value_parser = moment)]
+    pub at: Option<Moment>,
     /// How fresh reads must be: local, linearizable, lease, at-least=REV.
     #[arg(long, global = true, value_name = "HOW", default_value = "linearizable", value_parser = consistency)]
     pub consistency: Consistency,
@@ -95,6 +98,12 @@ pub(super) enum Command {
     /// Names for revisions, agreed by all machines.
     #[command(subcommand)]
     Point(point::PointCommand),
+    /// Show what differs between two moments: text, and fields of tasks.
+    Diff(diff::DiffArgs),
+    /// Show what happened: every event, who did it, when.
+    Log(log::LogArgs),
+    /// Do a range of the past again on a node, beside the state, and say whether it comes out the same.
+    Replay(replay::ReplayArgs),
     /// Bring the text of a change and its runtime state together.
     Sync(sync::SyncArgs),
     /// Report where texts, runtime state and checkouts disagree.
@@ -118,6 +127,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         _ => None,
     };
     millis.filter(|millis| *millis > 0).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// A revision, a time or a rollback point, as of now.
+pub(super) fn moment(text: &str) -> Result<Moment, String> {
+    Moment::parse(text, &jiff::Zoned::now()).map_err(|error| error.to_string())
 }
 
 fn consistency(text: &str) -> Result<Consistency, String> {
@@ -180,6 +194,11 @@ mod tests {
             "zyflow task add tasks.md Write-it --after tasks.md#1.1",
             "zyflow task set tasks.md#1.2 12.4 --status done --note hello --expected 9",
             "zyflow task move 12.3 --after 12.1",
+            "zyflow task remove 12.3 --expect 9",
+            "zyflow task claim 12.3 --expect 9",
+            "zyflow change move add-login --to b/tasks.md --expect 9",
+            "zyflow change delete add-login --expect 9 --yes",
+            "zyflow project policy demo --strategy merge --expect 9",
             "zyflow task remove 12.3",
             "zyflow task history 12.3",
             "zyflow spec show tasks.md --at 12",
@@ -200,6 +219,14 @@ mod tests {
             "zyflow conflict resolve 12.3 12.4 --take other --dry-run",
             "zyflow point create before-release --at 12",
             "zyflow point list",
+            "zyflow diff 12 before-release --project demo --change add-login -o json",
+            "zyflow task list --at 10m",
+            "zyflow replay --from 1 --to before-release --mode verbose --strategy parallel",
+            "zyflow replay --from 1 --project demo --mode dry-run",
+            "zyflow replay --list -o json",
+            "zyflow task list --at before-release",
+            "zyflow log --from 12 --to 2026-11-26T14:00:00Z --type task-set --type marked -o jsonl",
+            "zyflow log --follow --project demo --change add-login --task 12.3 --by ann --limit 10",
             "zyflow point remove before-release --yes",
             "zyflow project policy demo --strategy mark=spec-wins --allow todo=in-progress --convention kiro",
             "zyflow change archive add-login --date 2026-01-02",

@@ -1,6 +1,7 @@
 //! `zyflow change`.
 
 use super::context::Context;
+use super::expect::ExpectArgs;
 use super::report::{Failure, Output, Report};
 use super::resolve;
 use crate::code::Code;
@@ -19,11 +20,19 @@ pub(super) enum ChangeCommand {
     /// Show a change: its tasks by status.
     Show(ChangeArgs),
     /// Delete a change, and with it the file in every checkout.
-    Delete(ChangeArgs),
+    Delete(DeleteArgs),
     /// Give a change another path, in every checkout; its tasks keep their history.
     Move(MoveArgs),
     /// Put an OpenSpec change away, as `openspec archive` does: its folder goes to archive/DATE-NAME.
     Archive(ArchiveArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DeleteArgs {
+    #[command(flatten)]
+    which: ChangeArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +42,8 @@ pub(super) struct MoveArgs {
     /// The path from now on.
     #[arg(long, value_name = "PATH")]
     to: String,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,6 +53,8 @@ pub(super) struct ArchiveArgs {
     /// The day in the archived folder's name [default: today].
     #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<jiff::civil::Date>,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 /// Which change.
@@ -73,7 +86,7 @@ pub(super) async fn run(context: &Context, command: ChangeCommand) -> Result<Rep
             let change =
                 resolve::change(&client, context.read_now(), args.which.project.as_deref(), &args.which.change);
             let change = change.await?;
-            move_to(context, &client, change, args.to).await
+            move_to(context, &client, change, args.to, args.expect).await
         }
         ChangeCommand::Archive(args) => archive(context, args).await,
     }
@@ -99,13 +112,14 @@ async fn show(context: &Context, args: ChangeArgs) -> Result<Report, Failure> {
     Ok(Output::One { item, revision: Some(document.revision) }.into())
 }
 
-async fn delete(context: &Context, args: ChangeArgs) -> Result<Report, Failure> {
+async fn delete(context: &Context, args: DeleteArgs) -> Result<Report, Failure> {
     let client = context.client()?;
-    let change = resolve::change(&client, context.read_now(), args.project.as_deref(), &args.change).await?;
+    let change =
+        resolve::change(&client, context.read_now(), args.which.project.as_deref(), &args.which.change).await?;
     // What is deleted is what is seen now: an edit from here on makes the deletion stale.
     let base = client.document(context.read_now(), change.id).await?.revision;
     context.confirm(&format!("Delete {} of {}, in every checkout?", change.path, change.project))?;
-    let body = Body::DeleteChange { change: change.id, base };
+    let body = args.expect.wrap(change.id, Body::DeleteChange { change: change.id, base });
     let (revision, _) = context.propose(&client, body, &format!("change {}", change.path)).await?;
     let item = json!({ "id": change.id.to_string(), "path": change.path, "project": change.project });
     Ok(Output::One { item, revision: Some(revision) }.into())
@@ -124,7 +138,7 @@ async fn archive(context: &Context, args: ArchiveArgs) -> Result<Report, Failure
     if open > 0 {
         context.confirm(&format!("{open} tasks of {} are still open. Archive it all the same?", change.path))?;
     }
-    move_to(context, &client, change, path).await
+    move_to(context, &client, change, path, args.expect).await
 }
 
 fn open_tasks(document: &crate::read::Document) -> usize {
@@ -145,8 +159,10 @@ async fn move_to(
     client: &crate::Client,
     change: resolve::FoundChange,
     path: String,
+    expect: ExpectArgs,
 ) -> Result<Report, Failure> {
     let body = Body::MoveChange { change: change.id, path: path.clone(), from: change.path.clone() };
+    let body = expect.wrap(change.id, body);
     let (revision, _) = context.propose(client, body, &format!("change {}", change.path)).await?;
     let item = json!({ "id": change.id.to_string(), "from": change.path, "to": path, "project": change.project });
     Ok(Output::One { item, revision: Some(revision) }.into())

@@ -1,6 +1,7 @@
 //! `zyflow task claim|release|next|comment|search`: who works on what, and what is said about it.
 
 use super::context::Context;
+use super::expect::ExpectArgs;
 use super::report::{Failure, Output, Report};
 use super::resolve;
 use super::task::TaskArgs;
@@ -24,6 +25,8 @@ pub(super) struct ClaimArgs {
     which: TaskArgs,
     #[command(flatten)]
     lease: LeaseArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -49,6 +52,8 @@ pub(super) struct ReleaseArgs {
     /// Whoever has it.
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +77,8 @@ pub(super) struct CommentArgs {
     which: TaskArgs,
     /// What to say; without it, show what was said.
     text: Option<String>,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 #[derive(Debug, Args)]
@@ -104,7 +111,7 @@ fn lease(text: &str) -> Result<Duration, String> {
 pub(super) async fn claim(context: &Context, args: ClaimArgs) -> Result<Report, Failure> {
     let client = context.client()?;
     let id = context.task_id(&client, args.which.project.as_deref(), &args.which.task).await?;
-    let revision = take(context, &client, id, &args.lease, &args.which.task).await?;
+    let revision = take(context, &client, id, (&args.lease, args.expect), &args.which.task).await?;
     shown(context, &client, id, revision).await
 }
 
@@ -113,7 +120,7 @@ async fn take(
     context: &Context,
     client: &Client,
     task: RecordId,
-    lease: &LeaseArgs,
+    (lease, expect): (&LeaseArgs, ExpectArgs),
     named: &str,
 ) -> Result<Revision, Failure> {
     let holder = lease.holder.clone().unwrap_or_else(|| context.author());
@@ -125,7 +132,7 @@ async fn take(
     }
     let lease_ms = u64::try_from(lease.lease.as_millis()).unwrap_or(u64::MAX);
     let body = Body::Claim { task, holder, lease_ms, fields, mark };
-    Ok(context.propose(client, body, &format!("task {named}")).await?.0)
+    Ok(context.propose(client, expect.wrap(task, body), &format!("task {named}")).await?.0)
 }
 
 /// How the task's file shows a status by a mark; `None` = it can't, and the machine's own rule (`x` for done) is right.
@@ -155,7 +162,7 @@ pub(super) async fn release(context: &Context, args: ReleaseArgs) -> Result<Repo
     let client = context.client()?;
     let task = context.task_id(&client, args.which.project.as_deref(), &args.which.task).await?;
     let holder = (!args.force).then(|| args.holder.unwrap_or_else(|| context.author()));
-    let body = Body::Release { task, holder };
+    let body = args.expect.wrap(task, Body::Release { task, holder });
     let (revision, _) = context.propose(&client, body, &format!("task {}", args.which.task)).await?;
     shown(context, &client, task, revision).await
 }
@@ -181,7 +188,7 @@ pub(super) async fn next(context: &Context, args: NextArgs) -> Result<Report, Fa
             return Ok(Output::One { item: task_view::task(task), revision: Some(found.revision) }.into());
         }
         let id = task.block.id;
-        match take(context, &client, id, &args.lease, &id.to_string()).await {
+        match take(context, &client, id, (&args.lease, ExpectArgs { expect: None }), &id.to_string()).await {
             Ok(revision) => return shown(context, &client, id, revision).await,
             Err(failure) if failure.code == Code::Claimed => {}
             Err(failure) => return Err(failure),
@@ -195,7 +202,7 @@ pub(super) async fn comment(context: &Context, args: CommentArgs) -> Result<Repo
     let task = context.task_id(&client, args.which.project.as_deref(), &args.which.task).await?;
     let mut read = context.read();
     if let Some(text) = args.text {
-        let body = Body::Comment { task, text };
+        let body = args.expect.wrap(task, Body::Comment { task, text });
         let (revision, _) = context.propose(&client, body, &format!("task {}", args.which.task)).await?;
         read = crate::read::Read { consistency: crate::read::Consistency::AtLeast(revision), ..context.read_now() };
     }

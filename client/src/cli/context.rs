@@ -1,9 +1,11 @@
 //! What the global arguments mean: a client, how to read, in whose name.
 
 use super::args::Global;
+use super::expect::stale;
 use super::report::{Failure, accepted};
 use crate::client::Client;
 use crate::code::Code;
+use crate::moment::Moment;
 use crate::profile::{Profile, ProfileError};
 use crate::read::Read;
 use crate::session::Session;
@@ -11,6 +13,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use zyflow_machine::command::Body;
 use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::outcome::Outcome;
 
 /// How long the closing of a session may hold up the end of a command.
 const CLOSE_DEADLINE: Duration = Duration::from_millis(500);
@@ -19,13 +22,27 @@ const CLOSE_DEADLINE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Context {
     pub(super) global: Global,
+    /// The revision that `--at` means; see [`Context::pin`].
+    pub(super) at: Option<Revision>,
 }
 
 impl Context {
     /// Of these arguments. Reads nothing yet.
     #[must_use]
     pub fn new(global: Global) -> Self {
-        Self { global }
+        let at = match &global.at {
+            Some(Moment::Revision(revision)) => Some(*revision),
+            Some(Moment::Time(_) | Moment::Point(_)) | None => None,
+        };
+        Self { global, at }
+    }
+
+    /// Asks the cluster which revision `--at` means, where it is a time or a rollback point: all reads of a command see that one.
+    pub(super) async fn pin(&mut self) -> Result<(), Failure> {
+        if let (None, Some(moment)) = (self.at, self.global.at.clone()) {
+            self.at = Some(self.client()?.pin(self.read(), moment).await?);
+        }
+        Ok(())
     }
 
     pub(super) fn within(&self) -> Duration {
@@ -33,7 +50,7 @@ impl Context {
     }
 
     pub(super) fn read(&self) -> Read {
-        Read { consistency: self.global.consistency, at: self.global.at.map(Revision), within: self.within() }
+        Read { consistency: self.global.consistency, at: self.at, within: self.within() }
     }
 
     /// How the current state is read before it is changed: the newest, whatever `--at` says.
@@ -81,7 +98,10 @@ impl Context {
         let outcome = session.propose(body, self.within()).await?;
         // The command is decided. A session that can't be closed in time expires by itself.
         let _ = session.close(CLOSE_DEADLINE.min(self.within())).await;
-        accepted(outcome, what)
+        match outcome {
+            Outcome::Stale { revision, fields } => Err(stale(self, client, revision, &fields, what).await),
+            Outcome::Accepted { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_) => accepted(outcome, what),
+        }
     }
 
     /// Makes sure that a deletion is meant: by `--yes`, or by asking, where somebody can answer.

@@ -8,7 +8,7 @@ use crate::code::Code;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use zyflow_machine::command::Body;
-use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::id::RecordId;
 use zyflow_machine::record::Point;
 
 #[derive(Debug, Subcommand)]
@@ -39,8 +39,8 @@ pub(super) async fn run(context: &Context, command: PointCommand) -> Result<Repo
     let client = context.client()?;
     match command {
         PointCommand::Create { name, note } => {
-            let at = match context.global.at {
-                Some(at) => Revision(at),
+            let at = match context.at {
+                Some(at) => at,
                 None => client.revision(context.read_now()).await?,
             };
             let body = Body::CreatePoint { name: name.clone(), at: Some(at), note, is_automatic: false };

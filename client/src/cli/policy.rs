@@ -1,6 +1,7 @@
 //! `zyflow project policy`: how a project treats conflicts, statuses and marks.
 
 use super::context::Context;
+use super::expect::ExpectArgs;
 use super::report::{Failure, Output, Report};
 use super::resolve;
 use super::task_view::strategy_name;
@@ -31,6 +32,8 @@ pub(super) struct PolicyArgs {
     /// What marks mean, as kiro or kiro,~=blocked; empty = each file's own dialect (docs/dialects.md).
     #[arg(long, value_name = "DIALECT[,MARK=STATUS..]")]
     convention: Option<String>,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 pub(super) async fn run(context: &Context, args: PolicyArgs) -> Result<Report, Failure> {
@@ -42,6 +45,7 @@ pub(super) async fn run(context: &Context, args: PolicyArgs) -> Result<Report, F
         return Ok(Output::One { item: shown(&after), revision: Some(found.revision) }.into());
     }
     let body = Body::SetPolicy { project: found.value.id, expected: Some(before.at), policy: after.clone() };
+    let body = args.expect.wrap(found.value.id, body);
     let (revision, _) = context.propose(&client, body, &format!("the policy of {}", args.name)).await?;
     Ok(Output::One { item: shown(&after), revision: Some(revision) }.into())
 }
@@ -128,6 +132,7 @@ mod tests {
             allow: owned(allow),
             order: order.map(str::to_owned),
             convention: convention.map(str::to_owned),
+            expect: ExpectArgs { expect: None },
         }
     }
 

@@ -80,7 +80,7 @@ fn fields(item: &Value, revision: Option<Revision>) -> String {
 }
 
 /// One value on one line.
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

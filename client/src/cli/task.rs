@@ -2,9 +2,10 @@
 
 use super::claim::{self, ClaimArgs, CommentArgs, NextArgs, ReleaseArgs, SearchArgs};
 use super::context::Context;
+use super::expect::ExpectArgs;
 use super::report::{Failure, Output, Report};
 use super::resolve;
-use super::task_edit::{self, AddArgs, MoveArgs};
+use super::task_edit::{self, AddArgs, MoveArgs, RemoveArgs};
 use super::task_view::{self, PriorityArg, StatusArg};
 use crate::code::Code;
 use crate::read::TaskFilter;
@@ -29,7 +30,7 @@ pub(super) enum TaskCommand {
     /// Put a task elsewhere in its change.
     Move(MoveArgs),
     /// Take a task out of its change.
-    Remove(TaskArgs),
+    Remove(RemoveArgs),
     /// Show all versions of a task.
     History(TaskArgs),
     /// Show the first task that somebody can begin: not done, not taken, waiting for no other; the most urgent first.
@@ -86,9 +87,8 @@ pub(super) struct SetArgs {
     project: Option<String>,
     #[command(flatten)]
     fields: FieldArgs,
-    /// Only if the task hasn't changed after this revision.
-    #[arg(long, value_name = "REV")]
-    expected: Option<u64>,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 #[derive(Debug, Args)]
@@ -139,8 +139,8 @@ pub(super) async fn run(context: &Context, command: TaskCommand) -> Result<Repor
             let client = context.client()?;
             let id = resolve::task(&client, context.read(), args.project.as_deref(), &args.task).await?;
             let found = client.history(context.read(), id).await?;
-            let items = found.value.iter().map(task_view::version).collect();
-            let columns = &["event", "time", "author", "what", "detail"];
+            let items = task_view::history(&found.value);
+            let columns = &["event", "time", "author", "from", "what", "changed"];
             Ok(Output::List { columns, items, revision: Some(found.revision) }.into())
         }
     }
@@ -188,7 +188,7 @@ async fn set(context: &Context, args: SetArgs) -> Result<Report, Failure> {
     for text in &args.tasks {
         tasks.push((text, context.task_id(&client, project, text).await?));
     }
-    let expected = args.expected.map(Revision);
+    let expected = args.expect.expect.map(Revision);
     let (mut items, mut newest) = (Vec::new(), Revision(0));
     for (text, task) in tasks {
         let mark = match args.fields.status {

@@ -1,6 +1,7 @@
 //! `zyflow task add|move|remove`: edits of a change's text.
 
 use super::context::Context;
+use super::expect::ExpectArgs;
 use super::report::{Failure, Output, Report};
 use super::resolve::{self, FoundChange};
 use super::task::TaskArgs;
@@ -26,6 +27,9 @@ pub(super) struct AddArgs {
     /// The project, where the path alone means several.
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
+    /// The change is meant.
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 #[derive(Debug, Args)]
@@ -34,6 +38,16 @@ pub(super) struct MoveArgs {
     which: TaskArgs,
     #[command(flatten)]
     to: Place,
+    #[command(flatten)]
+    expect: ExpectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RemoveArgs {
+    #[command(flatten)]
+    which: TaskArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 #[derive(Debug, Args)]
@@ -68,7 +82,8 @@ pub(super) async fn add(context: &Context, args: AddArgs) -> Result<Report, Fail
         text: format!("] {}\n", args.text.trim()),
     };
     let op = BlockOp::Insert { after: anchor, block };
-    let (revision, created) = edit(context, &client, &change, document.revision, op).await?;
+    let wanted = (args.expect, change.id);
+    let (revision, created) = edit(context, &client, &change, document.revision, op, wanted).await?;
     let item = json!({ "id": created.first().map(ToString::to_string), "change": change.path });
     Ok(Output::One { item, revision: Some(revision) }.into())
 }
@@ -84,16 +99,18 @@ pub(super) async fn move_task(context: &Context, args: MoveArgs) -> Result<Repor
         None => Anchor::Start,
     };
     let op = BlockOp::Move { block, after };
-    let (revision, _) = edit(context, &client, &change, document.revision, op).await?;
+    let wanted = (args.expect, block);
+    let (revision, _) = edit(context, &client, &change, document.revision, op, wanted).await?;
     let item = json!({ "id": block.to_string(), "change": change.path });
     Ok(Output::One { item, revision: Some(revision) }.into())
 }
 
-pub(super) async fn remove(context: &Context, args: TaskArgs) -> Result<Report, Failure> {
+pub(super) async fn remove(context: &Context, args: RemoveArgs) -> Result<Report, Failure> {
     let client = context.client()?;
-    let (change, document, block) = locate(context, &client, &args).await?;
-    context.confirm(&format!("Remove task {} from {}, in every checkout?", args.task, change.path))?;
-    let (revision, _) = edit(context, &client, &change, document.revision, BlockOp::Delete { block }).await?;
+    let (change, document, block) = locate(context, &client, &args.which).await?;
+    context.confirm(&format!("Remove task {} from {}, in every checkout?", args.which.task, change.path))?;
+    let (op, wanted) = (BlockOp::Delete { block }, (args.expect, block));
+    let (revision, _) = edit(context, &client, &change, document.revision, op, wanted).await?;
     let item = json!({ "id": block.to_string(), "change": change.path });
     Ok(Output::One { item, revision: Some(revision) }.into())
 }
@@ -125,7 +142,8 @@ async fn edit(
     change: &FoundChange,
     base: Revision,
     op: BlockOp,
+    (expect, record): (ExpectArgs, RecordId),
 ) -> Result<(Revision, Vec<RecordId>), Failure> {
     let body = Body::Edit { change: change.id, base, mode: EditMode::Merge, ops: vec![op], conflicts: Vec::new() };
-    context.propose(client, body, &format!("change {}", change.path)).await
+    context.propose(client, expect.wrap(record, body), &format!("change {}", change.path)).await
 }

@@ -1,5 +1,6 @@
 //! Tasks as they are shown.
 
+use super::compare::{FieldChange, block_changes, origin};
 use crate::coordinator::spec_block;
 use crate::read::{Task, Version};
 use clap::ValueEnum;
@@ -104,16 +105,34 @@ pub(super) fn claim(claim: &Claim) -> Value {
     json!({ "holder": claim.holder, "until": time(claim.until) })
 }
 
-/// One version of a task.
+/// One version of a record.
 pub(super) fn version(version: &Version) -> Value {
     json!({
         "event": version.version.to_string(),
         "revision": version.version.revision().0,
         "time": time(version.provenance.time),
         "author": version.provenance.author.name,
-        "what": fact_name(&version.fact),
+        "from": origin(&version.provenance),
+        "what": version.fact.name(),
         "detail": fact(&version.fact),
     })
+}
+
+/// The versions of a task, each with what it changed, who did it, when and from where. `versions` are oldest first.
+pub(super) fn history(versions: &[Version]) -> Vec<Value> {
+    let mut before: Option<&Version> = None;
+    let mut items = Vec::with_capacity(versions.len());
+    for version in versions {
+        let old = before.and_then(|version| version.block.as_ref());
+        let changes = block_changes(old, version.block.as_ref());
+        let lines: Vec<String> = changes.iter().map(FieldChange::line).collect();
+        let mut item = self::version(version);
+        item["changes"] = changes.iter().map(FieldChange::shown).collect();
+        item["changed"] = lines.join("; ").into();
+        items.push(item);
+        before = Some(version);
+    }
+    items
 }
 
 /// Cluster time as RFC 3339; the bare number where it is no time that a calendar has.
@@ -122,30 +141,8 @@ pub(super) fn time(time: ClusterTime) -> String {
     timestamp.map_or_else(|| format!("{} ms", time.0), |timestamp| timestamp.to_string())
 }
 
-fn fact_name(fact: &Fact) -> &'static str {
-    match fact {
-        Fact::ProjectCreated { .. } => "project-created",
-        Fact::ChangeCreated { .. } => "change-created",
-        Fact::ChangeDeleted => "change-deleted",
-        Fact::BlockInserted { .. } => "inserted",
-        Fact::BlockTextSet { .. } => "text-set",
-        Fact::BlockMarked { .. } => "marked",
-        Fact::BlockMoved { .. } => "moved",
-        Fact::BlockDeleted => "deleted",
-        Fact::TaskSet { .. } => "task-set",
-        Fact::ConflictRecorded(_) => "conflict",
-        Fact::ConflictSettled(_) => "conflict-settled",
-        Fact::ChangeMoved { .. } => "change-moved",
-        Fact::PolicySet(_) => "policy-set",
-        Fact::Claimed { .. } => "claimed",
-        Fact::Released => "released",
-        Fact::Commented(_) => "commented",
-        Fact::PointCreated(_) => "point-created",
-        Fact::PointRemoved => "point-removed",
-    }
-}
-
-fn fact(fact: &Fact) -> Value {
+/// What an event says.
+pub(super) fn fact(fact: &Fact) -> Value {
     match fact {
         Fact::ProjectCreated { name, files } => json!({ "name": name, "files": files }),
         Fact::ChangeCreated { path, .. } | Fact::ChangeMoved { path } => json!({ "path": path }),
@@ -185,7 +182,8 @@ fn set(fields: &[TaskField], mark: Option<&String>) -> serde_json::Map<String, V
     detail
 }
 
-fn field(field: &TaskField) -> (String, Value) {
+/// A field's name and value.
+pub(super) fn field(field: &TaskField) -> (String, Value) {
     let value = match field {
         TaskField::Labels(words) | TaskField::Requirements(words) => words.iter().cloned().collect(),
         TaskField::BlockedBy(blockers) => ids(blockers).into(),

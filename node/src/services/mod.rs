@@ -1,8 +1,10 @@
 //! The services of `zyflow.v1`, each a thin translation between the wire and a handle. No decision is made here.
 
 pub mod admin;
+mod moment;
 pub mod propose;
 pub mod query;
+pub mod replay;
 pub mod watch;
 
 use zyflow_api::ApiError;
@@ -53,6 +55,13 @@ pub(crate) fn membership_error(error: &MembershipError) -> ApiError {
 
 /// A failure of the local tables, as clients are told.
 pub(crate) fn tables_error(error: &TablesError) -> ApiError {
+    if let TablesError::BeforeFirst { time, revision, first } = error {
+        let (time, first) = (moment::shown(*time), moment::shown(*first));
+        let message = format!(
+            "nothing is kept of {time}: the oldest revision is {revision}, of {first}; ask for that time or a later one"
+        );
+        return ApiError::new(ErrorCode::Revision, message);
+    }
     let is_revision = matches!(error, TablesError::Compacted { .. } | TablesError::Future { .. });
     let code = if is_revision { ErrorCode::Revision } else { ErrorCode::NodeFailed };
     ApiError::new(code, error.to_string())

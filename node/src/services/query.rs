@@ -17,6 +17,7 @@ use zyflow_raft::{Consensus, Consistency};
 use zyflow_storage::tables::{Tables, TablesView, TaskFilter, Version};
 
 use crate::cluster::wall_clock_ms;
+use crate::services::moment::view_at;
 use crate::services::{read_error, tables_error};
 
 /// How long a read waits for its consistency: a few elections.
@@ -42,7 +43,7 @@ impl QueryService {
         Self { consensus, tables }
     }
 
-    async fn fresh_view(&self, request: &v1::QueryRequest) -> Result<TablesView, ApiError> {
+    async fn fresh_view(&self, request: &mut v1::QueryRequest) -> Result<TablesView, ApiError> {
         let kind = request.consistency.as_ref().and_then(|consistency| consistency.kind.as_ref());
         let consistency = match kind {
             Some(consistency::Kind::Local(_)) => Consistency::Local,
@@ -51,33 +52,48 @@ impl QueryService {
         };
         let deadline = Instant::now() + BARRIER_TIMEOUT;
         self.consensus.read_barrier(consistency, deadline).await.map_err(|error| read_error(&error))?;
-        self.tables.view(request.at.map(Revision)).map_err(|error| tables_error(&error))
+        view_at(&self.tables, request.at, request.moment.take())
+    }
+}
+
+impl QueryService {
+    /// The clock that belongs to a view: of the past, the time of its newest event, the same on every node.
+    fn clock_at(&self, view: &TablesView, is_past: bool) -> Result<ClusterTime, ApiError> {
+        if !is_past {
+            return Ok(ClusterTime(wall_clock_ms()));
+        }
+        let time = self.tables.time_at(view.revision()).map_err(|error| tables_error(&error))?;
+        Ok(time.unwrap_or_default())
     }
 }
 
 #[tonic::async_trait]
 impl Query for QueryService {
     async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryResponse>, Status> {
-        let request = request.into_inner();
-        let view = self.fresh_view(&request).await?;
+        let mut request = request.into_inner();
+        let is_past = request.at.is_some() || request.moment.is_some();
+        let view = self.fresh_view(&mut request).await?;
         let query =
             request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
+        let now = self.clock_at(&view, is_past)?;
         let answer = if let query_request::Query::Digest(_) = query {
             let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
             let digest = v1::StateDigest { digest: digest.to_bytes().to_vec() };
             let answer = Some(query_response::Answer::Digest(digest));
             return Ok(Response::new(v1::QueryResponse { revision: revision.0, time_ms: wall_clock_ms(), answer }));
         } else {
-            Reader { view: &view }.answer(query)?
+            Reader { view: &view, now }.answer(query)?
         };
         let revision = view.revision().0;
-        Ok(Response::new(v1::QueryResponse { revision, time_ms: wall_clock_ms(), answer: Some(answer) }))
+        Ok(Response::new(v1::QueryResponse { revision, time_ms: now.0, answer: Some(answer) }))
     }
 }
 
 /// Reads one view and shapes what it finds.
 struct Reader<'a> {
     view: &'a TablesView,
+    /// What leases are compared with.
+    now: ClusterTime,
 }
 
 type Found = (RecordId, Arc<Stored>);
@@ -153,7 +169,7 @@ impl Reader<'_> {
             assignee: filter.assignee,
             text: filter.text,
             search: filter.search,
-            ready_at: filter.ready.then(|| ClusterTime(wall_clock_ms())),
+            ready_at: filter.ready.then_some(self.now),
             limit: Some(limit + 1),
         };
         let mut found = self.view.tasks(&filter).map_err(|error| tables_error(&error))?;
@@ -311,6 +327,10 @@ fn version(version: Version) -> v1::Version {
     v1::Version {
         version: version.version.to_u64(),
         provenance: Some((*version.provenance).clone().into()),
+        block: match &version.stored.record {
+            Some(Record::Block(block)) => Some(block.clone().into()),
+            _ => None,
+        },
         fact: Some(version.fact.into()),
     }
 }

@@ -1,43 +1,143 @@
-//! The Watch service: what is applied on this node from now on, in order, each event once, a revision never divided.
+//! The Watch service: what happens, from any revision that is kept, on any node. Ordered, each event once, none left out, a revision never divided
+//! (but for parts that say so), to be resumed anywhere from the last revision received, with bookmarks while nothing happens.
 //!
-//! A watch begins at the newest revision; one that asks for an older one is told to read the state first and where to go on
-//! (`Lagged`), as is one that is too slow. So a client that follows that advice misses nothing.
+//! A watch begins where everything that was acknowledged before the call is known, so one that goes on from another node
+//! never begins behind it. Not here: reconnecting (`zyflow_client::watch`).
+
+pub(crate) mod filter;
+mod follower;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use zyflow_api::convert::record_id;
-use zyflow_api::v1::watch_response::{Bookmark, Events, Item, Lagged};
+use zyflow_api::ApiError;
 use zyflow_api::v1::watch_server::Watch;
-use zyflow_api::v1::{Event, RecordKind, WatchRequest, WatchResponse};
-use zyflow_machine::id::{RecordId, Revision};
-use zyflow_machine::record::{Kind, Record};
-use zyflow_machine::view::View;
-use zyflow_storage::tables::{Change, Row, Tables};
+use zyflow_api::v1::{ErrorCode, WatchRequest, WatchResponse};
+use zyflow_machine::id::Revision;
+use zyflow_raft::{Consensus, Consistency};
+use zyflow_storage::tables::{Tables, TablesError};
 
-use crate::services::tables_error;
+use crate::services::moment::revision_of;
+use crate::services::{read_error, tables_error};
+use filter::Filter;
+use follower::{Follower, ROWS_AT_ONCE};
 
-/// Answers that wait for a slow caller before it is told that it lags.
-const WAITING_MAX: usize = 256;
+/// Answers that wait for a slow caller: with parts of 256 KiB, 16 MiB a watch at most, mostly far less.
+const WAITING_MAX: usize = 64;
+
+/// Watches of one node at once: some gigabytes if all of them are as slow as they may be.
+const WATCHES_MAX: usize = 256;
+
+/// How long a watch waits at its beginning until this node knows all that was acknowledged: a few elections.
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Answer = Result<WatchResponse, Status>;
 
 /// The service.
 #[derive(Clone)]
 pub struct WatchService {
+    consensus: Consensus,
     tables: Tables,
+    places: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
 }
 
 impl WatchService {
-    /// Watches `tables`.
+    /// Watches `tables`, as far as `consensus` says that they are fresh, until `stopped`.
     #[must_use]
-    pub fn new(tables: Tables) -> Self {
-        Self { tables }
+    pub fn new(consensus: Consensus, tables: Tables, stopped: watch::Receiver<bool>) -> Self {
+        Self { consensus, tables, places: Arc::new(Semaphore::new(WATCHES_MAX)), stopped }
     }
+
+    async fn follower(
+        &self,
+        request: WatchRequest,
+        queue: (mpsc::Sender<Answer>, mpsc::OwnedPermit<Answer>),
+    ) -> Result<Follower, ApiError> {
+        let full = || {
+            let message = format!("this node feeds {WATCHES_MAX} watches already: try another one");
+            ApiError::new(ErrorCode::Overloaded, message)
+        };
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| full())?;
+        let filter = Arc::new(Filter::new(&request)?);
+        let deadline = Instant::now() + BARRIER_TIMEOUT;
+        let applied = self.consensus.read_barrier(Consistency::Linearizable, deadline).await;
+        let applied = applied.map_err(|error| read_error(&error))?;
+        let until = request.until.clone().map(|until| revision_of(&self.tables, until)).transpose()?;
+        let end = until.map_or(applied, |until| until.min(applied));
+        let sent = self.begin(request, Arc::clone(&filter), applied, end).await?;
+        let (tx, last_word) = queue;
+        let (consensus, tables, stopped) = (self.consensus.clone(), self.tables.clone(), self.stopped.clone());
+        Ok(Follower { consensus, tables, filter, sent, until, tx, last_word, stopped, _place: place })
+    }
+
+    /// The revision after which a watch begins.
+    async fn begin(
+        &self,
+        request: WatchRequest,
+        filter: Arc<Filter>,
+        applied: Revision,
+        end: Revision,
+    ) -> Result<Revision, ApiError> {
+        let sent = match (request.from, request.after, request.newest) {
+            (None, None, None) => applied,
+            (Some(from), None, None) => Revision(from.saturating_sub(1)),
+            (None, Some(after), None) => revision_of(&self.tables, after)?,
+            (None, None, Some(newest)) => {
+                let tables = self.tables.clone();
+                let wanted = usize::try_from(newest).unwrap_or(usize::MAX);
+                let looking = tokio::task::spawn_blocking(move || before_newest(&tables, &filter, end, wanted));
+                let panicked = |_| ApiError::new(ErrorCode::NodeFailed, "reading the past panicked: ask another node");
+                looking.await.map_err(panicked)?.map_err(|error| tables_error(&error))?
+            }
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+                let message = "`from`, `after` and `newest` all say where to begin: give one of them";
+                return Err(ApiError::new(ErrorCode::Invalid, message));
+            }
+        };
+        // Refused now and not by the first page, so that the caller learns it from the call.
+        if sent > applied {
+            let future = TablesError::Future { revision: Revision(sent.0 + 1), applied };
+            return Err(tables_error(&future));
+        }
+        let horizon = self.tables.horizon().map_err(|error| tables_error(&error))?;
+        if horizon > Revision::default() && sent < horizon {
+            let from = Revision(sent.0 + 1);
+            return Err(tables_error(&TablesError::Compacted { revision: from, horizon: Revision(horizon.0 + 1) }));
+        }
+        Ok(sent)
+    }
+}
+
+/// The revision after which the newest `wanted` events up to `end` are; the oldest one where there are fewer.
+fn before_newest(tables: &Tables, filter: &Filter, end: Revision, wanted: usize) -> Result<Revision, TablesError> {
+    let view = tables.view(None)?;
+    let (mut to, mut count) = (end, 0);
+    while count < wanted {
+        let past = tables.changes_before(to, ROWS_AT_ONCE)?;
+        for change in &past.changes {
+            count += filter.count(&view, change)?;
+            if count >= wanted {
+                return Ok(Revision(change.revision.0.saturating_sub(1)));
+            }
+        }
+        let before = Revision(past.reached.0.saturating_sub(1));
+        if before >= to || before == Revision::default() {
+            return tables.horizon();
+        }
+        to = before;
+    }
+    Ok(end)
+}
+
+fn tables_status(error: &TablesError) -> Status {
+    tables_error(error).into()
 }
 
 #[tonic::async_trait]
@@ -45,123 +145,11 @@ impl Watch for WatchService {
     type WatchStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let request = request.into_inner();
-        let project = request.project.map(|id| record_id("project", id)).transpose();
-        let change = request.change.map(|id| record_id("change", id)).transpose();
-        let to_status = |error| Status::from(zyflow_api::ApiError::from(error));
-        let filter = Filter { project: project.map_err(to_status)?, change: change.map_err(to_status)? };
-        // Subscribed before the newest revision is read: what is applied in between comes twice at most, and is left out below.
-        let changes = self.tables.subscribe();
-        let applied = *self.tables.applied().borrow();
-        let (tx, rx) = mpsc::channel(WAITING_MAX);
-        let from = request.from.map_or(Revision(applied.0 + 1), Revision);
-        let follower = Follower { tables: self.tables.clone(), filter, sent: applied, tx };
-        tokio::spawn(follower.run(from, changes));
+        let (tx, rx) = mpsc::channel(WAITING_MAX + 1);
+        let last_word = tx.clone().reserve_owned().await;
+        let last_word = last_word.map_err(|_| ApiError::new(ErrorCode::Stopping, "the watch ended before it began"))?;
+        let follower = self.follower(request.into_inner(), (tx, last_word)).await?;
+        tokio::spawn(follower.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(rx))))
-    }
-}
-
-struct Filter {
-    project: Option<RecordId>,
-    change: Option<RecordId>,
-}
-
-/// Feeds one watch. Ends with the caller, or when it is told that it lags.
-struct Follower {
-    tables: Tables,
-    filter: Filter,
-    sent: Revision,
-    tx: mpsc::Sender<Answer>,
-}
-
-impl Follower {
-    async fn run(mut self, from: Revision, mut changes: broadcast::Receiver<Arc<Change>>) {
-        if from <= self.sent {
-            let reason = format!("revision {from} is in the past: read the state at {}, then watch on", self.sent);
-            return self.tell_lag(reason).await;
-        }
-        loop {
-            let received = tokio::select! {
-                received = changes.recv() => received,
-                () = self.tx.closed() => return,
-            };
-            let item = match received {
-                Ok(change) if change.revision <= self.sent => continue,
-                Ok(change) => self.item(&change),
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    self.sent = *self.tables.applied().borrow();
-                    return self.tell_lag(format!("{missed} revisions came faster than they were taken")).await;
-                }
-                Err(broadcast::error::RecvError::Closed) => return,
-            };
-            if self.tx.send(item).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn tell_lag(&self, reason: String) {
-        let lagged = Lagged { resume_from: self.sent.0 + 1, reason };
-        // The caller may have gone meanwhile; then nobody needs to know.
-        let _ = self.tx.send(Ok(WatchResponse { item: Some(Item::Lagged(lagged)) })).await;
-    }
-
-    fn item(&mut self, change: &Change) -> Answer {
-        self.sent = change.revision;
-        let mut events = Vec::new();
-        for row in &change.rows {
-            let place = self.place(row)?;
-            let is_wanted = self.filter.project.is_none_or(|wanted| place.project == Some(wanted))
-                && self.filter.change.is_none_or(|wanted| place.change == Some(wanted));
-            if is_wanted {
-                events.push(event(row, &place));
-            }
-        }
-        let revision = change.revision.0;
-        let item = if events.is_empty() {
-            Item::Bookmark(Bookmark { revision })
-        } else {
-            Item::Events(Events { revision, events })
-        };
-        Ok(WatchResponse { item: Some(item) })
-    }
-
-    /// The change and the project that a row belongs to.
-    fn place(&self, row: &Row) -> Result<Place, Status> {
-        let (change, project) = match row.stored.kind {
-            Kind::Project => (None, Some(row.id)),
-            Kind::Change => (Some(row.id), Some(row.stored.parent)),
-            Kind::Block | Kind::Conflict => (Some(row.stored.parent), self.parent(row.stored.parent)?),
-            Kind::Comment => match self.parent(row.stored.parent)? {
-                Some(change) => (Some(change), self.parent(change)?),
-                None => (None, None),
-            },
-            Kind::Point => (None, None),
-        };
-        Ok(Place { change, project })
-    }
-
-    /// What a record belongs to.
-    fn parent(&self, id: RecordId) -> Result<Option<RecordId>, Status> {
-        let view = self.tables.view(None).map_err(|error| tables_error(&error))?;
-        let stored = view.get(id).map_err(|error| tables_error(&error))?;
-        Ok(stored.map(|stored| stored.parent))
-    }
-}
-
-struct Place {
-    change: Option<RecordId>,
-    project: Option<RecordId>,
-}
-
-fn event(row: &Row, place: &Place) -> Event {
-    Event {
-        id: row.stored.version.to_u64(),
-        record: row.id.to_u64(),
-        kind: RecordKind::from(row.stored.record.as_ref().map_or(row.stored.kind, Record::kind)).into(),
-        change: place.change.map(RecordId::to_u64),
-        project: place.project.map(RecordId::to_u64),
-        provenance: Some((*row.provenance).clone().into()),
-        fact: Some(row.fact.clone().into()),
     }
 }

@@ -156,6 +156,23 @@ pub enum Body {
         /// From now on.
         policy: Policy,
     },
+    /// Does what `body` asks, if everything that is named is as the caller saw it; else `Stale`, and nothing happens.
+    Expecting {
+        /// All of them must hold.
+        expected: Vec<Expected>,
+        /// Not a session's, nor another one of these.
+        body: Box<Body>,
+    },
+}
+
+/// The newest version of something that a caller has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// A task stands for itself, a change for its text with all fields, a project for its policy and its list of changes; any other record
+    /// for itself.
+    pub record: RecordId,
+    /// Stale if it changed after this revision.
+    pub revision: Revision,
 }
 
 /// How an edit treats what happened since its base.

@@ -106,6 +106,55 @@ pub enum Fact {
     PointRemoved,
 }
 
+impl Fact {
+    /// What the types of events are called, as a filter names them.
+    pub const NAMES: [&str; 18] = [
+        "project-created",
+        "change-created",
+        "change-deleted",
+        "inserted",
+        "text-set",
+        "marked",
+        "moved",
+        "deleted",
+        "task-set",
+        "conflict",
+        "conflict-settled",
+        "change-moved",
+        "policy-set",
+        "claimed",
+        "released",
+        "commented",
+        "point-created",
+        "point-removed",
+    ];
+
+    /// The name of its type, one of [`Fact::NAMES`].
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ProjectCreated { .. } => "project-created",
+            Self::ChangeCreated { .. } => "change-created",
+            Self::ChangeDeleted => "change-deleted",
+            Self::BlockInserted { .. } => "inserted",
+            Self::BlockTextSet { .. } => "text-set",
+            Self::BlockMarked { .. } => "marked",
+            Self::BlockMoved { .. } => "moved",
+            Self::BlockDeleted => "deleted",
+            Self::TaskSet { .. } => "task-set",
+            Self::ConflictRecorded(_) => "conflict",
+            Self::ConflictSettled(_) => "conflict-settled",
+            Self::ChangeMoved { .. } => "change-moved",
+            Self::PolicySet(_) => "policy-set",
+            Self::Claimed { .. } => "claimed",
+            Self::Released => "released",
+            Self::Commented(_) => "commented",
+            Self::PointCreated(_) => "point-created",
+            Self::PointRemoved => "point-removed",
+        }
+    }
+}
+
 /// The version of a row that an event makes, with who and when: what tables store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowChange {

@@ -84,6 +84,9 @@ pub const BLOCKED_BY_PER_TASK_MAX: usize = 64;
 /// Tasks visited while looking for a cycle of blocked-by: bounds the time that one command takes while applying.
 pub const BLOCKED_BY_WALK_MAX: usize = 10_000;
 
+/// Things that one command may expect to be unchanged: a task, its change and its project, some times over.
+pub const EXPECTED_PER_COMMAND_MAX: usize = 16;
+
 /// Stale fields named in one outcome: enough to merge in one more round; more only make answers large.
 pub const STALE_FIELDS_MAX: usize = 256;
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write};
 use zyflow_machine::command::{
-    Anchor, Author, Batch, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField,
+    Anchor, Author, Batch, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, TaskField,
 };
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::format::{self, FormatError};
@@ -164,6 +164,19 @@ fn batch() -> Batch {
     Batch { stamped: ClusterTime(1_790_000_000_000), commands: commands.collect() }
 }
 
+fn expecting() -> Batch {
+    let expected = vec![
+        Expected { record: id(2, 7), revision: Revision(9) },
+        Expected { record: id(1, 0), revision: Revision(1 << 40) },
+    ];
+    let body = Box::new(Body::Release { task: id(2, 7), holder: None });
+    let body = Body::Expecting { expected, body };
+    Batch {
+        stamped: ClusterTime(1_790_000_000_000),
+        commands: vec![Command { request: Some(request()), author: author(), body }],
+    }
+}
+
 fn records() -> Vec<(&'static str, Option<Record>)> {
     let mut task = TaskFields::default();
     for (at, field) in (10..).zip(fields()) {
@@ -303,7 +316,8 @@ fn refuses_damage<T: Debug>(bytes: &[u8], decode: &impl Fn(&[u8]) -> Result<T, F
 #[test]
 fn batches() {
     let frozen = include_str!("../../../tests/compat/batch-v2.hex");
-    check(frozen, &[("every-command", batch())], format::encode_batch, format::decode_batch);
+    let batches = [("every-command", batch()), ("expecting", expecting())];
+    check(frozen, &batches, format::encode_batch, format::decode_batch);
 }
 
 #[test]

@@ -67,8 +67,17 @@ fn bare_block(view: &MapView, id: RecordId) -> Block {
             task.as_mut();
         (status.at, assignee.at, priority.at, due.at) = (nowhen, nowhen, nowhen, nowhen);
         (labels.at, blocked_by.at, note.at, requirements.at, claim.at) = (nowhen, nowhen, nowhen, nowhen, nowhen);
+        blocked_by.value = blocked_by.value.iter().map(|blocker| place(view, *blocker)).collect();
     }
     block
+}
+
+/// Where a block stands in its change, as an id: ids of blocks that are made later differ with the entry they are made in.
+fn place(view: &MapView, id: RecordId) -> RecordId {
+    let parent = view.get(id).unwrap().unwrap().parent;
+    let siblings = view.children(Kind::Block, parent).unwrap();
+    let at = siblings.iter().position(|(_, block)| *block == id).unwrap_or(siblings.len());
+    RecordId::from_u64(u64::try_from(at).unwrap())
 }
 
 /// What an outcome says, without where.

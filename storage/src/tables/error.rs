@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use zyflow_crypto::LocalKeyError;
 use zyflow_machine::format::FormatError;
-use zyflow_machine::id::Revision;
+use zyflow_machine::id::{ClusterTime, Revision};
 
 use super::entry::Position;
 
-/// Why tables fail. [`TablesError::Compacted`] and [`TablesError::Future`] are the reader's mistake; all else means that
+/// Why tables fail. [`TablesError::Compacted`], [`TablesError::Future`] and [`TablesError::BeforeFirst`] are the reader's mistake; all else means that
 /// this node can't go on with these tables.
 #[derive(Debug, thiserror::Error)]
 pub enum TablesError {
@@ -104,6 +104,18 @@ pub enum TablesError {
         /// The newest that there is.
         applied: Revision,
     },
+    /// The time that is asked for is before everything that is kept.
+    #[error(
+        "nothing is kept of that time ({} ms since 1970): the oldest is revision {revision}, of {} ms", .time.0, .first.0
+    )]
+    BeforeFirst {
+        /// What was asked for.
+        time: ClusterTime,
+        /// The oldest revision that is kept.
+        revision: Revision,
+        /// Its time.
+        first: ClusterTime,
+    },
     /// No randomness for a new database.
     #[error("tables: the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -145,6 +157,7 @@ impl TablesError {
             | Self::OutOfOrder { .. }
             | Self::Compacted { .. }
             | Self::Future { .. }
+            | Self::BeforeFirst { .. }
             | Self::Random(_)
             | Self::Stopped
             | Self::Failed(_)
@@ -154,7 +167,7 @@ impl TablesError {
 
     /// Does it mean that these tables must not go on (and not only that the question was wrong)?
     pub(super) fn is_fatal(&self) -> bool {
-        !matches!(self, Self::Compacted { .. } | Self::Future { .. } | Self::Stopped)
+        !matches!(self, Self::Compacted { .. } | Self::Future { .. } | Self::BeforeFirst { .. } | Self::Stopped)
     }
 }
 

@@ -15,16 +15,17 @@
 //! the last row was dropped: readers put a row there only if nothing was dropped since they looked ([`Overlay::drops`]) and
 //! nothing newer is here. Chains are in version order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::id::{ClusterTime, RecordId, Revision};
 use zyflow_machine::view::Stored;
 
 use super::config::TablesConfig;
 use super::entry::{Change, Row, text_bytes};
 use super::hash::HashIds;
+use super::past::{Edge, Past, RecentTime};
 use super::pool::Pool;
 use super::siblings::{Families, Family, Siblings};
 
@@ -70,6 +71,8 @@ pub(crate) struct Overlay {
     members: HashMap<Family, BTreeSet<RecordId>, HashIds>,
     families: Families,
     drops: u64,
+    /// Applied changes with rows that SQLite hasn't got, in order.
+    recent: VecDeque<Arc<Change>>,
 }
 
 /// What the overlay knows about a record at a revision.
@@ -99,6 +102,7 @@ impl Overlay {
             members: HashMap::default(),
             families: Families::default(),
             drops: 0,
+            recent: VecDeque::new(),
         }
     }
 
@@ -115,7 +119,7 @@ impl Overlay {
     }
 
     /// Makes an applied entry visible.
-    pub(crate) fn publish(&mut self, change: &Change) {
+    pub(crate) fn publish(&mut self, change: &Arc<Change>) {
         // The first entry of a log has index 0.
         let is_first = self.applied == Revision::default();
         assert!(change.revision > self.applied || is_first, "entries are published in order");
@@ -129,12 +133,19 @@ impl Overlay {
             }
             chain.push(Arc::clone(row));
         }
+        if !change.rows.is_empty() {
+            self.recent.push_back(Arc::clone(change));
+        }
         self.applied = change.revision;
     }
 
     /// Everything up to `revision` is in SQLite from now on, though some of it may still be here.
     pub(crate) fn mark_flushed(&mut self, revision: Revision) {
         self.flushed = revision;
+        // The writer still holds them, so nothing is freed under the lock.
+        while self.recent.front().is_some_and(|change| change.revision <= revision) {
+            self.recent.pop_front();
+        }
     }
 
     /// Drops the versions of `ids` up to `revision`, which SQLite and the cache have; they are returned so that memory is
@@ -193,6 +204,54 @@ impl Overlay {
         LookedFamily::Partly { base: Arc::clone(&self.base), rows }
     }
 
+    /// Where the recent changes begin and end.
+    pub(crate) fn edge(&self) -> Edge {
+        Edge { base: Arc::clone(&self.base), flushed: self.flushed, applied: self.applied }
+    }
+
+    /// What was applied from `from` on, about `rows_max` rows, if all of that is recent.
+    pub(crate) fn recent_from(&self, from: Revision, rows_max: usize) -> Option<Past> {
+        if from <= self.flushed && from <= self.applied {
+            return None;
+        }
+        let first = self.recent.partition_point(|change| change.revision < from);
+        let mut past = Past { changes: Vec::new(), reached: self.applied };
+        let mut rows = 0;
+        for change in self.recent.range(first..) {
+            if rows > 0 && rows + change.rows.len() > rows_max {
+                past.reached = past.changes.last().map_or(self.flushed, |change| change.revision);
+                break;
+            }
+            rows += change.rows.len();
+            past.changes.push(Arc::clone(change));
+        }
+        Some(past)
+    }
+
+    /// The recent changes up to `to`, newest first.
+    pub(crate) fn recent_before(&self, to: Revision) -> Vec<Arc<Change>> {
+        let after = self.recent.partition_point(|change| change.revision <= to);
+        self.recent.range(..after).rev().cloned().collect()
+    }
+
+    /// What the recent changes say about a time.
+    pub(crate) fn recent_times(&self, time: ClusterTime) -> RecentTime {
+        let later = self.recent.partition_point(|change| time_of(change) <= Some(time));
+        let first_later = self.recent.get(later).and_then(|change| Some((change.revision, time_of(change)?)));
+        match (later, first_later) {
+            (0, Some((first, at))) => RecentTime::Before(first, at),
+            (0, None) => RecentTime::None,
+            (_, Some((first, _))) => RecentTime::Within(Revision(first.0 - 1)),
+            (_, None) => RecentTime::Within(self.applied),
+        }
+    }
+
+    /// The time of the newest recent event at or before `revision`.
+    pub(crate) fn recent_time_at(&self, revision: Revision) -> Option<ClusterTime> {
+        let after = self.recent.partition_point(|change| change.revision <= revision);
+        time_of(self.recent.get(after.checked_sub(1)?)?)
+    }
+
     /// May what was read below go into the cache? Only if it is certainly the newest that SQLite has.
     pub(crate) fn may_cache(&self, id: RecordId, drops: u64) -> bool {
         self.drops == drops && !self.chains.contains_key(&id)
@@ -212,6 +271,11 @@ impl Overlay {
     }
 }
 
+/// All events of a revision have one time.
+fn time_of(change: &Change) -> Option<ClusterTime> {
+    change.rows.first().map(|row| row.provenance.time)
+}
+
 fn newest(chain: &[Arc<Row>], at: Revision) -> Option<&Arc<Row>> {
     chain.iter().rev().find(|row| row.stored.version.revision() <= at)
 }
@@ -222,7 +286,7 @@ mod tests {
     use zyflow_crypto::Lineage;
     use zyflow_machine::command::{Author, TaskField};
     use zyflow_machine::event::{Fact, Provenance};
-    use zyflow_machine::id::{ClusterTime, EventId};
+    use zyflow_machine::id::EventId;
     use zyflow_machine::record::Kind;
 
     const FAMILY: Family = (Kind::Block, RecordId::ROOT);
@@ -237,13 +301,13 @@ mod tests {
     }
 
     /// One version of the one record.
-    fn change(revision: u64) -> Change {
+    fn change(revision: u64) -> Arc<Change> {
         let version = EventId::new(Revision(revision), 0).unwrap();
         let stored = Stored { version, kind: FAMILY.0, parent: FAMILY.1, order: vec![1], record: None };
         let fact = Fact::TaskSet { fields: vec![TaskField::Note(String::new())], mark: None };
         let provenance = Provenance { author: Author::default(), time: ClusterTime(0), request: None };
         let row = Row { id: id(), stored: Arc::new(stored), previous: None, fact, provenance: Arc::new(provenance) };
-        Change { revision: Revision(revision), rows: vec![Arc::new(row)] }
+        Arc::new(Change { revision: Revision(revision), rows: vec![Arc::new(row)] })
     }
 
     fn drops(overlay: &Overlay, at: u64) -> Option<u64> {

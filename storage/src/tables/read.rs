@@ -120,6 +120,6 @@ impl SealedVersion {
 }
 
 /// The largest version that a revision can hold.
-fn last_of(revision: Revision) -> i64 {
+pub(crate) fn last_of(revision: Revision) -> i64 {
     EventId::new(revision, ORDINALS_MAX - 1).map_or(i64::MAX, |last| to_sql(last.to_u64()))
 }

@@ -7,3 +7,4 @@ mod crash;
 mod damage;
 mod limits;
 mod model;
+mod past;

@@ -5,7 +5,9 @@ use super::{ConvertError, required};
 use crate::v1;
 use std::time::Duration;
 use v1::propose_request as request;
-use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::command::{
+    Anchor, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, TaskField,
+};
 use zyflow_machine::id::{RecordId, Revision};
 
 /// A command on its way: with the number that its answer will carry, and the time that its sender waits.
@@ -23,12 +25,14 @@ impl From<Call> for v1::ProposeRequest {
     fn from(call: Call) -> Self {
         // A deadline under a millisecond must not become 0, which means none.
         let deadline_ms = call.deadline.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
+        let (expected, body) = split(call.command.body);
         Self {
             call: call.call,
             request_id: call.command.request.map(Into::into),
             author: Some(call.command.author.into()),
             deadline_ms,
-            body: Some(call.command.body.into()),
+            expected: expected.into_iter().map(Into::into).collect(),
+            body: Some(body.into()),
         }
     }
 }
@@ -37,13 +41,42 @@ impl TryFrom<v1::ProposeRequest> for Call {
     type Error = ConvertError;
 
     fn try_from(request: v1::ProposeRequest) -> Result<Self, ConvertError> {
+        let body: Body = required("body", request.body)?.try_into()?;
+        let expected = all::<_, Expected>(request.expected)?;
         let command = Command {
             request: request.request_id.map(TryInto::try_into).transpose()?,
             author: request.author.unwrap_or_default().into(),
-            body: required("body", request.body)?.try_into()?,
+            body: if expected.is_empty() { body } else { Body::Expecting { expected, body: Box::new(body) } },
         };
         let deadline = (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms));
         Ok(Self { call: request.call, deadline, command })
+    }
+}
+
+/// What a body expects, and what it does then.
+fn split(body: Body) -> (Vec<Expected>, Body) {
+    match body {
+        Body::Expecting { mut expected, body } => {
+            let (more, body) = split(*body);
+            expected.extend(more);
+            (expected, body)
+        }
+        body => (Vec::new(), body),
+    }
+}
+
+impl From<Expected> for v1::Expected {
+    fn from(expected: Expected) -> Self {
+        Self { record: expected.record.to_u64(), revision: expected.revision.0 }
+    }
+}
+
+impl TryFrom<v1::Expected> for Expected {
+    type Error = ConvertError;
+
+    fn try_from(expected: v1::Expected) -> Result<Self, ConvertError> {
+        let record = record_id("expected.record", expected.record)?;
+        Ok(Self { record, revision: Revision(expected.revision) })
     }
 }
 
@@ -94,6 +127,8 @@ impl From<Body> for request::Body {
                 automatic: is_automatic,
             }),
             Body::RemovePoint { point } => Self::RemovePoint(request::RemovePoint { point: point.to_u64() }),
+            // What it expects travels beside it.
+            Body::Expecting { body, .. } => (*body).into(),
             Body::SetPolicy { project, expected, policy } => Self::SetPolicy(request::SetPolicy {
                 project: project.to_u64(),
                 expected: expected.map(|revision| revision.0),

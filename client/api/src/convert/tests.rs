@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use prost::Message;
 use std::time::Duration;
 use zyflow_machine::command::{
-    Anchor, Author, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField,
+    Anchor, Author, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, TaskField,
 };
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
@@ -210,8 +210,12 @@ fn body() -> impl Strategy<Value = Body> {
 
 fn call() -> impl Strategy<Value = Call> {
     let deadline = option::of((1..u64::MAX / 2).prop_map(Duration::from_millis));
-    (any::<u64>(), deadline, option::of(request()), author(), body()).prop_map(
-        |(call, deadline, request, author, body)| Call { call, deadline, command: Command { request, author, body } },
+    let expected = vec((record(), revision()).prop_map(|(record, revision)| Expected { record, revision }), 0..3);
+    (any::<u64>(), deadline, option::of(request()), author(), expected, body()).prop_map(
+        |(call, deadline, request, author, expected, body)| {
+            let body = if expected.is_empty() { body } else { Body::Expecting { expected, body: Box::new(body) } };
+            Call { call, deadline, command: Command { request, author, body } }
+        },
     )
 }
 

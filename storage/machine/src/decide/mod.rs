@@ -8,6 +8,7 @@
 mod change;
 mod claim;
 mod edit;
+mod expect;
 mod note;
 mod place;
 mod project;
@@ -80,6 +81,10 @@ pub(crate) fn decide<V: View>(
             note::create_point(scratch, cause, name, *at, note, *is_automatic)
         }
         Body::RemovePoint { point } => note::remove_point(scratch, *point),
+        Body::Expecting { expected, body } => {
+            expect::check_expected(scratch, expected, body)?;
+            decide(scratch, cause, body)
+        }
         Body::OpenSession | Body::CloseSession => Ok(Vec::new()),
     }
 }

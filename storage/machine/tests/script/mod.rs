@@ -6,7 +6,9 @@ use crate::harness::{Node, block, command};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use zyflow_machine::Machine;
-use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::command::{
+    Anchor, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, TaskField,
+};
 use zyflow_machine::event::{Fact, RowChange};
 use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::Outcome;
@@ -176,6 +178,11 @@ fn parse(node: &Node, line: &str) -> Command {
     if request.is_some() {
         words.remove(0);
     }
+    let expected: Vec<Expected> =
+        words[0].strip_prefix("expecting:").map(|list| list.split(',').map(expectation).collect()).unwrap_or_default();
+    if !expected.is_empty() {
+        words.remove(0);
+    }
     let base = value(&words, "base").map(|base| Revision(base.parse().unwrap()));
     let body = match words[0].as_str() {
         "open" => Body::OpenSession,
@@ -220,7 +227,14 @@ fn parse(node: &Node, line: &str) -> Command {
         },
         other => panic!("unknown command {other}"),
     };
+    let body = if expected.is_empty() { body } else { Body::Expecting { expected, body: Box::new(body) } };
     Command { request, ..command(body) }
+}
+
+/// `2.1@5`: the record as it was at revision 5.
+fn expectation(text: &str) -> Expected {
+    let (record, revision) = text.split_once('@').unwrap();
+    Expected { record: id(record), revision: Revision(revision.parse().unwrap()) }
 }
 
 /// `policy p text=MERGE todo=in-progress,blocked`: strategies by field, transitions by status.

@@ -1,0 +1,200 @@
+//! The past on real processes: reads at a revision, a time and a rollback point, what happened, what differs, and who changed what.
+
+use anyhow::{Context, ensure};
+use zyflow_tests::{Harness, Said, text, until};
+
+const CHANGE: &str = "openspec/changes/add-login/tasks.md";
+
+#[track_caller]
+fn check(said: &Said, code: i32, words: &[&str]) {
+    let all = format!("{}{}", said.out, said.err);
+    assert_eq!(said.code, code, "{said:#?}");
+    for word in words {
+        assert!(all.contains(word), "`{word}` isn't said: {said:#?}");
+    }
+}
+
+/// What stands after `"name":` in a line of JSON, without quotes.
+fn member(json: &str, name: &str) -> anyhow::Result<String> {
+    let rest = json.split(&format!("\"{name}\":")).nth(1).with_context(|| format!("no {name} in {json}"))?;
+    let value = rest.trim_start_matches('"').split(['"', ',', '}']).next().unwrap_or_default();
+    Ok(value.to_owned())
+}
+
+/// A task that was changed twice, with what was so in between.
+struct Story {
+    task: String,
+    /// The revision of the first note, and its time.
+    first: String,
+    first_time: String,
+    /// The revision of the second.
+    second: String,
+}
+
+#[tokio::test]
+async fn every_moment_is_read_the_same_on_every_node_and_what_happened_is_told() -> anyhow::Result<()> {
+    let mut harness = Harness::start(3).await?;
+    let story = tell(&harness).await?;
+    moments_are_the_same_on_every_node(&harness, &story)?;
+    moments_that_there_are_not_are_told(&harness)?;
+    the_log_tells_what_happened(&harness, &story)?;
+    two_moments_are_compared(&harness, &story)?;
+    who_changed_what_is_told(&harness, &story)?;
+    what_is_expected_is_held(&harness, &story)?;
+    the_past_comes_out_the_same_again(&harness, &story)?;
+    harness.cluster.stop().await?;
+    Ok(())
+}
+
+async fn tell(harness: &Harness) -> anyhow::Result<Story> {
+    let file = harness.file(1, CHANGE);
+    until("the demo's change in a checkout", || text(&file).contains("- [")).await?;
+    let listed = harness.zyflow(&["-o", "jsonl", "task", "list", "--change", CHANGE, "--status", "todo"])?;
+    let task = member(listed.out.lines().next().context("a task to do")?, "id")?;
+    let set = |note: &str, status: &str| -> anyhow::Result<String> {
+        let set = ["-o", "jsonl", "--author", "ann", "task", "set", &task, "--note", note, "--status", status];
+        member(&harness.zyflow(&set)?.out, "revision")
+    };
+    let first = set("first", "in-progress")?;
+    check(&harness.zyflow(&["point", "create", "before-release"])?, 0, &[]);
+    let second = set("second", "done")?;
+    let log = harness.zyflow(&["log", "--from", &first, "--to", &first, "-o", "jsonl"])?;
+    let first_time = member(&log.out, "time")?;
+    Ok(Story { task, first, first_time, second })
+}
+
+fn moments_are_the_same_on_every_node(harness: &Harness, story: &Story) -> anyhow::Result<()> {
+    let mut answers = Vec::new();
+    for at in [&story.first, "before-release", "point:before-release"] {
+        for node in ["1", "2", "3"] {
+            let asked = ["--node", node, "--at", at, "-o", "json", "task", "show", &story.task];
+            let said = harness.zyflow(&asked)?;
+            check(&said, 0, &["\"note\":\"first\"", "in-progress"]);
+            answers.push((at, said.out));
+        }
+    }
+    let same = |at: &str| answers.iter().filter(|(asked, _)| *asked == at).map(|(_, out)| out).collect::<Vec<_>>();
+    for at in [story.first.as_str(), "before-release"] {
+        ensure!(same(at).windows(2).all(|pair| pair[0] == pair[1]), "nodes answer {at} differently: {answers:?}");
+    }
+    // Several revisions may be of one millisecond; then the second note may be there already.
+    for node in ["1", "2", "3"] {
+        let said = harness.zyflow(&["--node", node, "--at", &story.first_time, "task", "show", &story.task])?;
+        check(&said, 0, &[]);
+        ensure!(said.out.contains("first") || said.out.contains("second"), "{said:#?}");
+    }
+    let listed =
+        harness.zyflow(&["--at", &story.first, "task", "list", "--change", CHANGE, "--status", "in-progress"])?;
+    check(&listed, 0, &[&story.task, &format!("at revision {}", story.first)]);
+    check(&harness.zyflow(&["--at", "0s", "task", "show", &story.task])?, 0, &["second"]);
+    Ok(())
+}
+
+fn moments_that_there_are_not_are_told(harness: &Harness) -> anyhow::Result<()> {
+    let at = |moment: &str| harness.zyflow(&["--at", moment, "task", "list"]);
+    check(&at("99999999")?, 3, &["E-REVISION", "has not been applied"]);
+    check(&at("1990-01-01T00:00:00Z")?, 3, &["E-REVISION", "the oldest revision is"]);
+    check(&at("2990-01-01T00:00:00Z")?, 3, &["E-REVISION", "lies in the future"]);
+    check(&at("before-relaese")?, 3, &["E-NOT-FOUND", "did you mean `before-release`"]);
+    check(&at("")?, 2, &["is no moment"]);
+    check(&harness.zyflow(&["log", "--from", "99999999"])?, 3, &["E-REVISION"]);
+    check(&harness.zyflow(&["log", "--from", "nowhere"])?, 3, &["E-NOT-FOUND", "nowhere"]);
+    check(&harness.zyflow(&["log", "--type", "task-sat"])?, 2, &["task-set"]);
+    check(&harness.zyflow(&["log", "--follow", "-o", "json"])?, 2, &["jsonl"]);
+    check(&harness.zyflow(&["diff", "1", "99999999"])?, 3, &["E-REVISION"]);
+    check(&harness.zyflow(&["diff", "1"])?, 2, &[]);
+    Ok(())
+}
+
+fn the_log_tells_what_happened(harness: &Harness, story: &Story) -> anyhow::Result<()> {
+    let all = harness.zyflow(&["log", "--from", "1", "-o", "jsonl"])?;
+    check(&all, 0, &["project-created", "change-created", "inserted", "point-created", "before-release"]);
+    let events: Vec<String> = all.out.lines().map(|line| member(line, "event")).collect::<Result<_, _>>()?;
+    let number = |event: &String| {
+        event.split_once('.').and_then(|(r, o)| Some((r.parse::<u64>().ok()?, o.parse::<u64>().ok()?)))
+    };
+    ensure!(events.iter().is_sorted_by(|one, other| number(one) < number(other)), "out of order: {events:?}");
+    for node in ["1", "2", "3"] {
+        let there = harness.zyflow(&["--node", node, "log", "--from", "1", "--to", &story.second, "-o", "jsonl"])?;
+        ensure!(all.out.starts_with(&there.out) && !there.out.is_empty(), "node {node} tells another history");
+    }
+    let by_ann = ["log", "--from", "1", "--task", &story.task, "--type", "task-set", "--by", "ann", "-o", "jsonl"];
+    let by_ann = harness.zyflow(&by_ann)?;
+    check(&by_ann, 0, &["\"author\":\"ann\"", "\"type\":\"task-set\"", CHANGE, "causation", "correlation"]);
+    ensure!(by_ann.out.lines().count() == 2, "{by_ann:#?}");
+    let newest = harness.zyflow(&["log", "--task", &story.task, "--limit", "1", "-o", "jsonl"])?;
+    ensure!(newest.out.lines().count() == 1 && newest.out.contains("second"), "{newest:#?}");
+    let oldest = harness.zyflow(&["log", "--from", "1", "--task", &story.task, "--limit", "1", "-o", "json"])?;
+    check(&oldest, 0, &["\"type\":\"inserted\"", "\"items\""]);
+    check(&harness.zyflow(&["log", "--from", "before-release", "--type", "task-set"])?, 0, &["EVENT", "second"]);
+    let since = harness.zyflow(&["log", "--from", &story.first_time, "--type", "task-set", "-o", "jsonl"])?;
+    ensure!(since.out.lines().count() == 2, "from its own time on both notes are told: {since:#?}");
+    Ok(())
+}
+
+fn two_moments_are_compared(harness: &Harness, story: &Story) -> anyhow::Result<()> {
+    let diff = harness.zyflow(&["diff", "before-release", &story.second])?;
+    check(&diff, 0, &[CHANGE, "@@", "status: in-progress -> done", "note: first -> second", &story.task]);
+    ensure!(
+        diff.out.lines().any(|line| line.starts_with("-- ["))
+            && diff.out.lines().any(|line| line.starts_with("+- [x]"))
+    );
+    let json = harness.zyflow(&["-o", "json", "diff", &story.first, &story.second, "--change", CHANGE])?;
+    check(&json, 0, &["\"kind\":\"changed\"", "\"old\":\"first\"", "\"new\":\"second\""]);
+    let back = harness.zyflow(&["diff", &story.second, &story.first])?;
+    check(&back, 0, &["note: second -> first"]);
+    let same = harness.zyflow(&["-o", "json", "diff", &story.second, &story.second])?;
+    check(&same, 0, &["\"changes\":[]"]);
+    check(&harness.zyflow(&["diff", "0", &story.second])?, 0, &["added", "/dev/null"]);
+    Ok(())
+}
+
+fn who_changed_what_is_told(harness: &Harness, story: &Story) -> anyhow::Result<()> {
+    let history = harness.zyflow(&["task", "history", &story.task])?;
+    check(&history, 0, &["ann", "note: first -> second", "status: in-progress -> done", "checkout ", "of node "]);
+    let json = harness.zyflow(&["-o", "json", "task", "history", &story.task])?;
+    check(&json, 0, &["\"old\":\"in-progress\"", "\"from\":\"session ", "\"revision\":"]);
+    Ok(())
+}
+
+fn what_is_expected_is_held(harness: &Harness, story: &Story) -> anyhow::Result<()> {
+    let (task, old, now) = (story.task.as_str(), story.first.as_str(), story.second.as_str());
+    let expect = |args: &[&str], revision: &str| harness.zyflow(&[args, &["--expect", revision, "--yes"]].concat());
+    let stale = ["E-STALE", "by ann (session ", now];
+    check(&expect(&["task", "set", task, "--note", "third"], old)?, 4, &stale);
+    check(&expect(&["task", "comment", task, "too late"], old)?, 4, &stale);
+    check(&expect(&["task", "claim", task], old)?, 4, &stale);
+    check(&expect(&["task", "move", task, "--first"], old)?, 4, &stale);
+    check(&expect(&["task", "remove", task], old)?, 4, &stale);
+    check(&expect(&["task", "add", CHANGE, "Too late"], old)?, 4, &stale);
+    check(&expect(&["change", "move", CHANGE, "--to", "late/tasks.md"], old)?, 4, &stale);
+    check(&expect(&["change", "delete", CHANGE], old)?, 4, &["E-STALE"]);
+    check(&expect(&["project", "policy", "demo", "--strategy", "merge"], "1")?, 4, &["E-STALE"]);
+    let log = harness.zyflow(&["log", "--from", now, "-o", "jsonl"])?;
+    ensure!(!log.out.contains("too late") && !log.out.contains("Too late"), "a stale command did something: {log:#?}");
+    check(&expect(&["task", "comment", task, "in time"], now)?, 0, &["in time"]);
+    check(&expect(&["task", "set", task, "--note", "never"], "99999999")?, 2, &["has not been reached"]);
+    check(&harness.zyflow(&["task", "set", task, "--note", "third", "--expected", now])?, 0, &[]);
+    Ok(())
+}
+
+fn the_past_comes_out_the_same_again(harness: &Harness, story: &Story) -> anyhow::Result<()> {
+    for mode in ["safe", "fast", "verbose"] {
+        let all = harness.zyflow(&["-o", "json", "replay", "--mode", mode, "--strategy", "parallel"])?;
+        check(&all, 0, &["\"is_same\":true", "\"differences\":0", "\"inserted\":"]);
+        ensure!(member(&all.out, "replayed")? == member(&all.out, "stored")?, "{all:#?}");
+    }
+    for node in ["1", "2", "3"] {
+        let range = ["--node", node, "-o", "json", "replay", "--from", &story.first, "--to", &story.second];
+        check(&harness.zyflow(&range)?, 0, &["\"is_same\":true", "\"strategy\":\"sequential\""]);
+    }
+    let narrow = harness.zyflow(&["-o", "json", "replay", "--task", &story.task, "--from", "before-release"])?;
+    check(&narrow, 0, &["\"strategy\":\"selective\"", "\"task-set\":"]);
+    let dry = harness.zyflow(&["-o", "json", "replay", "--mode", "dry-run"])?;
+    check(&dry, 0, &["\"replayed\":null", "\"mode\":\"dry-run\""]);
+    check(&harness.zyflow(&["--node", "1", "replay", "--list"])?, 0, &["parallel", "selective", "dry-run"]);
+    check(&harness.zyflow(&["replay", "--from", &story.second, "--to", &story.first])?, 2, &["goes forward"]);
+    check(&harness.zyflow(&["replay", "--to", "99999999"])?, 3, &["E-REVISION"]);
+    check(&harness.zyflow(&["replay", "--strategy", "selective"])?, 2, &["needs one of them"]);
+    Ok(())
+}
