@@ -39,6 +39,7 @@ mod schema;
 mod shared;
 mod siblings;
 mod snapshots;
+mod sql;
 mod state;
 mod view;
 mod writer;
@@ -57,6 +58,7 @@ pub use config::{Synchronous, TablesConfig};
 pub use entry::{Change, Entry, EntryPayload, Position, Row};
 pub use error::TablesError;
 pub use query::{Found, TaskFilter, Version};
+pub use sql::{SqlAnswer, SqlError, SqlLimits, SqlRows, SqlValue};
 pub use view::TablesView;
 
 pub(crate) use codec::Body;

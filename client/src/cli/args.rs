@@ -1,6 +1,6 @@
 //! The grammar of the command line.
 
-use super::{admin, bench, change, checkout, conflict, demo, dev, point, project, spec, sync, task, verify};
+use super::{admin, bench, change, checkout, conflict, demo, dev, point, project, spec, sql, sync, task, verify};
 use crate::read::Consistency;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -95,6 +95,8 @@ pub(super) enum Command {
     /// Names for revisions, agreed by all machines.
     #[command(subcommand)]
     Point(point::PointCommand),
+    /// Ask the state in SQL, or change tasks by it.
+    Sql(sql::SqlArgs),
     /// Bring the text of a change and its runtime state together.
     Sync(sync::SyncArgs),
     /// Report where texts, runtime state and checkouts disagree.

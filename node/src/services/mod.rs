@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod propose;
 pub mod query;
+mod sql;
 pub mod watch;
 
 use zyflow_api::ApiError;

@@ -17,7 +17,7 @@ use zyflow_raft::{Consensus, Consistency};
 use zyflow_storage::tables::{Tables, TablesView, TaskFilter, Version};
 
 use crate::cluster::wall_clock_ms;
-use crate::services::{read_error, tables_error};
+use crate::services::{read_error, sql, tables_error};
 
 /// How long a read waits for its consistency: a few elections.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,8 +42,13 @@ impl QueryService {
         Self { consensus, tables }
     }
 
-    async fn fresh_view(&self, request: &v1::QueryRequest) -> Result<TablesView, ApiError> {
-        let kind = request.consistency.as_ref().and_then(|consistency| consistency.kind.as_ref());
+    /// The state at `at`, once it is as fresh as asked.
+    pub(super) async fn fresh_view(
+        &self,
+        consistency: Option<&v1::Consistency>,
+        at: Option<u64>,
+    ) -> Result<TablesView, ApiError> {
+        let kind = consistency.and_then(|consistency| consistency.kind.as_ref());
         let consistency = match kind {
             Some(consistency::Kind::Local(_)) => Consistency::Local,
             Some(consistency::Kind::AtLeast(revision)) => Consistency::AtLeast(Revision(*revision)),
@@ -51,7 +56,7 @@ impl QueryService {
         };
         let deadline = Instant::now() + BARRIER_TIMEOUT;
         self.consensus.read_barrier(consistency, deadline).await.map_err(|error| read_error(&error))?;
-        self.tables.view(request.at.map(Revision)).map_err(|error| tables_error(&error))
+        self.tables.view(at.map(Revision)).map_err(|error| tables_error(&error))
     }
 }
 
@@ -59,7 +64,7 @@ impl QueryService {
 impl Query for QueryService {
     async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryResponse>, Status> {
         let request = request.into_inner();
-        let view = self.fresh_view(&request).await?;
+        let view = self.fresh_view(request.consistency.as_ref(), request.at).await?;
         let query =
             request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
         let answer = if let query_request::Query::Digest(_) = query {
@@ -72,6 +77,10 @@ impl Query for QueryService {
         };
         let revision = view.revision().0;
         Ok(Response::new(v1::QueryResponse { revision, time_ms: wall_clock_ms(), answer: Some(answer) }))
+    }
+
+    async fn sql(&self, request: Request<v1::SqlRequest>) -> Result<Response<v1::SqlResponse>, Status> {
+        Ok(Response::new(sql::answer(self, request.into_inner()).await?))
     }
 }
 

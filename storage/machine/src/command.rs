@@ -156,6 +156,12 @@ pub enum Body {
         /// From now on.
         policy: Policy,
     },
+    /// Several commands as one: all happen, in order and at one revision, or none; the first that can't be done is the answer. None of
+    /// them is a group, or about a session.
+    Group {
+        /// The commands; what each creates stands in the outcome one after the other.
+        bodies: Vec<Body>,
+    },
 }
 
 /// How an edit treats what happened since its base.

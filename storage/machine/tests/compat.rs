@@ -164,6 +164,13 @@ fn batch() -> Batch {
     Batch { stamped: ClusterTime(1_790_000_000_000), commands: commands.collect() }
 }
 
+fn group() -> Batch {
+    let bodies =
+        vec![Body::Release { task: id(2, 7), holder: None }, Body::Comment { task: id(2, 7), text: text("why?") }];
+    let command = Command { request: Some(request()), author: author(), body: Body::Group { bodies } };
+    Batch { stamped: ClusterTime(1_790_000_000_000), commands: vec![command] }
+}
+
 fn records() -> Vec<(&'static str, Option<Record>)> {
     let mut task = TaskFields::default();
     for (at, field) in (10..).zip(fields()) {
@@ -303,7 +310,7 @@ fn refuses_damage<T: Debug>(bytes: &[u8], decode: &impl Fn(&[u8]) -> Result<T, F
 #[test]
 fn batches() {
     let frozen = include_str!("../../../tests/compat/batch-v2.hex");
-    check(frozen, &[("every-command", batch())], format::encode_batch, format::decode_batch);
+    check(frozen, &[("every-command", batch()), ("group", group())], format::encode_batch, format::decode_batch);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod change;
 mod claim;
 mod edit;
+mod group;
 mod note;
 mod place;
 mod project;
@@ -80,6 +81,7 @@ pub(crate) fn decide<V: View>(
             note::create_point(scratch, cause, name, *at, note, *is_automatic)
         }
         Body::RemovePoint { point } => note::remove_point(scratch, *point),
+        Body::Group { bodies } => group::group(scratch, cause, bodies),
         Body::OpenSession | Body::CloseSession => Ok(Vec::new()),
     }
 }
