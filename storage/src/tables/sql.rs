@@ -135,7 +135,7 @@ impl TablesView {
         let mut results = Vec::new();
         let mut bytes_left = limits.answer_bytes;
         each_statement(&connection, script, &guard, |statement| {
-            let rows = run(statement, limits.rows, &mut bytes_left)?;
+            let rows = run(statement, &guard, limits.rows, &mut bytes_left)?;
             results.extend(rows);
             Ok(())
         })?;
@@ -231,12 +231,17 @@ fn wrong(error: rusqlite::Error) -> SqlError {
 }
 
 /// Runs one statement; `None` = it has no columns.
-fn run(statement: &mut Statement<'_>, rows_max: usize, bytes_left: &mut usize) -> Result<Option<SqlRows>, SqlError> {
+fn run(
+    statement: &mut Statement<'_>,
+    guard: &Guard,
+    rows_max: usize,
+    bytes_left: &mut usize,
+) -> Result<Option<SqlRows>, SqlError> {
     let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let count = columns.len();
     let mut found = SqlRows { columns, rows: Vec::new(), is_cut: false };
     let mut rows = statement.raw_query();
-    while let Some(row) = rows.next().map_err(wrong)? {
+    while let Some(row) = rows.next().map_err(|error| refused(guard, error))? {
         if found.rows.len() == rows_max {
             found.is_cut = true;
             break;
