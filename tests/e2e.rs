@@ -52,6 +52,16 @@ async fn files_in_files_out(harness: &Harness) -> anyhow::Result<()> {
     until("one more box in every checkout", || files.iter().all(|file| text(file).matches("- [x]").count() == boxes))
         .await?;
     check(&harness.zyflow(&["verify"])?, 0, &[]);
+    sql_reads_and_writes(harness, &task)
+}
+
+fn sql_reads_and_writes(harness: &Harness, task: &str) -> anyhow::Result<()> {
+    let select = format!("SELECT status, note FROM tasks WHERE id = '{task}'");
+    check(&harness.zyflow(&["-o", "jsonl", "sql", &select])?, 0, &["\"done\"", "by command"]);
+    let update = format!("UPDATE tasks SET note = 'by SQL', priority = 'high' WHERE id = '{task}'");
+    check(&harness.zyflow(&["sql", &update])?, 0, &["written at revision"]);
+    check(&harness.zyflow(&["--node", "2", "sql", &select])?, 0, &["STATUS", "by SQL"]);
+    check(&harness.zyflow(&["sql", "DROP VIEW tasks"])?, 2, &["only queries"]);
     Ok(())
 }
 

@@ -29,6 +29,7 @@ mod replay;
 mod report;
 mod resolve;
 mod spec;
+mod sql;
 mod sync;
 mod task;
 mod task_edit;
@@ -113,6 +114,7 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Diff(args) => diff::run(context, args).await,
         Command::Replay(args) => replay::run(context, args).await,
         Command::Log(args) => log::run(context, args).await,
+        Command::Sql(args) => sql::run(context, args).await,
         Command::Sync(args) => sync::sync(context, args).await,
         Command::Validate(args) => sync::validate(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,

@@ -130,6 +130,23 @@ impl Client {
         self.until(within, true, unary).await.map(|(response, _)| response)
     }
 
+    /// Runs a script of SQL against the state; tried on one endpoint after the other until `within` is over.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn sql(&self, request: v1::SqlRequest, within: Duration) -> Result<v1::SqlResponse, ClientError> {
+        let attempt = |node: usize, wait: Duration| {
+            let mut call = Request::new(request.clone());
+            call.set_timeout(wait);
+            let asking = async move {
+                let channel = self.channel(node, 0);
+                QueryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).sql(call).await
+            };
+            async move { self.answered(node, asking.await) }
+        };
+        self.until(within, true, attempt).await.map(|(response, _)| response)
+    }
+
     /// Calls the Admin service of one endpoint (counted from 0), once.
     ///
     /// # Errors

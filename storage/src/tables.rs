@@ -40,6 +40,7 @@ mod schema;
 mod shared;
 mod siblings;
 mod snapshots;
+mod sql;
 mod state;
 mod view;
 mod writer;
@@ -59,6 +60,7 @@ pub use entry::{Change, Entry, EntryPayload, Position, Row};
 pub use error::TablesError;
 pub use past::Past;
 pub use query::{Found, TaskFilter, Version};
+pub use sql::{SqlAnswer, SqlError, SqlLimits, SqlRows, SqlValue};
 pub use view::TablesView;
 
 pub(crate) use codec::Body;

@@ -15,7 +15,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use command::Call;
+pub use command::{Call, body_of, part};
 pub use ids::{event_id, record_id};
 
 /// A message that isn't what its type promises.
@@ -44,6 +44,12 @@ pub enum ConvertError {
         value: u64,
         /// The largest that is possible.
         limit: u64,
+    },
+    /// Something stands within something of its own kind, where that isn't allowed.
+    #[error("`{field}` holds one of its own kind")]
+    Nested {
+        /// Which.
+        field: &'static str,
     },
 }
 

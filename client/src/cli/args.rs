@@ -1,7 +1,8 @@
 //! The grammar of the command line.
 
 use super::{
-    admin, bench, change, checkout, conflict, demo, dev, diff, log, point, project, replay, spec, sync, task, verify,
+    admin, bench, change, checkout, conflict, demo, dev, diff, log, point, project, replay, spec, sql, sync, task,
+    verify,
 };
 use crate::moment::Moment;
 use crate::read::Consistency;
@@ -104,6 +105,8 @@ pub(super) enum Command {
     Log(log::LogArgs),
     /// Do a range of the past again on a node, beside the state, and say whether it comes out the same.
     Replay(replay::ReplayArgs),
+    /// Ask the state in SQL, or change tasks by it.
+    Sql(sql::SqlArgs),
     /// Bring the text of a change and its runtime state together.
     Sync(sync::SyncArgs),
     /// Report where texts, runtime state and checkouts disagree.

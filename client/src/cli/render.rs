@@ -41,7 +41,8 @@ fn with_revision(item: &Value, revision: Option<Revision>) -> Value {
     item
 }
 
-fn table(columns: &[&str], items: &[Value], revision: Option<Revision>) -> String {
+/// Chosen columns of things, a line each.
+pub(super) fn table(columns: &[&str], items: &[Value], revision: Option<Revision>) -> String {
     let header: Vec<String> = columns.iter().map(|column| column.to_uppercase().replace('_', " ")).collect();
     let cells = |item: &Value| columns.iter().map(|column| cell(&item[*column])).collect::<Vec<_>>();
     let mut rows = vec![header];

@@ -5,6 +5,7 @@ mod moment;
 pub mod propose;
 pub mod query;
 pub mod replay;
+mod sql;
 pub mod watch;
 
 use zyflow_api::ApiError;

@@ -18,7 +18,7 @@ use zyflow_storage::tables::{Tables, TablesView, TaskFilter, Version};
 
 use crate::cluster::wall_clock_ms;
 use crate::services::moment::view_at;
-use crate::services::{read_error, tables_error};
+use crate::services::{read_error, sql, tables_error};
 
 /// How long a read waits for its consistency: a few elections.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,8 +43,14 @@ impl QueryService {
         Self { consensus, tables }
     }
 
-    async fn fresh_view(&self, request: &mut v1::QueryRequest) -> Result<TablesView, ApiError> {
-        let kind = request.consistency.as_ref().and_then(|consistency| consistency.kind.as_ref());
+    /// The state at that moment, once it is as fresh as asked.
+    pub(super) async fn fresh_view(
+        &self,
+        consistency: Option<&v1::Consistency>,
+        at: Option<u64>,
+        moment: Option<v1::Moment>,
+    ) -> Result<TablesView, ApiError> {
+        let kind = consistency.and_then(|consistency| consistency.kind.as_ref());
         let consistency = match kind {
             Some(consistency::Kind::Local(_)) => Consistency::Local,
             Some(consistency::Kind::AtLeast(revision)) => Consistency::AtLeast(Revision(*revision)),
@@ -52,7 +58,7 @@ impl QueryService {
         };
         let deadline = Instant::now() + BARRIER_TIMEOUT;
         self.consensus.read_barrier(consistency, deadline).await.map_err(|error| read_error(&error))?;
-        view_at(&self.tables, request.at, request.moment.take())
+        view_at(&self.tables, at, moment)
     }
 }
 
@@ -70,9 +76,9 @@ impl QueryService {
 #[tonic::async_trait]
 impl Query for QueryService {
     async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryResponse>, Status> {
-        let mut request = request.into_inner();
+        let request = request.into_inner();
         let is_past = request.at.is_some() || request.moment.is_some();
-        let view = self.fresh_view(&mut request).await?;
+        let view = self.fresh_view(request.consistency.as_ref(), request.at, request.moment).await?;
         let query =
             request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
         let now = self.clock_at(&view, is_past)?;
@@ -86,6 +92,10 @@ impl Query for QueryService {
         };
         let revision = view.revision().0;
         Ok(Response::new(v1::QueryResponse { revision, time_ms: now.0, answer: Some(answer) }))
+    }
+
+    async fn sql(&self, request: Request<v1::SqlRequest>) -> Result<Response<v1::SqlResponse>, Status> {
+        Ok(Response::new(sql::answer(self, request.into_inner()).await?))
     }
 }
 

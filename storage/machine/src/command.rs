@@ -163,6 +163,12 @@ pub enum Body {
         /// Not a session's, nor another one of these.
         body: Box<Body>,
     },
+    /// Several commands as one: all happen, in order and at one revision, or none; the first that can't be done is the answer. None of
+    /// them is a group, expects versions, or is about a session; the group itself may expect versions.
+    Group {
+        /// The commands; what each creates stands in the outcome one after the other.
+        bodies: Vec<Body>,
+    },
 }
 
 /// The newest version of something that a caller has seen.

@@ -8,6 +8,9 @@ use crate::outcome::Reject;
 /// Commands in one batch: one SQLite transaction of the write-behind (1,000 to 4,000 operations) should hold whole entries.
 pub const COMMANDS_PER_BATCH_MAX: usize = 4_096;
 
+/// Commands of one group: every task of a large project once.
+pub const GROUP_COMMANDS_MAX: usize = 10_000;
+
 /// Bytes of one block (lead, mark and text): a file over 1 MiB isn't synced, and a block is at most a whole file.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
 

@@ -177,6 +177,13 @@ fn expecting() -> Batch {
     }
 }
 
+fn group() -> Batch {
+    let bodies =
+        vec![Body::Release { task: id(2, 7), holder: None }, Body::Comment { task: id(2, 7), text: text("why?") }];
+    let command = Command { request: Some(request()), author: author(), body: Body::Group { bodies } };
+    Batch { stamped: ClusterTime(1_790_000_000_000), commands: vec![command] }
+}
+
 fn records() -> Vec<(&'static str, Option<Record>)> {
     let mut task = TaskFields::default();
     for (at, field) in (10..).zip(fields()) {
@@ -316,7 +323,7 @@ fn refuses_damage<T: Debug>(bytes: &[u8], decode: &impl Fn(&[u8]) -> Result<T, F
 #[test]
 fn batches() {
     let frozen = include_str!("../../../tests/compat/batch-v2.hex");
-    let batches = [("every-command", batch()), ("expecting", expecting())];
+    let batches = [("every-command", batch()), ("expecting", expecting()), ("group", group())];
     check(frozen, &batches, format::encode_batch, format::decode_batch);
 }
 

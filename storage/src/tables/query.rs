@@ -281,6 +281,12 @@ impl TablesView {
         Ok(changes)
     }
 
+    /// All records of that kind and parent, deleted ones included.
+    pub(crate) fn family(&self, kind: Kind, parent: RecordId) -> Result<Vec<RecordId>, TablesError> {
+        let siblings = self.settle(self.siblings((kind, parent)))?;
+        Ok(siblings.all().map(|(_, id, _)| id).collect())
+    }
+
     fn ids(&self, kind: Kind, parent: RecordId) -> Result<Vec<RecordId>, TablesError> {
         let siblings = self.settle(self.siblings((kind, parent)))?;
         Ok(siblings.live().map(|(_, id)| id).collect())

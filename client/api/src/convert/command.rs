@@ -134,8 +134,23 @@ impl From<Body> for request::Body {
                 expected: expected.map(|revision| revision.0),
                 policy: Some(policy.into()),
             }),
+            Body::Group { bodies } => Self::Group(request::Group { commands: bodies.into_iter().map(part).collect() }),
         }
     }
+}
+
+/// A body alone, as a part of a group or as something that is yet to be proposed.
+#[must_use]
+pub fn part(body: Body) -> v1::ProposeRequest {
+    v1::ProposeRequest { body: Some(body.into()), ..Default::default() }
+}
+
+fn parts(commands: Vec<v1::ProposeRequest>) -> Result<Vec<Body>, ConvertError> {
+    let body = |command: v1::ProposeRequest| match required("group.commands.body", command.body)? {
+        request::Body::Group(_) => Err(ConvertError::Nested { field: "group.commands" }),
+        body => body.try_into(),
+    };
+    commands.into_iter().map(body).collect()
 }
 
 impl TryFrom<request::Body> for Body {
@@ -201,8 +216,17 @@ impl TryFrom<request::Body> for Body {
                 expected: set.expected.map(Revision),
                 policy: required("set_policy.policy", set.policy)?.try_into()?,
             },
+            request::Body::Group(group) => Self::Group { bodies: parts(group.commands)? },
         })
     }
+}
+
+/// The body in a request of which only that counts.
+///
+/// # Errors
+/// There is none, or it can't be read.
+pub fn body_of(request: v1::ProposeRequest) -> Result<Body, ConvertError> {
+    required("body", request.body)?.try_into()
 }
 
 pub(super) fn all<A, B: TryFrom<A, Error = ConvertError>>(items: Vec<A>) -> Result<Vec<B>, ConvertError> {

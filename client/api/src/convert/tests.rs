@@ -442,3 +442,12 @@ fn a_duplicate_of_a_duplicate_is_refused() {
     let refused = Outcome::try_from(v1::Outcome::from(twice)).unwrap_err();
     assert_eq!(refused, ConvertError::OutOfRange { field: "depth of duplicate", value: 2, limit: 1 });
 }
+
+#[test]
+fn a_group_holds_commands_and_no_group() {
+    let comment = |text: &str| Body::Comment { task: RecordId::from_u64(9), text: text.to_owned() };
+    let group = Body::Group { bodies: vec![comment("a"), comment("b")] };
+    assert_eq!(body_of(part(group.clone())).unwrap(), group);
+    let nested = part(Body::Group { bodies: vec![group] });
+    assert_eq!(body_of(nested), Err(ConvertError::Nested { field: "group.commands" }));
+}

@@ -9,6 +9,7 @@ mod change;
 mod claim;
 mod edit;
 mod expect;
+mod group;
 mod note;
 mod place;
 mod project;
@@ -85,6 +86,7 @@ pub(crate) fn decide<V: View>(
             expect::check_expected(scratch, expected, body)?;
             decide(scratch, cause, body)
         }
+        Body::Group { bodies } => group::group(scratch, cause, bodies),
         Body::OpenSession | Body::CloseSession => Ok(Vec::new()),
     }
 }

@@ -1,0 +1,94 @@
+//! SQL of the Query service: limits, and a thread of its own for each script.
+
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use zyflow_api::convert::part;
+use zyflow_api::v1::{self, ErrorCode, sql_value};
+use zyflow_api::{ApiError, MESSAGE_BYTES_MAX};
+use zyflow_storage::tables::{SqlError, SqlLimits, SqlRows, SqlValue};
+
+use super::query::QueryService;
+use super::tables_error;
+use crate::cluster::wall_clock_ms;
+
+/// Scripts at once: each takes a thread, and the memory of the tables that it reads.
+const SCRIPTS_MAX: usize = 2;
+
+/// Longest that a script may run, as whoever asks waits for it.
+const TIME_MAX: Duration = Duration::from_mins(1);
+
+/// How long it may run where nobody says.
+const TIME_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Rows of an answer, where nobody says less.
+const ROWS_MAX: usize = 100_000;
+
+/// Bytes of the tables that one script may read: a million tasks.
+const READ_BYTES_MAX: usize = 1 << 30;
+
+static SCRIPTS: Semaphore = Semaphore::const_new(SCRIPTS_MAX);
+
+pub(super) async fn answer(service: &QueryService, request: v1::SqlRequest) -> Result<v1::SqlResponse, ApiError> {
+    let is_past = request.at.is_some() || request.moment.is_some();
+    let view = service.fresh_view(request.consistency.as_ref(), request.at, request.moment).await?;
+    let Ok(_running) = SCRIPTS.try_acquire() else {
+        let why = format!("{SCRIPTS_MAX} SQL scripts run on this node already: wait for one, or ask another node");
+        return Err(ApiError::new(ErrorCode::Overloaded, why));
+    };
+    let millis = u64::from(request.millis_max);
+    let rows = usize::try_from(request.rows_max).unwrap_or(ROWS_MAX);
+    let limits = SqlLimits {
+        time: if millis == 0 { TIME_DEFAULT } else { Duration::from_millis(millis).min(TIME_MAX) },
+        rows: if rows == 0 { ROWS_MAX } else { rows.min(ROWS_MAX) },
+        read_bytes: READ_BYTES_MAX,
+        // What it takes on the wire is about as much as in memory.
+        answer_bytes: MESSAGE_BYTES_MAX / 2,
+    };
+    let revision = view.revision().0;
+    let script = request.script;
+    let run = move || view.sql(&script, &limits);
+    let answer = tokio::task::spawn_blocking(run).await;
+    let answer = answer
+        .map_err(|error| ApiError::new(ErrorCode::NodeFailed, format!("the script's thread failed: {error}")))?
+        .map_err(|error| sql_error(&error))?;
+    if is_past && answer.command.is_some() {
+        return Err(ApiError::new(ErrorCode::Invalid, "the past can be read and not written: leave --at away"));
+    }
+    Ok(v1::SqlResponse {
+        revision,
+        time_ms: wall_clock_ms(),
+        results: answer.results.into_iter().map(rows_of).collect(),
+        command: answer.command.map(part),
+    })
+}
+
+fn sql_error(error: &SqlError) -> ApiError {
+    let code = match error {
+        SqlError::Tables(error) => return tables_error(error),
+        SqlError::OverTime => ErrorCode::Deadline,
+        SqlError::Refused(_) | SqlError::Wrong(_) | SqlError::TooMuchToRead | SqlError::TooMuchToAnswer => {
+            ErrorCode::Invalid
+        }
+        SqlError::Internal(source) => {
+            return ApiError::new(ErrorCode::NodeFailed, format!("{error}: {source}"));
+        }
+    };
+    ApiError::new(code, error.to_string())
+}
+
+fn rows_of(rows: SqlRows) -> v1::SqlRows {
+    let row = |values: Vec<SqlValue>| v1::SqlRow { values: values.into_iter().map(value_of).collect() };
+    v1::SqlRows { columns: rows.columns, rows: rows.rows.into_iter().map(row).collect(), cut: rows.is_cut }
+}
+
+fn value_of(value: SqlValue) -> v1::SqlValue {
+    let value = match value {
+        SqlValue::Null => sql_value::Value::Null(v1::Nothing {}),
+        SqlValue::Integer(number) => sql_value::Value::Integer(number),
+        SqlValue::Real(number) => sql_value::Value::Real(number),
+        SqlValue::Text(text) => sql_value::Value::Text(text),
+        SqlValue::Blob(bytes) => sql_value::Value::Blob(bytes),
+    };
+    v1::SqlValue { value: Some(value) }
+}

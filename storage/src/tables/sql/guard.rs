@@ -1,0 +1,83 @@
+//! What a statement may do: read what is documented, write through the triggers, nothing else.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use super::schema::{PENDING, Source, TRIGGERS, WRITABLE};
+
+/// What the statements that were prepared so far touch.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    pub(super) sources: BTreeSet<Source>,
+    pub(super) is_writing: bool,
+    /// What was refused first, in words.
+    pub(super) refused: Option<String>,
+}
+
+/// The watch over one connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Guard(Arc<Mutex<Touched>>);
+
+impl Guard {
+    /// Asks for every action of every statement that is prepared from now on.
+    pub(super) fn set(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let guard = self.clone();
+        connection.authorizer(Some(move |context: AuthContext<'_>| guard.judge(&context)))
+    }
+
+    pub(super) fn take(&self) -> Touched {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn judge(&self, context: &AuthContext<'_>) -> Authorization {
+        let mut touched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_trigger = context.accessor.is_some_and(|accessor| TRIGGERS.contains(&accessor));
+        let refusal = match context.action {
+            AuthAction::Select
+            | AuthAction::Recursive
+            | AuthAction::Transaction { .. }
+            | AuthAction::Savepoint { .. } => None,
+            AuthAction::Read { table_name, .. } if table_name == PENDING && !by_trigger => {
+                Some(format!("`{PENDING}` is not to be read"))
+            }
+            AuthAction::Read { table_name, .. } => {
+                touched.sources.extend(Source::ALL.into_iter().find(|source| source.table() == table_name));
+                None
+            }
+            AuthAction::Function { function_name } if is_dangerous(function_name) => {
+                Some(format!("the function {function_name}() can't be called here"))
+            }
+            AuthAction::Function { .. } => None,
+            AuthAction::Insert { table_name }
+            | AuthAction::Delete { table_name }
+            | AuthAction::Update { table_name, .. } => {
+                touched.is_writing |= WRITABLE.contains(&table_name);
+                let is_view = WRITABLE.contains(&table_name) && context.database_name == Some("temp");
+                (!is_view && !by_trigger)
+                    .then(|| format!("`{table_name}` can't be changed: writes go to {}", WRITABLE.join(" and ")))
+            }
+            AuthAction::Pragma { pragma_name, .. } => Some(format!("PRAGMA {pragma_name} can't be used here")),
+            AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
+                Some("no other database can be attached".to_owned())
+            }
+            _ => {
+                Some("only queries, and INSERT, UPDATE and DELETE on the documented views, can be run here".to_owned())
+            }
+        };
+        match refusal {
+            None => Authorization::Allow,
+            Some(why) => {
+                touched.refused.get_or_insert(why);
+                Authorization::Deny
+            }
+        }
+    }
+}
+
+fn is_dangerous(function: &str) -> bool {
+    ["load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"]
+        .contains(&function.to_ascii_lowercase().as_str())
+}
