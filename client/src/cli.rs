@@ -23,6 +23,7 @@ mod quorum;
 mod render;
 mod report;
 mod resolve;
+mod rollback;
 mod spec;
 mod sync;
 mod task;
@@ -101,6 +102,7 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Spec(command) => spec::run(context, command).await,
         Command::Conflict(command) => conflict::run(context, command).await,
         Command::Point(command) => point::run(context, command).await,
+        Command::Rollback(args) => rollback::run(context, args).await,
         Command::Sync(args) => sync::sync(context, args).await,
         Command::Validate(args) => sync::validate(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,

@@ -1,6 +1,6 @@
 //! The grammar of the command line.
 
-use super::{admin, bench, change, checkout, conflict, demo, dev, point, project, spec, sync, task, verify};
+use super::{admin, bench, change, checkout, conflict, demo, dev, point, project, rollback, spec, sync, task, verify};
 use crate::read::Consistency;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -95,6 +95,8 @@ pub(super) enum Command {
     /// Names for revisions, agreed by all machines.
     #[command(subcommand)]
     Point(point::PointCommand),
+    /// Put everything, a project or a change back to what it was, on every machine; a point is made first, to undo it by.
+    Rollback(rollback::RollbackArgs),
     /// Bring the text of a change and its runtime state together.
     Sync(sync::SyncArgs),
     /// Report where texts, runtime state and checkouts disagree.
@@ -202,6 +204,9 @@ mod tests {
             "zyflow point list",
             "zyflow point remove before-release --yes",
             "zyflow project policy demo --strategy mark=spec-wins --allow todo=in-progress --convention kiro",
+            "zyflow rollback before-release --dry-run",
+            "zyflow rollback 12 --project demo --yes",
+            "zyflow rollback 12 --change add-login --expected 40 -o json",
             "zyflow change archive add-login --date 2026-01-02",
             "zyflow change move add-login --to b/tasks.md",
             "zyflow sync add-login --direction spec-to-runtime --dry-run",

@@ -5,7 +5,9 @@ use super::{ConvertError, required};
 use crate::v1;
 use std::time::Duration;
 use v1::propose_request as request;
-use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::command::{
+    Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, Scope, TaskField,
+};
 use zyflow_machine::id::{RecordId, Revision};
 
 /// A command on its way: with the number that its answer will carry, and the time that its sender waits.
@@ -99,6 +101,11 @@ impl From<Body> for request::Body {
                 expected: expected.map(|revision| revision.0),
                 policy: Some(policy.into()),
             }),
+            Body::Rollback { scope, to, expected } => Self::Rollback(request::Rollback {
+                to: to.0,
+                expected: expected.map(|revision| revision.0),
+                scope: Some(scope.into()),
+            }),
         }
     }
 }
@@ -166,6 +173,33 @@ impl TryFrom<request::Body> for Body {
                 expected: set.expected.map(Revision),
                 policy: required("set_policy.policy", set.policy)?.try_into()?,
             },
+            request::Body::Rollback(rollback) => Self::Rollback {
+                scope: required("rollback.scope", rollback.scope)?.try_into()?,
+                to: Revision(rollback.to),
+                expected: rollback.expected.map(Revision),
+            },
+        })
+    }
+}
+
+impl From<Scope> for request::rollback::Scope {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::All => Self::All(v1::Nothing {}),
+            Scope::Project(id) => Self::Project(id.to_u64()),
+            Scope::Change(id) => Self::Change(id.to_u64()),
+        }
+    }
+}
+
+impl TryFrom<request::rollback::Scope> for Scope {
+    type Error = ConvertError;
+
+    fn try_from(scope: request::rollback::Scope) -> Result<Self, ConvertError> {
+        Ok(match scope {
+            request::rollback::Scope::All(_) => Self::All,
+            request::rollback::Scope::Project(id) => Self::Project(record_id("rollback.project", id)?),
+            request::rollback::Scope::Change(id) => Self::Change(record_id("rollback.change", id)?),
         })
     }
 }

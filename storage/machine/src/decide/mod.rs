@@ -11,7 +11,10 @@ mod edit;
 mod note;
 mod place;
 mod project;
+mod rollback;
 mod task;
+
+pub(crate) use rollback::ROLLBACK_NOT_FIRST;
 
 use crate::command::{Body, NewBlock};
 use crate::id::{ClusterTime, EventId, RecordId, Revision};
@@ -62,9 +65,9 @@ pub(crate) fn decide<V: View>(
             change::create_change(scratch, cause, *project, path, blocks, ops)
         }
         Body::MoveChange { change, path, from } => change::move_change(scratch, *change, path, from),
-        Body::DeleteChange { change, base } => change::delete_change(scratch, *change, *base),
+        Body::DeleteChange { change, base } => change::delete_change(scratch, cause, *change, *base),
         Body::Edit { change, base, mode, ops, conflicts } => {
-            let edit = edit::Edit { change: *change, base: *base, mode: *mode, ops, conflicts, author: cause.author };
+            let edit = edit::Edit { change: *change, base: *base, mode: *mode, ops, conflicts, cause };
             edit.decide(scratch)
         }
         Body::SetTask { task, expected, fields, mark } => {
@@ -80,6 +83,10 @@ pub(crate) fn decide<V: View>(
             note::create_point(scratch, cause, name, *at, note, *is_automatic)
         }
         Body::RemovePoint { point } => note::remove_point(scratch, *point),
+        Body::Rollback { scope, to, expected } => {
+            let rollback = rollback::Rollback { scope: *scope, to: *to, expected: *expected };
+            rollback.decide(scratch, cause)
+        }
         Body::OpenSession | Body::CloseSession => Ok(Vec::new()),
     }
 }
