@@ -28,6 +28,7 @@ mod render;
 mod replay;
 mod report;
 mod resolve;
+mod rollback;
 mod spec;
 mod sql;
 mod sync;
@@ -115,6 +116,7 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Replay(args) => replay::run(context, args).await,
         Command::Log(args) => log::run(context, args).await,
         Command::Sql(args) => sql::run(context, args).await,
+        Command::Rollback(args) => rollback::run(context, args).await,
         Command::Sync(args) => sync::sync(context, args).await,
         Command::Validate(args) => sync::validate(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,

@@ -146,8 +146,10 @@ impl TouchedLog {
             match self.receiver.try_recv() {
                 Ok(change) => {
                     let touched = change.rows.iter().filter_map(|row| match row.stored.kind {
-                        // A moved change is a matter of the project's list.
-                        Kind::Change if matches!(row.fact, Fact::ChangeMoved { .. }) => Some(row.stored.parent),
+                        // A change that was moved, or is there again, is a matter of the project's list.
+                        Kind::Change if matches!(row.fact, Fact::ChangeMoved { .. } | Fact::ChangeRestored { .. }) => {
+                            Some(row.stored.parent)
+                        }
                         Kind::Block => Some(row.stored.parent),
                         // A project's globs and policy: whoever doesn't know it as a change reads the list anew.
                         Kind::Project | Kind::Change => Some(row.id),

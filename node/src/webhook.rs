@@ -111,7 +111,8 @@ impl Notifier {
     /// What to send about one revision; nothing where another node leads.
     fn bodies(&self, change: &Change) -> Vec<Bytes> {
         let open = change.rows.iter().filter_map(|row| {
-            let Fact::ConflictRecorded(conflict) = &row.fact else { return None };
+            let is_news = matches!(row.fact, Fact::ConflictRecorded(_) | Fact::ConflictRestored { .. });
+            let Some(Record::Conflict(conflict)) = row.stored.record.as_ref().filter(|_| is_news) else { return None };
             conflict.settled.is_none().then_some((row.id, conflict))
         });
         let mut open = open.peekable();

@@ -4,8 +4,8 @@
 //! skip it would be to part from the others for ever. The usual reasons are a missing data key and an older release.
 //!
 //! This runs as a task of openraft. [`Tables::apply`] is synchronous but only works in memory; between entries the task gives
-//! way, so that a heartbeat on the same thread never waits for more than [`ENTRIES_PER_TURN`] of them. Snapshots are built and
-//! installed on a thread for blocking work.
+//! way, so that a heartbeat on the same thread never waits for more than [`ENTRIES_PER_TURN`] of them. A rollback, which may take
+//! seconds, is applied on a thread for blocking work; so are snapshots built and installed.
 
 pub(crate) mod snapshots;
 
@@ -22,6 +22,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use zyflow_crypto::{KeyRing, Lineage, OpenError, Purpose};
+use zyflow_machine::command::Body;
 use zyflow_machine::format::{self, FormatError};
 use zyflow_storage::codec::{self, CodecError};
 use zyflow_storage::snapshot::{SnapshotError, SnapshotStore};
@@ -111,7 +112,7 @@ impl Applier {
         })
     }
 
-    fn apply_one(&self, entry: Entry) -> Result<Applied, ApplyError> {
+    fn open(&self, entry: Entry) -> Result<tables::Entry, ApplyError> {
         let index = entry.log_id.index;
         let payload = match entry.payload {
             EntryPayload::Blank => tables::EntryPayload::Blank,
@@ -128,7 +129,11 @@ impl Applier {
                 tables::EntryPayload::Membership(bytes)
             }
         };
-        let entry = tables::Entry { position: position_of(entry.log_id), payload };
+        Ok(tables::Entry { position: position_of(entry.log_id), payload })
+    }
+
+    fn apply_one(&self, entry: tables::Entry) -> Result<Applied, ApplyError> {
+        let index = entry.position.index;
         let outcomes = self.tables.apply(entry).map_err(|source| ApplyError::Tables { index, source })?;
         self.counters.entries_applied.add(1);
         Ok(Applied { revision: index, outcomes: outcomes.iter().map(format::encode_outcome).collect() })
@@ -165,6 +170,16 @@ impl Applier {
     }
 }
 
+/// Whether an entry may take so long that the heartbeats on this thread must not wait for it: a rollback reads and changes a whole state.
+fn takes_long(entry: &tables::Entry) -> bool {
+    match &entry.payload {
+        tables::EntryPayload::Batch(batch) => {
+            batch.commands.iter().any(|command| matches!(command.body, Body::Rollback { .. }))
+        }
+        tables::EntryPayload::Blank | tables::EntryPayload::Membership(_) => false,
+    }
+}
+
 /// Log ids carry no leader: at most one leads in a term.
 fn position_of(id: LogId) -> Position {
     Position { term: id.leader_id.term, leader: 0, index: id.index }
@@ -197,7 +212,13 @@ impl RaftStateMachine<TypeConfig> for Applier {
             while self.tables.backlog_ops() > BACKLOG_REST_OPS && self.fatal.borrow().is_none() {
                 tokio::time::sleep(BACKLOG_REST).await;
             }
-            let applied = self.stop(self.apply_one(entry))?;
+            let entry = self.stop(self.open(entry))?;
+            let applied = if takes_long(&entry) {
+                self.on_a_thread("applying a rollback", move |this| this.apply_one(entry)).await
+            } else {
+                self.apply_one(entry)
+            };
+            let applied = self.stop(applied)?;
             if let Some(responder) = responder {
                 responder.send(applied);
             }

@@ -62,8 +62,8 @@ impl Ledger {
             match row.kind {
                 Kind::Change | Kind::Project => {
                     self.touched.push((revision, row.id));
-                    // A moved change is a matter of the project's list.
-                    if matches!(row.fact, Fact::ChangeMoved { .. }) {
+                    // A change that was moved, or is there again, is a matter of the project's list.
+                    if matches!(row.fact, Fact::ChangeMoved { .. } | Fact::ChangeRestored { .. }) {
                         self.touched.push((revision, row.parent));
                     }
                 }
@@ -91,14 +91,7 @@ impl Ledger {
 
     /// Every record of a kind and parent, deleted ones included.
     fn all(&self, kind: Kind, parent: RecordId) -> BTreeSet<RecordId> {
-        let mut ids: BTreeSet<RecordId> =
-            self.view.children(kind, parent).unwrap().into_iter().map(|(_, id)| id).collect();
-        let mut after: Option<Vec<u8>> = None;
-        while let Some((order, id)) = self.view.next(kind, parent, after.as_deref()).unwrap() {
-            ids.insert(id);
-            after = Some(order);
-        }
-        ids
+        self.view.all(kind, parent).collect()
     }
 
     pub(crate) fn document(&self, change: RecordId, at: Revision) -> Option<ClusterDocument> {

@@ -1,8 +1,8 @@
 //! The grammar of the command line.
 
 use super::{
-    admin, bench, change, checkout, conflict, demo, dev, diff, log, point, project, replay, spec, sql, sync, task,
-    verify,
+    admin, bench, change, checkout, conflict, demo, dev, diff, log, point, project, replay, rollback, spec, sql, sync,
+    task, verify,
 };
 use crate::moment::Moment;
 use crate::read::Consistency;
@@ -99,6 +99,8 @@ pub(super) enum Command {
     /// Names for revisions, agreed by all machines.
     #[command(subcommand)]
     Point(point::PointCommand),
+    /// Put everything, a project or a change back to what it was, on every machine; a point is made first, to undo it by.
+    Rollback(rollback::RollbackArgs),
     /// Show what differs between two moments: text, and fields of tasks.
     Diff(diff::DiffArgs),
     /// Show what happened: every event, who did it, when.
@@ -232,6 +234,9 @@ mod tests {
             "zyflow log --follow --project demo --change add-login --task 12.3 --by ann --limit 10",
             "zyflow point remove before-release --yes",
             "zyflow project policy demo --strategy mark=spec-wins --allow todo=in-progress --convention kiro",
+            "zyflow rollback before-release --dry-run",
+            "zyflow rollback 12 --project demo --yes",
+            "zyflow rollback 12 --change add-login --expected 40 -o json",
             "zyflow change archive add-login --date 2026-01-02",
             "zyflow change move add-login --to b/tasks.md",
             "zyflow sync add-login --direction spec-to-runtime --dry-run",

@@ -132,6 +132,7 @@ fn rejected(reject: &Reject, what: &str) -> Failure {
             let message = format!("{what}: {reject} until {}; take another, or wait", super::task_view::time(*until));
             return Failure::new(Code::Claimed, message);
         }
+        Reject::NoRevision { .. } => (Code::Revision, "; choose one of those"),
         Reject::Transition { .. } => (Code::Invalid, "; `zyflow project policy` shows the steps that it allows"),
     };
     Failure::new(code, format!("{what}: {reject}{next}"))
@@ -155,6 +156,8 @@ mod tests {
         let exists = Reject::Exists { what: "project".to_owned(), name: "a".to_owned(), id };
         assert_eq!(exit(Outcome::Rejected(exists)), 4);
         assert_eq!(exit(Outcome::Rejected(Reject::Invalid("no".to_owned()))), 2);
+        let none = Reject::NoRevision { revision: Revision(1), oldest: Revision(3), newest: Revision(9) };
+        assert_eq!(exit(Outcome::Rejected(none)), 3);
         assert_eq!(exit(Outcome::Rejected(Reject::SessionExpired)), 5);
     }
 }

@@ -145,10 +145,21 @@ pub(super) fn time(time: ClusterTime) -> String {
 pub(super) fn fact(fact: &Fact) -> Value {
     match fact {
         Fact::ProjectCreated { name, files } => json!({ "name": name, "files": files }),
-        Fact::ChangeCreated { path, .. } | Fact::ChangeMoved { path } => json!({ "path": path }),
+        Fact::ChangeCreated { path, .. } | Fact::ChangeMoved { path } | Fact::ChangeRestored { path } => {
+            json!({ "path": path })
+        }
         Fact::BlockInserted { block, status, .. } => {
             let line = format!("{}{}{}", block.lead, block.mark, block.text);
             json!({ "text": line.trim_end(), "status": status.map(|status| status.to_string()) })
+        }
+        Fact::BlockRestored { block, fields, .. } => {
+            let mut detail = set(fields, None);
+            let line = format!("{}{}{}", block.lead, block.mark, block.text);
+            detail.insert("text".to_owned(), line.trim_end().into());
+            detail.into()
+        }
+        Fact::ConflictRestored { settled } => {
+            json!({ "strategy": settled.as_ref().map(|settled| strategy_name(settled.settlement.strategy)) })
         }
         Fact::BlockTextSet { text, .. } => json!({ "text": text.trim_end() }),
         Fact::BlockMarked { mark, status } => {

@@ -36,12 +36,17 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// Seals proposals, in order, into one entry or, where they are large, into several. A command that fits no entry is
-    /// answered here.
-    pub(crate) fn seal(&self, proposals: Vec<Proposal>, stamped: ClusterTime) -> Vec<SealedBatch> {
-        let (commands, tickets) = proposals.into_iter().map(|proposal| (proposal.command, proposal.ticket)).unzip();
+    /// Seals proposals, in order, into one entry or, where they are large or one must be the first of its entry, into several. A
+    /// command that fits no entry is answered here.
+    pub(crate) fn seal(&self, mut proposals: Vec<Proposal>, stamped: ClusterTime) -> Vec<SealedBatch> {
         let mut sealed = Vec::with_capacity(1);
-        self.seal_into(&mut sealed, Batch { stamped, commands }, tickets);
+        while !proposals.is_empty() {
+            let next = proposals.iter().skip(1).position(|proposal| proposal.command.body.begins_entry());
+            let rest = next.map(|at| proposals.split_off(at + 1)).unwrap_or_default();
+            let (commands, tickets) = proposals.into_iter().map(|proposal| (proposal.command, proposal.ticket)).unzip();
+            self.seal_into(&mut sealed, Batch { stamped, commands }, tickets);
+            proposals = rest;
+        }
         sealed
     }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use zyflow_machine::command::Body;
+use zyflow_machine::command::{Body, Scope};
+use zyflow_machine::id::Revision;
 use zyflow_machine::outcome::{Outcome, Reject};
 use zyflow_raft::{Fate, MembershipError, ProposeError};
 
@@ -48,6 +49,25 @@ async fn a_thousand_at_once_are_all_answered_in_few_entries() {
     let entries = after.entries_sealed - before.entries_sealed;
     assert!(entries < 250, "{entries} entries for 1000 commands is no group commit");
     cluster.settle().await;
+}
+
+/// A rollback is refused behind other commands of its entry, so none may ever be put there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_among_others_is_the_first_of_its_entry() {
+    let cluster = Cluster::start().await;
+    let before = cluster.node(1).consensus().counts().entries_applied;
+    let proposals = (0..300).map(|at| {
+        let consensus = cluster.node(1 + at % 3).consensus().clone();
+        let body = Body::Rollback { scope: Scope::All, to: Revision(0), expected: None };
+        let command = if at % 10 == 9 { command(body) } else { project(&format!("project {at}")) };
+        async move { consensus.propose(command, soon()).await }
+    });
+    for outcome in all(proposals).await {
+        accepted(&outcome.unwrap());
+    }
+    cluster.settle().await;
+    let entries = cluster.node(1).consensus().counts().entries_applied - before;
+    assert!(entries >= 30, "{entries} entries for 30 rollbacks");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

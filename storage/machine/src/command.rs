@@ -1,6 +1,7 @@
 //! What can be asked of the cluster. A log entry holds a sealed [`Batch`] of commands.
 
 use crate::id::{ClusterTime, RecordId, RequestId, Revision};
+use crate::limits;
 use crate::record::{ConflictClass, Policy, Priority, Settlement, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -70,14 +71,15 @@ pub enum Body {
         /// The path that the caller saw. Stale where it is another by now.
         from: String,
     },
-    /// Deletes a change and with it its blocks; nothing where it is deleted already. Its conflicts stay.
+    /// Deletes a change and with it its blocks; nothing where it is deleted already. Its conflicts stay. Where there are many
+    /// ([`limits::MASS_DELETION_BLOCKS`]), a rollback point is made with it.
     DeleteChange {
         /// Which.
         change: RecordId,
         /// Stale if any of its blocks changed after this revision.
         base: Revision,
     },
-    /// Changes the text of a change.
+    /// Changes the text of a change. Where it deletes many blocks ([`limits::MASS_DELETION_BLOCKS`]), a rollback point is made with it.
     Edit {
         /// Which.
         change: RecordId,
@@ -169,6 +171,16 @@ pub enum Body {
         /// The commands; what each creates stands in the outcome one after the other.
         bodies: Vec<Body>,
     },
+    /// Makes the state of a scope equal to what it was at an older revision, in one new revision (docs/adr/0013). A rollback point is made
+    /// with it, so that going back to that one undoes it; its id is in the outcome's `created`. Nothing where the state is so already.
+    Rollback {
+        /// What goes back.
+        scope: Scope,
+        /// To where.
+        to: Revision,
+        /// Stale if anything in the scope changed after this revision; `None` = what changed since the author looked goes back too.
+        expected: Option<Revision>,
+    },
 }
 
 /// The newest version of something that a caller has seen.
@@ -179,6 +191,45 @@ pub struct Expected {
     pub record: RecordId,
     /// Stale if it changed after this revision.
     pub revision: Revision,
+}
+
+impl Body {
+    /// Whether the command is to be the first of its entry, since it may name the revision before the entry as the state before it.
+    #[must_use]
+    pub fn begins_entry(&self) -> bool {
+        match self {
+            Self::Rollback { .. } | Self::DeleteChange { .. } => true,
+            Self::Edit { ops, .. } => {
+                let deletions = ops.iter().filter(|op| matches!(op, BlockOp::Delete { .. }));
+                deletions.take(limits::MASS_DELETION_BLOCKS).count() == limits::MASS_DELETION_BLOCKS
+            }
+            Self::Expecting { body, .. } => body.begins_entry(),
+            Self::Group { bodies } => bodies.iter().any(Self::begins_entry),
+            Self::OpenSession
+            | Self::CloseSession
+            | Self::CreateProject { .. }
+            | Self::CreateChange { .. }
+            | Self::MoveChange { .. }
+            | Self::SetTask { .. }
+            | Self::Claim { .. }
+            | Self::Release { .. }
+            | Self::Comment { .. }
+            | Self::CreatePoint { .. }
+            | Self::RemovePoint { .. }
+            | Self::SetPolicy { .. } => false,
+        }
+    }
+}
+
+/// What a rollback is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// Every project.
+    All,
+    /// A project: its policy and all changes that it has or had.
+    Project(RecordId),
+    /// One change.
+    Change(RecordId),
 }
 
 /// How an edit treats what happened since its base.

@@ -104,6 +104,25 @@ pub enum Fact {
     PointCreated(Point),
     /// A revision lost its name.
     PointRemoved,
+    /// A change is again what it was: at that path, and there.
+    ChangeRestored {
+        /// Its path from now on.
+        path: String,
+    },
+    /// A block is again what it was, and there. Who has taken it isn't touched.
+    BlockRestored {
+        /// Where.
+        order: OrderKey,
+        /// What.
+        block: NewBlock,
+        /// The runtime fields of a task, as far as they aren't those of a new one.
+        fields: Vec<TaskField>,
+    },
+    /// A conflict is again as open or as settled as it was.
+    ConflictRestored {
+        /// `None` = open.
+        settled: Option<Settled>,
+    },
 }
 
 impl Fact {

@@ -1,9 +1,9 @@
 //! From an event and the record as it was to the version of the row that it makes. Decides nothing: what it is told has happened.
 
-use crate::command::TaskField;
+use crate::command::{NewBlock, TaskField};
 use crate::event::{Event, Fact, RowChange};
-use crate::id::{EventId, Revision};
-use crate::record::{Block, Change, Conflict, Field, KIND_TASK, Kind, Project, Record, Status, TaskFields};
+use crate::id::{EventId, RecordId, Revision};
+use crate::record::{Block, Change, Conflict, Field, KIND_TASK, Kind, OrderKey, Project, Record, Status, TaskFields};
 use crate::view::Stored;
 
 /// An event that can't have happened to the record it names: rows and events don't belong together.
@@ -17,14 +17,15 @@ pub struct Misfit {
 /// The version of the row that `event` makes of `current`, the newest version before it.
 ///
 /// # Errors
-/// [`Misfit`] where the event is about another kind of record or a deleted one, or creates one that exists.
+/// [`Misfit`] where the event is about another kind of record, changes a deleted one without restoring it, or creates one that exists.
 pub fn evolve(event: Event, current: Option<&Stored>) -> Result<RowChange, Misfit> {
     let misfit = Misfit { event: event.id };
     let at = event.id.revision();
     let record = match (created(&event.fact, at), current) {
         (Some(record), None) => Some(record),
         (None, Some(Stored { record: Some(record), .. })) => changed(record, &event.fact, at).ok_or(misfit)?.live(),
-        (Some(_), Some(_)) | (None, _) => return Err(misfit),
+        (None, Some(gone)) => Some(revived(gone, &event.fact, at).ok_or(misfit)?),
+        (Some(_), Some(_)) | (None, None) => return Err(misfit),
     };
     let previous = current.map(|stored| stored.version);
     let (kind, parent, order) = match (&record, current) {
@@ -81,7 +82,23 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
         | Fact::Claimed { .. }
         | Fact::Released
         | Fact::ConflictSettled(_)
-        | Fact::PointRemoved => None,
+        | Fact::PointRemoved
+        | Fact::ChangeRestored { .. }
+        | Fact::BlockRestored { .. }
+        | Fact::ConflictRestored { .. } => None,
+    }
+}
+
+/// The record that was deleted, as the fact says that it was; `None` where it doesn't say so.
+fn revived(gone: &Stored, fact: &Fact, at: Revision) -> Option<Record> {
+    match (gone.kind, fact) {
+        (Kind::Change, Fact::ChangeRestored { path }) => {
+            Some(Record::Change(Change { project: gone.parent, path: path.clone() }))
+        }
+        (Kind::Block, Fact::BlockRestored { order, block, fields }) => {
+            Some(Record::Block(restored(gone.parent, order, block, fields, at)))
+        }
+        (Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point, _) => None,
     }
 }
 
@@ -94,7 +111,7 @@ fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
         (Record::Block(block), fact) => {
             changed_block(block.clone(), fact, at).map(|block| Fate::Lives(Record::Block(block)))
         }
-        (Record::Change(change), Fact::ChangeMoved { path }) => {
+        (Record::Change(change), Fact::ChangeMoved { path } | Fact::ChangeRestored { path }) => {
             Some(Fate::Lives(Record::Change(Change { path: path.clone(), ..change.clone() })))
         }
         (Record::Project(project), Fact::PolicySet(policy)) => {
@@ -103,6 +120,9 @@ fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
         }
         (Record::Conflict(conflict @ Conflict { settled: None, .. }), Fact::ConflictSettled(settled)) => {
             Some(Fate::Lives(Record::Conflict(Conflict { settled: Some(settled.clone()), ..conflict.clone() })))
+        }
+        (Record::Conflict(conflict), Fact::ConflictRestored { settled }) => {
+            Some(Fate::Lives(Record::Conflict(Conflict { settled: settled.clone(), ..conflict.clone() })))
         }
         (Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_), _) => {
             None
@@ -130,6 +150,11 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
             set_task(&mut block, fields, mark.as_deref(), at)?;
         }
         Fact::Released => block.task.as_mut()?.claim = Field::new(None, at),
+        Fact::BlockRestored { order, block: was, fields } => {
+            let mut restored = restored(block.change, order, was, fields, at);
+            keep_equal(&mut restored, block);
+            return Some(restored);
+        }
         Fact::ProjectCreated { .. }
         | Fact::ChangeCreated { .. }
         | Fact::ChangeMoved { .. }
@@ -141,9 +166,53 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
         | Fact::ConflictSettled(_)
         | Fact::Commented(_)
         | Fact::PointCreated(_)
-        | Fact::PointRemoved => return None,
+        | Fact::PointRemoved
+        | Fact::ChangeRestored { .. }
+        | Fact::ConflictRestored { .. } => return None,
     }
     Some(block)
+}
+
+/// A block as it was, all of it set at `at`, so that edits made from an older base are held against it.
+fn restored(change: RecordId, order: &OrderKey, block: &NewBlock, fields: &[TaskField], at: Revision) -> Block {
+    let task = (block.kind == KIND_TASK).then(|| {
+        let mut task = TaskFields::default();
+        for field in TaskFields::default().values().iter().chain(fields) {
+            task.set(field, at);
+        }
+        Box::new(task)
+    });
+    Block {
+        change,
+        kind: block.kind,
+        order: Field::new(order.clone(), at),
+        lead: block.lead.clone(),
+        mark: Field::new(block.mark.clone(), at),
+        text: Field::new(block.text.clone(), at),
+        task,
+    }
+}
+
+/// What a restored block has in common with what it was a moment before keeps the revision that set it; so does the claim.
+fn keep_equal(restored: &mut Block, before: Block) {
+    let is_same_text =
+        (restored.kind, &restored.lead, &restored.text.value) == (before.kind, &before.lead, &before.text.value);
+    if is_same_text {
+        restored.text.at = before.text.at;
+    }
+    if restored.order.value == before.order.value {
+        restored.order.at = before.order.at;
+    }
+    if restored.mark.value == before.mark.value {
+        restored.mark.at = before.mark.at;
+    }
+    let (Some(task), Some(before)) = (&mut restored.task, before.task) else { return };
+    for field in before.values() {
+        if task.has(&field) {
+            task.set(&field, before.at(&field));
+        }
+    }
+    task.claim = before.claim;
 }
 
 /// `None` where the block is no task.

@@ -72,6 +72,14 @@ pub const LEASE_MS_MAX: u64 = 31 * 24 * 60 * 60 * 1_000;
 /// Live rollback points; all are listed at once.
 pub const POINTS_MAX: usize = 10_000;
 
+/// Blocks that one command deletes, from which on a rollback point is made with it: more lines than somebody takes out of a plan without a
+/// second thought, and few enough that an agent that empties a file is always among them.
+pub const MASS_DELETION_BLOCKS: usize = 25;
+
+/// Records that one rollback may change. At some 2 KiB a record, in memory until they are in SQLite, half a gibibyte; and each makes at
+/// most two of the 2^20 row changes that an entry can have. A larger state goes back project by project.
+pub const ROLLBACK_RECORDS_MAX: usize = 250_000;
+
 /// Bytes of a convention of marks in a policy: every status with several marks.
 pub const CONVENTION_BYTES_MAX: usize = 1_024;
 

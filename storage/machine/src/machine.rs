@@ -12,7 +12,7 @@
 //! a command says; a view that can't be read is the only error, and then the machine must be thrown away.
 
 use crate::command::{Batch, Body, Command};
-use crate::decide::{Cause, Halt, decide};
+use crate::decide::{Cause, Halt, ROLLBACK_NOT_FIRST, decide};
 use crate::digest::Digest;
 use crate::event::{Provenance, RowChange};
 use crate::format::{self, FormatError, HEADER_FORMAT};
@@ -171,7 +171,7 @@ impl Machine {
             scratch.undo();
         }
         if let Some(request) = command.request
-            && !is_full(&outcome)
+            && !is_for_another_entry(&outcome)
         {
             self.sessions.remember(request, revision, &outcome);
         }
@@ -240,7 +240,11 @@ impl Machine {
     }
 }
 
-/// Refused for want of room in the entry: the same request may do better in another, so it isn't remembered.
-fn is_full(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Rejected(Reject::OverLimit { what, .. }) if what == OUT_OF_ORDINALS)
+/// Refused for want of room in the entry, or for its place there: the same request may do better in another, so it isn't remembered.
+fn is_for_another_entry(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Rejected(Reject::OverLimit { what, .. }) => what == OUT_OF_ORDINALS,
+        Outcome::Rejected(Reject::Invalid(why)) => why == ROLLBACK_NOT_FIRST,
+        Outcome::Accepted { .. } | Outcome::Stale { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_) => false,
+    }
 }

@@ -5,7 +5,7 @@ use crate::event::RowChange;
 use crate::id::{RecordId, Revision};
 use crate::machine::Effects;
 use crate::record::{Kind, Record};
-use crate::view::{Stored, View};
+use crate::view::{Changed, Stored, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
@@ -55,6 +55,11 @@ impl MapView {
     #[must_use]
     pub fn history(&self, id: RecordId) -> &[Arc<Stored>] {
         self.versions.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// All records of that kind and parent, deleted ones included, by order.
+    pub fn all(&self, kind: Kind, parent: RecordId) -> impl Iterator<Item = RecordId> {
+        self.siblings(kind, parent, &[]).map(|(_, id)| id)
     }
 
     /// The digest of all rows, from the rows alone.
@@ -127,6 +132,19 @@ impl View for MapView {
         let versions = self.history(id);
         let after = versions.partition_point(|stored| stored.version.revision() <= revision);
         Ok(after.checked_sub(1).map(|last| Arc::clone(&versions[last])))
+    }
+
+    fn horizon(&self) -> Result<Revision, Infallible> {
+        Ok(Revision::default())
+    }
+
+    fn changed(&self, kind: Kind, parent: RecordId, revision: Revision) -> Result<Vec<Changed>, Infallible> {
+        let all: BTreeSet<RecordId> = self.all(kind, parent).collect();
+        let newer = all.into_iter().filter_map(|id| {
+            let now = self.newest(id).filter(|now| now.version.revision() > revision)?;
+            Some((id, Arc::clone(now)))
+        });
+        newer.map(|(id, now)| Ok(Changed { id, now, then: self.get_at(id, revision)? })).collect()
     }
 
     fn find(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Result<Option<RecordId>, Infallible> {

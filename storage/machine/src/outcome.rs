@@ -12,7 +12,7 @@ pub enum Outcome {
         /// The entry that holds it.
         revision: Revision,
         /// Ids of the records it created: the project; the change and then its blocks; an edit's inserts in the order of its
-        /// operations and then its conflicts; for `OpenSession` the session's id.
+        /// operations and then its conflicts; for `OpenSession` the session's id. Last, the rollback point that the machine made with it.
         created: Vec<RecordId>,
     },
     /// Something it builds on has changed: look again, merge, propose again. Nothing happened.
@@ -113,5 +113,15 @@ pub enum Reject {
         from: Status,
         /// The status that was asked for.
         to: Status,
+    },
+    /// The revision lies ahead, or so far back that it isn't kept.
+    #[error("revision {revision} can't be gone back to, only those from {oldest} to {newest}")]
+    NoRevision {
+        /// The one that was asked for.
+        revision: Revision,
+        /// The oldest that is kept.
+        oldest: Revision,
+        /// The newest.
+        newest: Revision,
     },
 }

@@ -376,6 +376,21 @@ impl TaskFields {
         }
     }
 
+    /// All that can be set, with its value: everything but the claim.
+    #[must_use]
+    pub fn values(&self) -> [TaskField; 8] {
+        [
+            TaskField::Status(self.status.value),
+            TaskField::Assignee(self.assignee.value.clone()),
+            TaskField::Priority(self.priority.value),
+            TaskField::Due(self.due.value.clone()),
+            TaskField::Labels(self.labels.value.clone()),
+            TaskField::BlockedBy(self.blocked_by.value.clone()),
+            TaskField::Note(self.note.value.clone()),
+            TaskField::Requirements(self.requirements.value.clone()),
+        ]
+    }
+
     /// The revision that last changed what `field` sets.
     #[must_use]
     pub fn at(&self, field: &TaskField) -> Revision {

@@ -16,7 +16,7 @@ use crate::evolve::evolve;
 use crate::id::{EventId, ORDINALS_MAX, RecordId, Revision};
 use crate::outcome::Reject;
 use crate::record::Kind;
-use crate::view::{Stored, View};
+use crate::view::{Changed, Stored, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -153,6 +153,36 @@ impl<'v, V: View> Scratch<'v, V> {
         }
     }
 
+    /// Whether a command before this one of the same entry has changed anything.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.latest.values().any(|stored| stored.version.revision() == self.revision)
+    }
+
+    /// See [`View::get_at`]; `revision` is before this entry's.
+    pub(crate) fn get_at(&self, id: RecordId, revision: Revision) -> Decided<Option<Arc<Stored>>, V> {
+        self.view.get_at(id, revision).map_err(Halt::View)
+    }
+
+    /// See [`View::horizon`].
+    pub(crate) fn horizon(&self) -> Decided<Revision, V> {
+        self.view.horizon().map_err(Halt::View)
+    }
+
+    /// See [`View::changed`]; `revision` is before this entry's.
+    pub(crate) fn changed(&self, kind: Kind, parent: RecordId, revision: Revision) -> Decided<Vec<Changed>, V> {
+        let mut changed = self.view.changed(kind, parent, revision).map_err(Halt::View)?;
+        changed.retain(|each| !self.latest.contains_key(&each.id));
+        let from = (kind, parent, Vec::new(), RecordId::ROOT);
+        let here = self.places.range(from..).take_while(|place| (place.0, place.1) == (kind, parent));
+        for (_, _, _, id) in here {
+            let Some(now) = self.latest.get(id).filter(|now| now.version.revision() > revision) else { continue };
+            let then = self.view.get_at(*id, revision).map_err(Halt::View)?;
+            changed.push(Changed { id: *id, now: Arc::clone(now), then });
+        }
+        changed.sort_unstable_by_key(|each| each.id);
+        Ok(changed)
+    }
+
     /// See [`View::find`].
     pub(crate) fn find(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Decided<Option<RecordId>, V> {
         let from = (kind, parent, order.to_vec(), RecordId::ROOT);
@@ -174,14 +204,24 @@ impl<'v, V: View> Scratch<'v, V> {
         let here = self.next_here(kind, parent, after);
         let mut below = self.view.next(kind, parent, after).map_err(Halt::View)?;
         while let Some((order, id)) = &below
-            && self.latest.get(id).is_some_and(|stored| stored.order != *order)
+            && self.has_left(*id, order)
         {
+            // A live one may stand where a deleted one did.
+            let other = self.view.find(kind, parent, order).map_err(Halt::View)?;
+            if let Some(other) = other.filter(|other| !self.has_left(*other, order)) {
+                below = Some((order.clone(), other));
+                break;
+            }
             below = self.view.next(kind, parent, Some(order)).map_err(Halt::View)?;
         }
         Ok(match (here, below) {
             (Some(here), Some(below)) => Some(here.min(below)),
             (here, below) => here.or(below),
         })
+    }
+
+    fn has_left(&self, id: RecordId, order: &[u8]) -> bool {
+        self.latest.get(&id).is_some_and(|stored| stored.order != order)
     }
 
     fn next_here(&self, kind: Kind, parent: RecordId, after: Option<&[u8]>) -> Option<Standing> {

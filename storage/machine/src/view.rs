@@ -19,6 +19,17 @@ pub struct Stored {
     pub record: Option<Record>,
 }
 
+/// A record that changed after a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Which.
+    pub id: RecordId,
+    /// Its newest version.
+    pub now: Arc<Stored>,
+    /// The newest version at or before that revision; `None` = it was made later.
+    pub then: Option<Arc<Stored>>,
+}
+
 /// Reads of the state at one point. Two implementations: the tables of a node, and a `BTreeMap` in tests.
 pub trait View {
     /// A read that failed: fatal for the node, never part of an outcome.
@@ -35,6 +46,19 @@ pub trait View {
     /// # Errors
     /// Where the storage can't be read, or `revision` is below the horizon.
     fn get_at(&self, id: RecordId, revision: Revision) -> Result<Option<Arc<Stored>>, Self::Error>;
+
+    /// The oldest revision that the past can be read at. Outcomes depend on it, so it must be the same on every node that applies an
+    /// entry: whoever moves it does so by the log.
+    ///
+    /// # Errors
+    /// Where the storage can't be read.
+    fn horizon(&self) -> Result<Revision, Self::Error>;
+
+    /// All records of that kind and parent, deleted ones included, whose newest version was made after `revision`, by id.
+    ///
+    /// # Errors
+    /// Where the storage can't be read, or `revision` is below the horizon.
+    fn changed(&self, kind: Kind, parent: RecordId, revision: Revision) -> Result<Vec<Changed>, Self::Error>;
 
     /// The live record of that kind, parent and order.
     ///

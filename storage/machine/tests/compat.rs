@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write};
 use zyflow_machine::command::{
-    Anchor, Author, Batch, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, TaskField,
+    Anchor, Author, Batch, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, Scope,
+    TaskField,
 };
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::format::{self, FormatError};
@@ -159,6 +160,18 @@ fn batch() -> Batch {
         Body::RemovePoint { point: id(6, 0) },
         Body::SetPolicy { project: id(1, 0), expected: Some(Revision(3)), policy: policy() },
     ];
+    sealed(bodies)
+}
+
+fn rollbacks() -> Batch {
+    sealed([
+        Body::Rollback { scope: Scope::All, to: Revision(4), expected: None },
+        Body::Rollback { scope: Scope::Project(id(1, 0)), to: Revision(4), expected: Some(Revision(77)) },
+        Body::Rollback { scope: Scope::Change(id(2, 0)), to: Revision(4), expected: None },
+    ])
+}
+
+fn sealed<const N: usize>(bodies: [Body; N]) -> Batch {
     let commands = bodies.into_iter().zip([None, Some(request())].into_iter().cycle());
     let commands = commands.map(|(body, request)| Command { request, author: author(), body });
     Batch { stamped: ClusterTime(1_790_000_000_000), commands: commands.collect() }
@@ -237,6 +250,10 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ),
         ("transition", rejected(Reject::Transition { task: id(2, 7), from: Status::Todo, to: Status::Done })),
         ("duplicate", Outcome::Duplicate(Box::new(accepted))),
+        (
+            "no-revision",
+            rejected(Reject::NoRevision { revision: Revision(3), oldest: Revision(5), newest: Revision(77) }),
+        ),
     ]
 }
 
@@ -269,6 +286,12 @@ fn facts() -> Vec<(&'static str, Fact)> {
         ("commented", Fact::Commented(comment())),
         ("point-created", Fact::PointCreated(point())),
         ("point-removed", Fact::PointRemoved),
+        ("change-restored", Fact::ChangeRestored { path: text("a/tasks.md") }),
+        (
+            "block-restored",
+            Fact::BlockRestored { order: OrderKey(vec![0x80, 0xc0, 7]), block: new_block(), fields: fields() },
+        ),
+        ("conflict-restored", Fact::ConflictRestored { settled: Some(settled()) }),
     ]
 }
 
@@ -323,7 +346,8 @@ fn refuses_damage<T: Debug>(bytes: &[u8], decode: &impl Fn(&[u8]) -> Result<T, F
 #[test]
 fn batches() {
     let frozen = include_str!("../../../tests/compat/batch-v2.hex");
-    let batches = [("every-command", batch()), ("expecting", expecting()), ("group", group())];
+    let batches =
+        [("every-command", batch()), ("expecting", expecting()), ("group", group()), ("rollbacks", rollbacks())];
     check(frozen, &batches, format::encode_batch, format::decode_batch);
 }
 

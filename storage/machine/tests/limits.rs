@@ -14,7 +14,7 @@ use zyflow_machine::id::{ClusterTime, ORDINALS_MAX, RecordId, Revision};
 use zyflow_machine::limits;
 use zyflow_machine::outcome::{Outcome, Reject};
 use zyflow_machine::record::{ConflictClass, Kind, Policy, Record, Status};
-use zyflow_machine::view::{Stored, View};
+use zyflow_machine::view::{Changed, Stored, View};
 
 fn limit_of(outcome: &Outcome) -> Option<(&str, u64, u64)> {
     match outcome {
@@ -330,6 +330,14 @@ impl View for Broken {
     }
 
     fn get_at(&self, _: RecordId, _: Revision) -> Result<Option<Arc<Stored>>, Gone> {
+        Err(Gone)
+    }
+
+    fn horizon(&self) -> Result<Revision, Gone> {
+        Err(Gone)
+    }
+
+    fn changed(&self, _: Kind, _: RecordId, _: Revision) -> Result<Vec<Changed>, Gone> {
         Err(Gone)
     }
 

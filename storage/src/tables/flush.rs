@@ -130,7 +130,10 @@ pub(crate) const INSERT_HEAD: &str =
 /// Can the order of the record be another after this?
 pub(crate) fn moves(fact: &Fact) -> bool {
     match fact {
-        Fact::BlockMoved { .. } | Fact::ChangeMoved { .. } => true,
+        Fact::BlockMoved { .. }
+        | Fact::ChangeMoved { .. }
+        | Fact::BlockRestored { .. }
+        | Fact::ChangeRestored { .. } => true,
         Fact::ProjectCreated { .. }
         | Fact::PolicySet(_)
         | Fact::ChangeCreated { .. }
@@ -146,7 +149,8 @@ pub(crate) fn moves(fact: &Fact) -> bool {
         | Fact::ConflictSettled(_)
         | Fact::Commented(_)
         | Fact::PointCreated(_)
-        | Fact::PointRemoved => false,
+        | Fact::PointRemoved
+        | Fact::ConflictRestored { .. } => false,
     }
 }
 

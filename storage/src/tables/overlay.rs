@@ -199,9 +199,15 @@ impl Overlay {
         if let Some(kept) = self.families.get(family, at) {
             return LookedFamily::Kept(kept);
         }
+        let (base, rows) = self.look_members(family, at);
+        LookedFamily::Partly { base, rows }
+    }
+
+    /// The rows that are here of a family, each the newest at or before `at`, and what lies below.
+    pub(crate) fn look_members(&self, family: Family, at: Revision) -> (Arc<Base>, Vec<Arc<Row>>) {
         let members = self.members.get(&family).into_iter().flatten();
         let rows = members.filter_map(|id| newest(self.chains.get(id)?, at)).cloned().collect();
-        LookedFamily::Partly { base: Arc::clone(&self.base), rows }
+        (Arc::clone(&self.base), rows)
     }
 
     /// Where the recent changes begin and end.

@@ -3,6 +3,8 @@
 //! The newest version of a record is at its head; an older one is found by walking the chain of previous versions back.
 //! Bodies are opened by the caller, after the statement is done with.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 use zyflow_machine::id::{EventId, ORDINALS_MAX, RecordId, Revision};
 use zyflow_machine::record::Kind;
@@ -47,6 +49,18 @@ const CHAIN: &str = "\
 
 const FAMILY: &str = "SELECT id, version, live, ord FROM head WHERE kind = ?1 AND parent = ?2";
 
+const CHANGED: &str = "SELECT id FROM head WHERE kind = ?1 AND parent = ?2 AND version > ?3";
+
+const PAST: &str = "\
+    WITH RECURSIVE chain (id, version, previous) AS ( \
+        SELECT h.id, v.version, v.previous FROM head h JOIN versions v ON v.version = h.version \
+        WHERE h.kind = ?1 AND h.parent = ?2 AND h.version > ?3 \
+        UNION ALL \
+        SELECT c.id, v.version, v.previous FROM chain c JOIN versions v ON v.version = c.previous WHERE c.version > ?3 \
+    ) \
+    SELECT v.version, v.previous, v.body, c.id FROM chain c JOIN versions v ON v.version = c.version \
+    WHERE c.version <= ?3";
+
 const PLACED: &str = "SELECT id FROM head WHERE kind = ?1 AND parent = ?2 AND ord = ?3 ORDER BY id";
 
 /// The newest version of a record.
@@ -87,6 +101,39 @@ pub(crate) fn family(connection: &Connection, kind: Kind, parent: RecordId) -> R
         let (id, version, is_live, place) = row.map_err(failed())?;
         let (id, version) = (RecordId::from_u64(from_sql(id)?), EventId::from_u64(from_sql(version)?));
         Ok(Head { id, version, is_live, place })
+    })
+    .collect()
+}
+
+/// The records of a kind and parent whose newest version is after a revision.
+pub(crate) fn changed(
+    connection: &Connection,
+    kind: Kind,
+    parent: RecordId,
+    after: Revision,
+) -> Result<Vec<RecordId>, TablesError> {
+    let failed = || TablesError::sqlite("read what changed");
+    let mut statement = connection.prepare_cached(CHANGED).map_err(failed())?;
+    let rows = statement
+        .query_map((kind.code(), to_sql(parent.to_u64()), last_of(after)), |row| row.get::<_, i64>(0))
+        .map_err(failed())?;
+    rows.map(|id| Ok(RecordId::from_u64(from_sql(id.map_err(failed())?)?))).collect()
+}
+
+/// Of those that [`changed`] gives, the newest version at or before the revision; one that was made later has none.
+pub(crate) fn past(
+    connection: &Connection,
+    kind: Kind,
+    parent: RecordId,
+    at: Revision,
+) -> Result<BTreeMap<RecordId, SealedVersion>, TablesError> {
+    let failed = || TablesError::sqlite("read what was before a change");
+    let mut statement = connection.prepare_cached(PAST).map_err(failed())?;
+    let raw = |row: &SqlRow<'_>| Ok((raw_version(row)?, row.get::<_, i64>(3)?));
+    let rows = statement.query_map((kind.code(), to_sql(parent.to_u64()), last_of(at)), raw).map_err(failed())?;
+    rows.map(|row| {
+        let (version, id) = row.map_err(failed())?;
+        Ok((RecordId::from_u64(from_sql(id)?), SealedVersion::from_raw(version)?))
     })
     .collect()
 }

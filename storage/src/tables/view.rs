@@ -3,11 +3,12 @@
 //! A view costs nothing to hold: it pins a number, not a transaction. What it answers doesn't change while entries are applied
 //! and written, because versions are never changed and every answer is the newest one at or before the number.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::Kind;
-use zyflow_machine::view::{Stored, View};
+use zyflow_machine::view::{Changed, Stored, View};
 
 use super::codec::Codec;
 use super::error::TablesError;
@@ -135,6 +136,30 @@ impl TablesView {
         Ok(())
     }
 
+    /// The records of a family that changed after `since`, with what they were then.
+    fn changed_since(&self, family: Family, since: Revision) -> Result<Vec<Changed>, TablesError> {
+        let (base, rows) = self.shared.overlay()?.look_members(family, self.at);
+        refuse_compacted(since, &base)?;
+        let (mut ids, mut past) = {
+            let connection = self.pool(&base).lease()?;
+            // The ids first: who changes in between was in the overlay before.
+            let ids: BTreeSet<RecordId> = read::changed(&connection, family.0, family.1, since)?.into_iter().collect();
+            (ids, read::past(&connection, family.0, family.1, since)?)
+        };
+        ids.extend(rows.iter().filter(|row| row.stored.version.revision() > since).map(|row| row.id));
+        let mut changed = Vec::with_capacity(ids.len());
+        for id in ids {
+            let now = self.version_at(id, self.at)?.filter(|now| now.version.revision() > since);
+            let Some(now) = now else { continue };
+            let then = match past.remove(&id) {
+                Some(sealed) => Some(self.open(id, &sealed)?),
+                None => self.version_at(id, since)?,
+            };
+            changed.push(Changed { id, now, then });
+        }
+        Ok(changed)
+    }
+
     /// The live record of that place, where the order of a kind never changes, without reading its siblings.
     fn find_placed(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Result<Option<RecordId>, TablesError> {
         let looked = self.shared.overlay()?.look_family((kind, parent), self.at);
@@ -206,6 +231,14 @@ impl View for TablesView {
 
     fn get_at(&self, id: RecordId, revision: Revision) -> Result<Option<Arc<Stored>>, TablesError> {
         self.settle(self.version_at(id, revision.min(self.at)))
+    }
+
+    fn horizon(&self) -> Result<Revision, TablesError> {
+        Ok(self.shared.overlay()?.base().horizon)
+    }
+
+    fn changed(&self, kind: Kind, parent: RecordId, revision: Revision) -> Result<Vec<Changed>, TablesError> {
+        self.settle(self.changed_since((kind, parent), revision))
     }
 
     fn find(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Result<Option<RecordId>, TablesError> {

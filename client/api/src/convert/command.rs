@@ -6,7 +6,7 @@ use crate::v1;
 use std::time::Duration;
 use v1::propose_request as request;
 use zyflow_machine::command::{
-    Anchor, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, TaskField,
+    Anchor, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, Scope, TaskField,
 };
 use zyflow_machine::id::{RecordId, Revision};
 
@@ -135,6 +135,11 @@ impl From<Body> for request::Body {
                 policy: Some(policy.into()),
             }),
             Body::Group { bodies } => Self::Group(request::Group { commands: bodies.into_iter().map(part).collect() }),
+            Body::Rollback { scope, to, expected } => Self::Rollback(request::Rollback {
+                to: to.0,
+                expected: expected.map(|revision| revision.0),
+                scope: Some(scope.into()),
+            }),
         }
     }
 }
@@ -217,6 +222,33 @@ impl TryFrom<request::Body> for Body {
                 policy: required("set_policy.policy", set.policy)?.try_into()?,
             },
             request::Body::Group(group) => Self::Group { bodies: parts(group.commands)? },
+            request::Body::Rollback(rollback) => Self::Rollback {
+                scope: required("rollback.scope", rollback.scope)?.try_into()?,
+                to: Revision(rollback.to),
+                expected: rollback.expected.map(Revision),
+            },
+        })
+    }
+}
+
+impl From<Scope> for request::rollback::Scope {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::All => Self::All(v1::Nothing {}),
+            Scope::Project(id) => Self::Project(id.to_u64()),
+            Scope::Change(id) => Self::Change(id.to_u64()),
+        }
+    }
+}
+
+impl TryFrom<request::rollback::Scope> for Scope {
+    type Error = ConvertError;
+
+    fn try_from(scope: request::rollback::Scope) -> Result<Self, ConvertError> {
+        Ok(match scope {
+            request::rollback::Scope::All(_) => Self::All,
+            request::rollback::Scope::Project(id) => Self::Project(record_id("rollback.project", id)?),
+            request::rollback::Scope::Change(id) => Self::Change(record_id("rollback.change", id)?),
         })
     }
 }

@@ -47,6 +47,15 @@ impl From<Fact> for v1::Fact {
             Fact::Commented(comment) => Out::Commented(comment.into()),
             Fact::PointCreated(point) => Out::PointCreated(point.into()),
             Fact::PointRemoved => Out::PointRemoved(v1::Nothing {}),
+            Fact::ChangeRestored { path } => Out::ChangeRestored(fact::ChangeRestored { path }),
+            Fact::BlockRestored { order, block, fields } => Out::BlockRestored(fact::BlockRestored {
+                order: order.0,
+                block: Some(block.into()),
+                fields: fields.into_iter().map(Into::into).collect(),
+            }),
+            Fact::ConflictRestored { settled } => {
+                Out::ConflictRestored(fact::ConflictRestored { settled: settled.map(Into::into) })
+            }
         };
         Self { fact: Some(fact) }
     }
@@ -93,6 +102,15 @@ impl TryFrom<v1::Fact> for Fact {
             In::Commented(it) => Self::Commented(it.try_into()?),
             In::PointCreated(it) => Self::PointCreated(it.into()),
             In::PointRemoved(_) => Self::PointRemoved,
+            In::ChangeRestored(it) => Self::ChangeRestored { path: it.path },
+            In::BlockRestored(it) => Self::BlockRestored {
+                order: OrderKey(it.order),
+                block: required("block_restored.block", it.block)?.try_into()?,
+                fields: all(it.fields)?,
+            },
+            In::ConflictRestored(it) => {
+                Self::ConflictRestored { settled: it.settled.map(TryInto::try_into).transpose()? }
+            }
         })
     }
 }

@@ -76,7 +76,9 @@ impl TryFrom<outcome::StaleField> for StaleField {
 
 impl From<Reject> for v1::Rejected {
     fn from(reject: Reject) -> Self {
-        use rejected::{Claimed, Exists, NotFound, OverLimit, Reason, RequestTooOld, Transition, WrongKind};
+        use rejected::{
+            Claimed, Exists, NoRevision, NotFound, OverLimit, Reason, RequestTooOld, Transition, WrongKind,
+        };
         let reason = match reject {
             Reject::NotFound { what, id } => Reason::NotFound(NotFound { what, id: id.to_u64() }),
             Reject::Exists { what, name, id } => Reason::Exists(Exists { what, name, id: id.to_u64() }),
@@ -93,6 +95,9 @@ impl From<Reject> for v1::Rejected {
                 from: v1::TaskStatus::from(from).into(),
                 to: v1::TaskStatus::from(to).into(),
             }),
+            Reject::NoRevision { revision, oldest, newest } => {
+                Reason::NoRevision(NoRevision { revision: revision.0, oldest: oldest.0, newest: newest.0 })
+            }
         };
         Self { reason: Some(reason) }
     }
@@ -120,6 +125,11 @@ impl TryFrom<v1::Rejected> for Reject {
                 task: record_id("transition.task", it.task)?,
                 from: status(it.from)?,
                 to: status(it.to)?,
+            },
+            Reason::NoRevision(it) => Self::NoRevision {
+                revision: Revision(it.revision),
+                oldest: Revision(it.oldest),
+                newest: Revision(it.newest),
             },
         })
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use prost::Message;
 use std::time::Duration;
 use zyflow_machine::command::{
-    Anchor, Author, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, TaskField,
+    Anchor, Author, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, Scope, TaskField,
 };
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
@@ -179,6 +179,10 @@ fn task_field() -> impl Strategy<Value = TaskField> {
     ]
 }
 
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![Just(Scope::All), record().prop_map(Scope::Project), record().prop_map(Scope::Change)]
+}
+
 fn body() -> impl Strategy<Value = Body> {
     let mode = prop::sample::select(vec![EditMode::Merge, EditMode::Strict]);
     prop_oneof![
@@ -204,6 +208,11 @@ fn body() -> impl Strategy<Value = Body> {
             project,
             expected,
             policy
+        }),
+        (scope(), revision(), option::of(revision())).prop_map(|(scope, to, expected)| Body::Rollback {
+            scope,
+            to,
+            expected
         }),
     ]
 }
@@ -238,6 +247,11 @@ fn reject() -> impl Strategy<Value = Reject> {
             until: claim.until
         }),
         (record(), status(), status()).prop_map(|(task, from, to)| Reject::Transition { task, from, to }),
+        (revision(), revision(), revision()).prop_map(|(revision, oldest, newest)| Reject::NoRevision {
+            revision,
+            oldest,
+            newest
+        }),
     ]
 }
 
@@ -336,6 +350,13 @@ fn fact() -> impl Strategy<Value = Fact> {
         comment().prop_map(Fact::Commented),
         point().prop_map(Fact::PointCreated),
         Just(Fact::PointRemoved),
+        text().prop_map(|path| Fact::ChangeRestored { path }),
+        (order(), new_block(), vec(task_field(), 0..4)).prop_map(|(order, block, fields)| Fact::BlockRestored {
+            order,
+            block,
+            fields
+        }),
+        option::of(settled()).prop_map(|settled| Fact::ConflictRestored { settled }),
     ]
 }
 
@@ -428,6 +449,10 @@ fn set_status(status: i32, task: u64) -> v1::ProposeRequest {
 fn what_is_missing_unknown_or_too_large_is_named() {
     let refused = |message: v1::ProposeRequest| Call::try_from(message).unwrap_err();
     assert_eq!(refused(v1::ProposeRequest::default()), ConvertError::Missing { field: "body" });
+    let nowhere = v1::propose_request::Rollback { scope: None, to: 1, expected: None };
+    let rollback =
+        v1::ProposeRequest { body: Some(v1::propose_request::Body::Rollback(nowhere)), ..Default::default() };
+    assert_eq!(refused(rollback), ConvertError::Missing { field: "rollback.scope" });
     assert_eq!(refused(set_status(0, 1)), ConvertError::UnknownValue { field: "status", value: 0 });
     assert_eq!(refused(set_status(99, 1)), ConvertError::UnknownValue { field: "status", value: 99 });
     let limit = i64::MAX.cast_unsigned();

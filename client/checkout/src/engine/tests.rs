@@ -9,6 +9,7 @@ mod hazards;
 mod limits;
 mod many;
 mod offline;
+mod rollback;
 mod sync;
 
 use std::future::Future;

@@ -21,6 +21,7 @@ mod habits;
 mod latency;
 mod load;
 mod random;
+mod rollback;
 mod script;
 mod steps;
 

@@ -73,6 +73,7 @@ impl Demo {
         frame.step("two agents, two tasks", self.claim()).await?;
         frame.step("a conflict, and its resolution", self.disagree()).await?;
         frame.step("texts and runtime state", self.validate()).await?;
+        frame.step("back to a point, and forward", self.roll_back()).await?;
         frame.step("kill the leader under load", self.kill_leader()).await?;
         frame.step("start it again", self.restart()).await?;
         frame.step("verify", self.verify()).await

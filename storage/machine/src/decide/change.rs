@@ -1,5 +1,6 @@
 //! Changes: made under paths that no live sibling has, moved with all they hold, deleted only where nobody worked on them meanwhile.
 
+use super::note::automatic_point;
 use super::{
     Cause, Decided, Halt, check_new_block, check_seen, exists, first_status, invalid, known, not_found, stale, task,
 };
@@ -119,6 +120,7 @@ pub(super) fn move_change<V: View>(
 
 pub(super) fn delete_change<V: View>(
     scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
     change: RecordId,
     base: Revision,
 ) -> Decided<Vec<RecordId>, V> {
@@ -128,12 +130,28 @@ pub(super) fn delete_change<V: View>(
         return Ok(Vec::new());
     }
     check_unchanged(scratch, change, base)?;
-    for (_, block) in scratch.children(Kind::Block, change)? {
+    let blocks = scratch.children(Kind::Block, change)?;
+    let count = blocks.len();
+    for (_, block) in blocks {
         let stored = known(scratch, Kind::Block, block)?;
         scratch.change(block, &stored, Fact::BlockDeleted)?;
     }
     scratch.change(change, &stored, Fact::ChangeDeleted)?;
-    Ok(Vec::new())
+    point_before_deletion(scratch, cause, change, count)
+}
+
+/// A point before `count` blocks went, where they are many; its id.
+pub(super) fn point_before_deletion<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
+    change: RecordId,
+    count: usize,
+) -> Decided<Vec<RecordId>, V> {
+    if count < limits::MASS_DELETION_BLOCKS {
+        return Ok(Vec::new());
+    }
+    let note = format!("{count} blocks of change {change} were deleted");
+    Ok(vec![automatic_point(scratch, cause, "deletion", &note)?])
 }
 
 /// Stale where the change or any of its blocks, deleted ones included, has a version after `base`. The first one found is
@@ -148,10 +166,8 @@ pub(super) fn check_unchanged<V: View>(scratch: &Scratch<'_, V>, change: RecordI
         Some(_) | None => Ok(()),
     };
     check(change)?;
-    let mut after: Option<Vec<u8>> = None;
-    while let Some((order, block)) = scratch.next(Kind::Block, change, after.as_deref())? {
-        check(block)?;
-        after = Some(order);
+    for block in scratch.changed(Kind::Block, change, base)? {
+        check(block.id)?;
     }
     Ok(())
 }
@@ -172,7 +188,7 @@ fn check_path(path: &str) -> Result<(), Reject> {
 }
 
 /// Two paths that differ by case only would be one file on some checkouts.
-fn check_unique(path: &str, siblings: &[(Vec<u8>, RecordId)]) -> Result<(), Reject> {
+pub(super) fn check_unique(path: &str, siblings: &[(Vec<u8>, RecordId)]) -> Result<(), Reject> {
     let folded = fold(path);
     for (order, id) in siblings {
         let sibling = String::from_utf8_lossy(order);

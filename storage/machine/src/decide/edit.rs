@@ -14,11 +14,11 @@
 //!
 //! What this same edit did before doesn't count as a change after the base. All clashes of an edit are told at once.
 
-use super::change::{check_unchanged, resolve_ref};
+use super::change::{check_unchanged, point_before_deletion, resolve_ref};
 use super::place::{Place, Places};
 use super::task::{check_transition, set_blockers, set_fields};
 use super::{
-    Decided, Halt, changed_at, check_block, check_new_block, check_seen, first_status, invalid, is_check, known,
+    Cause, Decided, Halt, changed_at, check_block, check_new_block, check_seen, first_status, invalid, is_check, known,
     not_found, task_of,
 };
 use crate::command::{BlockOp, EditMode, NewBlock, NewConflict, TaskField};
@@ -41,7 +41,7 @@ pub(super) struct Edit<'c> {
     pub(super) mode: EditMode,
     pub(super) ops: &'c [BlockOp],
     pub(super) conflicts: &'c [NewConflict],
-    pub(super) author: &'c str,
+    pub(super) cause: Cause<'c>,
 }
 
 /// What an edit has come to so far.
@@ -51,6 +51,8 @@ struct Progress {
     /// Conflicts that operations led to.
     conflicts: Vec<RecordId>,
     stale: Vec<StaleField>,
+    /// Blocks that are gone.
+    deleted: usize,
 }
 
 /// A block that an operation is about.
@@ -85,6 +87,7 @@ impl Edit<'_> {
             created: Vec::new(),
             conflicts: Vec::new(),
             stale: Vec::new(),
+            deleted: 0,
         };
         for op in self.ops {
             match self.apply(scratch, &mut progress, op) {
@@ -101,6 +104,7 @@ impl Edit<'_> {
         for conflict in self.conflicts {
             progress.created.push(self.record(scratch, conflict)?);
         }
+        progress.created.extend(point_before_deletion(scratch, self.cause, self.change, progress.deleted)?);
         Ok(progress.created)
     }
 
@@ -304,6 +308,7 @@ impl Edit<'_> {
         if text || mark || place {
             return Ok(());
         }
+        progress.deleted += 1;
         Ok(scratch.change(id, &target.stored, Fact::BlockDeleted)?)
     }
 
@@ -342,7 +347,7 @@ impl Edit<'_> {
         if self.is_field_stale(progress, target, &TaskField::BlockedBy(on.clone())) {
             return Ok(());
         }
-        let conflict = set_blockers(scratch, self.author, self.change, target.id, &target.stored, on)?;
+        let conflict = set_blockers(scratch, self.cause.author, self.change, target.id, &target.stored, on)?;
         progress.conflicts.extend(conflict);
         Ok(())
     }
@@ -364,7 +369,7 @@ impl Edit<'_> {
             return Ok(());
         }
         let settled =
-            Settled { at: scratch.revision(), author: self.author.to_owned(), settlement: settlement.clone() };
+            Settled { at: scratch.revision(), author: self.cause.author.to_owned(), settlement: settlement.clone() };
         Ok(scratch.change(id, &stored, Fact::ConflictSettled(settled))?)
     }
 
@@ -384,10 +389,10 @@ impl Edit<'_> {
             base: conflict.base.clone(),
             spec: conflict.spec.clone(),
             runtime: conflict.runtime.clone(),
-            author: self.author.to_owned(),
+            author: self.cause.author.to_owned(),
             settled: conflict.settlement.clone().map(|settlement| Settled {
                 at: scratch.revision(),
-                author: self.author.to_owned(),
+                author: self.cause.author.to_owned(),
                 settlement,
             }),
         };

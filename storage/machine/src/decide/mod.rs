@@ -13,7 +13,10 @@ mod group;
 mod note;
 mod place;
 mod project;
+mod rollback;
 mod task;
+
+pub(crate) use rollback::ROLLBACK_NOT_FIRST;
 
 use crate::command::{Body, NewBlock};
 use crate::id::{ClusterTime, EventId, RecordId, Revision};
@@ -64,9 +67,9 @@ pub(crate) fn decide<V: View>(
             change::create_change(scratch, cause, *project, path, blocks, ops)
         }
         Body::MoveChange { change, path, from } => change::move_change(scratch, *change, path, from),
-        Body::DeleteChange { change, base } => change::delete_change(scratch, *change, *base),
+        Body::DeleteChange { change, base } => change::delete_change(scratch, cause, *change, *base),
         Body::Edit { change, base, mode, ops, conflicts } => {
-            let edit = edit::Edit { change: *change, base: *base, mode: *mode, ops, conflicts, author: cause.author };
+            let edit = edit::Edit { change: *change, base: *base, mode: *mode, ops, conflicts, cause };
             edit.decide(scratch)
         }
         Body::SetTask { task, expected, fields, mark } => {
@@ -87,6 +90,10 @@ pub(crate) fn decide<V: View>(
             decide(scratch, cause, body)
         }
         Body::Group { bodies } => group::group(scratch, cause, bodies),
+        Body::Rollback { scope, to, expected } => {
+            let rollback = rollback::Rollback { scope: *scope, to: *to, expected: *expected };
+            rollback.decide(scratch, cause)
+        }
         Body::OpenSession | Body::CloseSession => Ok(Vec::new()),
     }
 }

@@ -4,7 +4,7 @@ use super::{Cause, Decided, check_name, check_seen, exists, invalid, known, not_
 use crate::event::Fact;
 use crate::id::{RecordId, Revision};
 use crate::limits::{self, check};
-use crate::record::{Comment, Kind, Point};
+use crate::record::{Comment, Kind, Point, Record};
 use crate::scratch::Scratch;
 use crate::view::View;
 
@@ -45,8 +45,7 @@ pub(super) fn create_point<V: View>(
     if let Some(id) = scratch.find(Kind::Point, RecordId::ROOT, name.as_bytes())? {
         return Err(exists(Kind::Point, name, id).into());
     }
-    let points = scratch.children(Kind::Point, RecordId::ROOT)?.len();
-    check("rollback points", points + 1, limits::POINTS_MAX)?;
+    make_room(scratch)?;
     let point = Point {
         name: name.to_owned(),
         revision,
@@ -56,6 +55,48 @@ pub(super) fn create_point<V: View>(
         is_automatic,
     };
     Ok(vec![scratch.create(Fact::PointCreated(point))?])
+}
+
+/// Names the revision before this entry, for somebody who wants it back after what `reason` says; returns the id of the point, which may be
+/// one that is there already.
+pub(super) fn automatic_point<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
+    reason: &str,
+    note: &str,
+) -> Decided<RecordId, V> {
+    let before = Revision(scratch.revision().0.saturating_sub(1));
+    let plain = format!("before-{reason}-{before}");
+    let mut name = plain.clone();
+    let mut copies: usize = 1;
+    while let Some(id) = scratch.find(Kind::Point, RecordId::ROOT, name.as_bytes())? {
+        let known = known(scratch, Kind::Point, id)?;
+        if matches!(&known.record, Some(Record::Point(point)) if point.revision == before) {
+            return Ok(id);
+        }
+        copies += 1;
+        check("rollback points of one name", copies, limits::POINTS_MAX)?;
+        name = format!("{plain}-{copies}");
+    }
+    let created = create_point(scratch, cause, &name, None, note, true)?;
+    Ok(*created.first().expect("invariant: a point that was made has an id"))
+}
+
+/// Refuses a point more than there may be, unless one that the system made can go: the one of the oldest revision.
+fn make_room<V: View>(scratch: &mut Scratch<'_, V>) -> Decided<(), V> {
+    let points = scratch.children(Kind::Point, RecordId::ROOT)?;
+    let Err(full) = check("rollback points", points.len() + 1, limits::POINTS_MAX) else { return Ok(()) };
+    let mut oldest = None;
+    for (_, id) in points {
+        let stored = known(scratch, Kind::Point, id)?;
+        if let Some(Record::Point(Point { is_automatic: true, revision, .. })) = &stored.record
+            && oldest.as_ref().is_none_or(|(than, _, _)| revision < than)
+        {
+            oldest = Some((*revision, id, stored));
+        }
+    }
+    let (_, id, stored) = oldest.ok_or(full)?;
+    Ok(scratch.change(id, &stored, Fact::PointRemoved)?)
 }
 
 pub(super) fn remove_point<V: View>(scratch: &mut Scratch<'_, V>, point: RecordId) -> Decided<Vec<RecordId>, V> {

@@ -149,6 +149,37 @@ pub(super) fn check_transition<V: View>(
     Err(Reject::Transition { task, from, to }.into())
 }
 
+/// Refuses blockers, already set, by which one of `tasks` would wait for itself.
+pub(super) fn check_no_circle<V: View>(scratch: &Scratch<'_, V>, tasks: &[RecordId]) -> Decided<(), V> {
+    enum Visit {
+        Enter(RecordId),
+        Leave(RecordId),
+    }
+    let (mut done, mut open) = (BTreeSet::new(), BTreeSet::new());
+    let mut visits: Vec<Visit> = tasks.iter().map(|task| Visit::Enter(*task)).collect();
+    while let Some(visit) = visits.pop() {
+        match visit {
+            Visit::Leave(id) => {
+                open.remove(&id);
+                done.insert(id);
+            }
+            Visit::Enter(id) if done.contains(&id) => {}
+            Visit::Enter(id) if !open.insert(id) => {
+                return Err(invalid(format!("task {id} would wait for itself")).into());
+            }
+            Visit::Enter(id) => {
+                visits.push(Visit::Leave(id));
+                if let Some(stored) = scratch.get(id)?
+                    && let Ok((_, fields)) = task_of(&stored, id)
+                {
+                    visits.extend(fields.blocked_by.value.iter().map(|blocker| Visit::Enter(*blocker)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The policy of the project that a change belongs to.
 fn policy_of<V: View>(scratch: &Scratch<'_, V>, change: RecordId) -> Decided<Option<Policy>, V> {
     let stored = known(scratch, Kind::Change, change)?;

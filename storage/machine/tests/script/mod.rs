@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use zyflow_machine::Machine;
 use zyflow_machine::command::{
-    Anchor, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, TaskField,
+    Anchor, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, Scope, TaskField,
 };
 use zyflow_machine::event::{Fact, RowChange};
 use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision, SessionId};
@@ -160,6 +160,15 @@ fn of_row(row: &RowChange) -> String {
         Fact::Commented(comment) => format!("said {:?}", comment.text),
         Fact::PointCreated(point) => format!("point {} is {}", point.name, point.revision),
         Fact::PointRemoved => "point removed".to_owned(),
+        Fact::ChangeRestored { path } => format!("change restored at {path}"),
+        Fact::BlockRestored { block, fields, .. } => {
+            let text = format!("{}{}{}", block.lead, block.mark, block.text);
+            format!("block restored {:?} {fields:?}", text.trim_end())
+        }
+        Fact::ConflictRestored { settled } => {
+            let settled = settled.as_ref().map(|settled| settled.settlement.strategy);
+            format!("conflict restored {settled:?}")
+        }
     };
     let previous = row.previous.map_or(String::new(), |previous| format!(" after {previous}"));
     format!("{} of {}{previous}: {what}", row.version, row.id)
@@ -216,6 +225,17 @@ fn parse(node: &Node, line: &str) -> Command {
             is_automatic: false,
         },
         "unpoint" => Body::RemovePoint { point: id(&words[1]) },
+        "rollback" => Body::Rollback {
+            scope: match words[1].as_str() {
+                "all" => Scope::All,
+                word => match node.view.find(Kind::Project, RecordId::ROOT, word.as_bytes()).unwrap() {
+                    Some(project) => Scope::Project(project),
+                    None => Scope::Change(change(node, word)),
+                },
+            },
+            to: Revision(value(&words, "to").unwrap().parse().unwrap()),
+            expected: value(&words, "expected").map(|revision| Revision(revision.parse().unwrap())),
+        },
         "policy" => policy(node, &words),
         "delete" => Body::DeleteChange { change: change(node, &words[1]), base: base.unwrap() },
         "edit" => edit(node, &words, base.unwrap()),

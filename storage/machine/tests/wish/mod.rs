@@ -1,19 +1,24 @@
 //! Random commands. A wish names records by number; it becomes a command once it is known which records there are.
 
+#![allow(dead_code, reason = "each test program uses its own part")]
+
 use crate::harness::{Node, command};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
-use zyflow_machine::command::{Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, TaskField};
+use zyflow_machine::command::{
+    Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, Scope, TaskField,
+};
 use zyflow_machine::id::{EventId, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::record::{ConflictClass, Kind, Policy, Priority, SettledBy, Settlement, Status, Strategy as Way};
-use zyflow_machine::view::View;
 
 /// What a command may refer to: the state before its batch.
 pub struct Ids {
     projects: Vec<RecordId>,
     /// Each with its blocks, deleted ones included.
     changes: Vec<(RecordId, Vec<RecordId>)>,
+    /// Deleted ones included.
+    all_changes: Vec<RecordId>,
     sessions: Vec<SessionId>,
     conflicts: Vec<RecordId>,
     points: Vec<RecordId>,
@@ -23,18 +28,11 @@ pub struct Ids {
 impl Ids {
     pub fn of(node: &Node) -> Self {
         let of_kind = |wanted: Kind| node.view.records().filter(move |(_, record)| record.kind() == wanted);
-        let blocks = |change| {
-            let mut all = Vec::new();
-            let mut after: Option<Vec<u8>> = None;
-            while let Some((order, id)) = node.view.next(Kind::Block, change, after.as_deref()).unwrap() {
-                all.push(id);
-                after = Some(order);
-            }
-            all
-        };
+        let blocks = |change| node.view.all(Kind::Block, change).collect();
         Self {
             projects: of_kind(Kind::Project).map(|(id, _)| id).collect(),
             changes: of_kind(Kind::Change).map(|(id, _)| (id, blocks(id))).collect(),
+            all_changes: of_kind(Kind::Project).flat_map(|(id, _)| node.view.all(Kind::Change, id)).collect(),
             sessions: node.machine.sessions().map(|(id, _)| id).collect(),
             conflicts: of_kind(Kind::Conflict).map(|(id, _)| id).collect(),
             points: of_kind(Kind::Point).map(|(id, _)| id).collect(),
@@ -48,6 +46,9 @@ impl Ids {
         if known.is_empty() || index.index(32) == 0 { nowhere } else { known[index.index(known.len())] }
     }
 }
+
+/// The age of a revision that isn't there yet.
+const AHEAD: u64 = 1_000;
 
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -71,6 +72,14 @@ enum BodyWish {
     CreatePoint { name: String, age: Option<u64> },
     RemovePoint(Index),
     SetPolicy { project: Index, age: Option<u64>, policy: Policy },
+    Rollback { scope: ScopeWish, age: u64, seen: Option<u64> },
+}
+
+#[derive(Clone, Debug)]
+enum ScopeWish {
+    All,
+    Project(Index),
+    Change(Index),
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +122,11 @@ impl Wish {
             RequestId { session: known.unwrap_or(none), seq }
         });
         Command { request, ..command(self.body.resolve(ids)) }
+    }
+
+    /// Whether it matters where in its entry the command stands.
+    pub fn is_rollback(&self) -> bool {
+        matches!(self.body, BodyWish::Rollback { .. })
     }
 }
 
@@ -172,6 +186,15 @@ impl BodyWish {
             Self::SetPolicy { project, age, policy } => {
                 Body::SetPolicy { project: Ids::pick(&ids.projects, project), expected: age.map(base), policy }
             }
+            Self::Rollback { scope, age, seen } => Body::Rollback {
+                scope: match scope {
+                    ScopeWish::All => Scope::All,
+                    ScopeWish::Project(project) => Scope::Project(Ids::pick(&ids.projects, project)),
+                    ScopeWish::Change(change) => Scope::Change(Ids::pick(&ids.all_changes, change)),
+                },
+                to: if age == AHEAD { Revision(ids.revision.0 + AHEAD) } else { base(age) },
+                expected: seen.map(base),
+            },
         }
     }
 }
@@ -329,6 +352,20 @@ fn age() -> impl Strategy<Value = u64> {
     prop_oneof![5 => Just(0), 4 => 1_u64..4, 1 => 4_u64..40]
 }
 
+fn rollback() -> impl Strategy<Value = BodyWish> {
+    let scope = prop_oneof![
+        2 => Just(ScopeWish::All),
+        2 => any::<Index>().prop_map(ScopeWish::Project),
+        3 => any::<Index>().prop_map(ScopeWish::Change),
+    ];
+    let age = prop_oneof![4 => 1_u64..6, 2 => 6_u64..40, 1 => Just(0), 1 => Just(AHEAD)];
+    (scope, age, prop::option::weighted(0.1, 0_u64..3)).prop_map(|(scope, age, seen)| BodyWish::Rollback {
+        scope,
+        age,
+        seen,
+    })
+}
+
 fn body() -> impl Strategy<Value = BodyWish> {
     let path =
         prop::sample::select(vec!["a/tasks.md", "b/tasks.md", "A/tasks.md", "c.md", "../d.md"]).prop_map(str::to_owned);
@@ -366,6 +403,7 @@ fn body() -> impl Strategy<Value = BodyWish> {
         1 => any::<Index>().prop_map(BodyWish::RemovePoint),
         1 => (any::<Index>(), prop::option::of(age()), policy())
             .prop_map(|(project, age, policy)| BodyWish::SetPolicy { project, age, policy }),
+        2 => rollback(),
         8 => set.prop_map(|(change, block, age, fields)| BodyWish::SetTask { change, block, age, fields }),
     ]
 }

@@ -219,6 +219,8 @@ impl Model {
 
     fn assert_family_same((kind, parent): (Kind, RecordId), map: &MapView, view: &TablesView) {
         assert_eq!(view.children(kind, parent).unwrap(), map.children(kind, parent).unwrap());
+        let half = Revision(view.revision().0 / 2);
+        assert_eq!(view.changed(kind, parent, half).unwrap(), map.changed(kind, parent, half).unwrap());
         let mut after: Option<Vec<u8>> = None;
         loop {
             let next = view.next(kind, parent, after.as_deref()).unwrap();

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use zyflow_machine::command::{Anchor, BlockOp, Body, EditMode, NewConflict};
-use zyflow_machine::id::{RecordId, RequestId, SessionId};
+use zyflow_machine::command::{Anchor, BlockOp, Body, EditMode, NewConflict, Scope};
+use zyflow_machine::id::{RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::Outcome;
 use zyflow_machine::record::{ConflictClass, Kind, Status};
 
@@ -17,6 +17,8 @@ enum Step {
     OpenSession,
     /// Of one entry, some in a session.
     Commands(Vec<(Option<u64>, Ask)>),
+    /// A scope goes back to a past revision.
+    Rollback(Index, Index),
     /// Everything written that is durable.
     Flush,
     /// The log becomes durable up to so many entries before its end.
@@ -73,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(Step::Membership),
         1 => Just(Step::OpenSession),
         16 => prop::collection::vec((prop::option::weighted(0.3, 1..6_u64), ask()), 1..5).prop_map(Step::Commands),
+        3 => (any::<Index>(), any::<Index>()).prop_map(|(scope, to)| Step::Rollback(scope, to)),
         4 => Just(Step::Flush),
         2 => (0..4_u8).prop_map(Step::Durable),
         1 => Just(Step::Crash),
@@ -220,6 +223,18 @@ impl Run {
                     command(request, body(&self.model, ask))
                 });
                 self.apply(batch(commands.collect()))?;
+            }
+            Step::Rollback(scope, to) => {
+                let scopes = [Kind::Project, Kind::Change].map(|kind| self.model.of_kind(kind)).concat();
+                let all = scopes.len();
+                let scope = match scopes.get(scope.index(all + 1)) {
+                    Some(id) if self.model.of_kind(Kind::Project).contains(id) => Scope::Project(*id),
+                    Some(id) => Scope::Change(*id),
+                    None => Scope::All,
+                };
+                let newest = usize::try_from(self.model.digest().0.0).unwrap();
+                let to = Revision(u64::try_from(to.index(newest + 1)).unwrap());
+                self.apply(batch(vec![command(None, Body::Rollback { scope, to, expected: None })]))?;
             }
             Step::Flush => {
                 let flushed = self.node.tables().flush()?;
