@@ -166,7 +166,7 @@ pub enum Body {
         body: Box<Body>,
     },
     /// Several commands as one: all happen, in order and at one revision, or none; the first that can't be done is the answer. None of
-    /// them is a group, expects versions, or is about a session; the group itself may expect versions.
+    /// them is a group or a rollback, expects versions, or is about a session; the group itself may expect versions.
     Group {
         /// The commands; what each creates stands in the outcome one after the other.
         bodies: Vec<Body>,

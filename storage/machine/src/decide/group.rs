@@ -15,10 +15,17 @@ pub(super) fn group<V: View>(
     check("commands of a group", bodies.len(), limits::GROUP_COMMANDS_MAX)?;
     let mut created = Vec::new();
     for body in bodies {
-        if matches!(body, Body::Group { .. } | Body::Expecting { .. } | Body::OpenSession | Body::CloseSession) {
-            return Err(
-                invalid("a group holds no group, no expected versions of a part, and nothing about sessions").into()
-            );
+        let is_alone = matches!(
+            body,
+            Body::Group { .. }
+                | Body::Expecting { .. }
+                | Body::Rollback { .. }
+                | Body::OpenSession
+                | Body::CloseSession
+        );
+        if is_alone {
+            let why = "a group holds no group, no rollback, no expected versions of a part, and nothing about sessions";
+            return Err(invalid(why).into());
         }
         created.extend(decide(scratch, cause, body)?);
     }
