@@ -52,6 +52,7 @@ pub use config::{
 };
 pub use consensus::{Consensus, Consistency};
 pub use error::{Fate, MembershipError, ProposeError, Reach, ReadError, StartError};
+pub use membership::PROMOTE_LAG_MAX;
 pub use metrics::Counts;
 pub use proposer::{COMMANDS_PER_ENTRY_MAX, WRITES_IN_FLIGHT};
 pub use status::{Role, Status};

@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<dyn LogWatch>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) counters: Arc<Counters>,
+    /// Who was removed, as of the newest applied entry.
+    pub(crate) removed: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
 }
 
@@ -93,10 +95,18 @@ impl Shared {
         self.peers.reach(self.voters())
     }
 
+    /// Why this node serves nothing any more: it has failed, or it was removed.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let failed = self.fatal.borrow().as_ref().map(ToString::to_string);
+        let removed =
+            |by| format!("it was removed from the cluster, says node {by}; stop it, its id is never used again");
+        failed.or_else(|| self.peers.removed_by().map(removed))
+    }
+
     /// Why a proposal was not answered in time.
     pub(crate) fn verdict(&self, fate: Fate, proposed: Instant) -> ProposeError {
-        if let Some(reason) = self.fatal.borrow().as_ref() {
-            return ProposeError::Fatal(reason.to_string());
+        if let Some(reason) = self.failure() {
+            return ProposeError::Fatal(reason);
         }
         if self.has_quorum() {
             ProposeError::DeadlineExceeded { waited: proposed.elapsed(), fate }
@@ -107,8 +117,8 @@ impl Shared {
 
     /// Why a read was not served in time.
     pub(crate) fn read_verdict(&self) -> ReadError {
-        if let Some(reason) = self.fatal.borrow().as_ref() {
-            return ReadError::Fatal(reason.to_string());
+        if let Some(reason) = self.failure() {
+            return ReadError::Fatal(reason);
         }
         if self.has_quorum() { ReadError::DeadlineExceeded } else { ReadError::NoQuorum(self.reach()) }
     }

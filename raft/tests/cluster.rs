@@ -14,6 +14,8 @@ mod support;
 mod failover;
 #[path = "cluster/gate.rs"]
 mod gate;
+#[path = "cluster/membership.rs"]
+mod membership;
 #[path = "cluster/network.rs"]
 mod network;
 #[path = "cluster/obstacles.rs"]

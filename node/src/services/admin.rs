@@ -1,9 +1,8 @@
 //! The Admin service: what this node knows, membership, and the checkouts of this machine.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle as Runtime;
 use tonic::{Request, Response, Status};
@@ -13,15 +12,13 @@ use zyflow_api::v1::{self, ErrorCode, NodeRole};
 use zyflow_checkout::{CheckoutStatus, FileState, Handle, Take};
 use zyflow_crypto::Lineage;
 use zyflow_machine::id::Revision;
-use zyflow_raft::{Consensus, Consistency, NodeInfo, Role};
+use zyflow_raft::{Consensus, Consistency, Role};
 use zyflow_storage::tables::Tables;
 
 use crate::checkouts::{Binding, Checkouts, CheckoutsError, Policy, Wishes};
 use crate::config::Config;
-use crate::services::{membership_error, read_error, tables_error};
-
-/// How long membership changes and waits for a revision may take.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::services::members::{Members, deadline};
+use crate::services::{read_error, tables_error};
 
 /// How often a digest is recomputed until SQLite is at the newest revision.
 const RECOMPUTE_TRIES: usize = 10;
@@ -42,6 +39,7 @@ pub struct About {
 pub struct AdminService {
     about: About,
     consensus: Consensus,
+    members: Members,
     tables: Tables,
     checkouts: Arc<Checkouts>,
 }
@@ -50,29 +48,8 @@ impl AdminService {
     /// Answers for this node.
     #[must_use]
     pub fn new(about: About, consensus: Consensus, tables: Tables, checkouts: Arc<Checkouts>) -> Self {
-        Self { about, consensus, tables, checkouts }
-    }
-
-    fn api_address(&self, node: u64) -> String {
-        if node == self.about.config.node.id { self.about.config.api.advertise.clone() } else { String::new() }
-    }
-
-    fn leader(&self) -> Option<v1::LeaderHint> {
-        self.consensus.status().leader.map(|node_id| v1::LeaderHint { node_id, api_address: self.api_address(node_id) })
-    }
-
-    fn members(&self) -> Vec<v1::Member> {
-        let status = self.consensus.status();
-        let member = |(id, address): (&u64, &String), voter| v1::Member {
-            node_id: *id,
-            peer_address: address.clone(),
-            api_address: self.api_address(*id),
-            voter,
-        };
-        let voters = status.voters.iter().map(|entry| member(entry, true));
-        let mut members: Vec<_> = voters.chain(status.learners.iter().map(|entry| member(entry, false))).collect();
-        members.sort_by_key(|member| member.node_id);
-        members
+        let members = Members::new(&about.config, consensus.clone());
+        Self { about, consensus, members, tables, checkouts }
     }
 
     fn checkout_error(error: &CheckoutsError) -> Status {
@@ -194,10 +171,6 @@ fn millis(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn deadline() -> tokio::time::Instant {
-    tokio::time::Instant::now() + ADMIN_TIMEOUT
-}
-
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn node_status(&self, _: Request<v1::NodeStatusRequest>) -> Result<Response<v1::NodeStatusResponse>, Status> {
@@ -209,7 +182,7 @@ impl Admin for AdminService {
             lineage: self.about.lineage.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role: role(status.role).into(),
-            leader: self.leader(),
+            leader: self.members.leader(),
             term: status.term,
             last_log_index: status.last_log_index,
             committed: status.committed,
@@ -219,7 +192,7 @@ impl Admin for AdminService {
             backlog_ops: size(self.tables.backlog_ops()),
             millis_since_quorum_ack: status.millis_since_quorum_ack,
             fatal: status.fatal,
-            members: self.members(),
+            members: self.members.all(),
             api_address: config.api.advertise.clone(),
             data: config.node.data.display().to_string(),
             uptime_ms: u64::try_from(self.about.started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -231,7 +204,7 @@ impl Admin for AdminService {
         _: Request<v1::ClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
         let status = self.consensus.status();
-        let members = self.members().into_iter().map(|member| v1::MemberStatus {
+        let members = self.members.all().into_iter().map(|member| v1::MemberStatus {
             leader: status.leader == Some(member.node_id),
             matched: status.matched.get(&member.node_id).copied(),
             member: Some(member),
@@ -240,8 +213,11 @@ impl Admin for AdminService {
             cluster: self.about.config.node.cluster.clone(),
             lineage: self.about.lineage.to_string(),
             term: status.term,
-            leader: self.leader(),
+            leader: self.members.leader(),
             members: members.collect(),
+            committed: status.committed,
+            removed: status.removed.into_iter().collect(),
+            changing: status.is_changing,
         }))
     }
 
@@ -249,18 +225,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::InitializeRequest>,
     ) -> Result<Response<v1::InitializeResponse>, Status> {
-        let config = &self.about.config;
-        let asked = request.into_inner().members;
-        let members: BTreeMap<u64, NodeInfo> = if asked.is_empty() {
-            BTreeMap::from([(config.node.id, NodeInfo { address: config.peer.advertise.clone() })])
-        } else {
-            asked.into_iter().map(|member| (member.node_id, NodeInfo { address: member.peer_address })).collect()
-        };
-        if members.iter().any(|(id, info)| *id == 0 || info.address.is_empty()) {
-            let error = ApiError::new(ErrorCode::Invalid, "every member needs an id from 1 up and a peer address");
-            return Err(error.into());
-        }
-        self.consensus.initialize(members).await.map_err(|error| membership_error(&error))?;
+        self.members.initialize(request.into_inner()).await?;
         Ok(Response::new(v1::InitializeResponse {}))
     }
 
@@ -268,8 +233,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
-        let moved = self.consensus.transfer_leader(request.into_inner().to, deadline()).await;
-        moved.map_err(|error| membership_error(&error))?;
+        self.members.transfer(request.into_inner()).await?;
         Ok(Response::new(v1::TransferLeaderResponse {}))
     }
 
@@ -277,41 +241,54 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::AddLearnerRequest>,
     ) -> Result<Response<v1::AddLearnerResponse>, Status> {
-        let member = request.into_inner().member;
-        let member =
-            member.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "say which node: its id and peer address"))?;
-        let added = self.consensus.add_learner(member.node_id, member.peer_address, deadline()).await;
-        added.map_err(|error| membership_error(&error))?;
-        Ok(Response::new(v1::AddLearnerResponse { revision: self.consensus.status().committed }))
+        let revision = self.members.add(request.into_inner()).await?;
+        Ok(Response::new(v1::AddLearnerResponse { revision }))
+    }
+
+    async fn promote_member(
+        &self,
+        request: Request<v1::PromoteMemberRequest>,
+    ) -> Result<Response<v1::PromoteMemberResponse>, Status> {
+        let revision = self.members.promote(request.into_inner()).await?;
+        Ok(Response::new(v1::PromoteMemberResponse { revision }))
+    }
+
+    async fn demote_member(
+        &self,
+        request: Request<v1::DemoteMemberRequest>,
+    ) -> Result<Response<v1::DemoteMemberResponse>, Status> {
+        let revision = self.members.demote(request.into_inner()).await?;
+        Ok(Response::new(v1::DemoteMemberResponse { revision }))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        let revision = self.members.remove(request.into_inner()).await?;
+        Ok(Response::new(v1::RemoveMemberResponse { revision }))
+    }
+
+    async fn move_member(
+        &self,
+        request: Request<v1::MoveMemberRequest>,
+    ) -> Result<Response<v1::MoveMemberResponse>, Status> {
+        let revision = self.members.relocate(request.into_inner()).await?;
+        Ok(Response::new(v1::MoveMemberResponse { revision }))
     }
 
     async fn change_membership(
         &self,
         request: Request<v1::ChangeMembershipRequest>,
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
-        let request = request.into_inner();
-        let wanted: BTreeSet<u64> = request.voters.into_iter().collect();
-        let voters: BTreeSet<u64> = self.consensus.status().voters.into_keys().collect();
-        let (joining, leaving): (BTreeSet<u64>, BTreeSet<u64>) = (&wanted - &voters, &voters - &wanted);
-        if wanted.is_empty() {
-            return Err(ApiError::new(ErrorCode::Invalid, "a cluster needs at least one voter").into());
-        }
-        if !joining.is_empty() {
-            self.consensus.promote(joining, deadline()).await.map_err(|error| membership_error(&error))?;
-        }
-        if !leaving.is_empty() {
-            self.consensus.demote(leaving.clone(), deadline()).await.map_err(|error| membership_error(&error))?;
-            if !request.keep_learners {
-                self.consensus.remove(leaving, deadline()).await.map_err(|error| membership_error(&error))?;
-            }
-        }
-        Ok(Response::new(v1::ChangeMembershipResponse { revision: self.consensus.status().committed }))
+        let revision = self.members.change(request.into_inner()).await?;
+        Ok(Response::new(v1::ChangeMembershipResponse { revision }))
     }
 
     async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyResponse>, Status> {
         let request = request.into_inner();
         if let Some(revision) = request.revision {
-            let barrier = self.consensus.read_barrier(Consistency::AtLeast(Revision(revision)), deadline()).await;
+            let barrier = self.consensus.read_barrier(Consistency::AtLeast(Revision(revision)), deadline(None)).await;
             barrier.map_err(|error| read_error(&error))?;
         }
         let stored = if request.recompute { Some(self.recompute().await?) } else { None };
@@ -345,7 +322,7 @@ impl Admin for AdminService {
             ApiError::new(ErrorCode::Invalid, format!("the dialect can't be used: {error}"))
         })?;
         // What the caller just made must be known here: its project above all.
-        let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline()).await;
+        let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline(None)).await;
         barrier.map_err(|error| read_error(&error))?;
         let path = Path::new(&request.path);
         let added = self.checkouts.add(path, &request.project, Wishes { policy, take, convention }).await;

@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 use zyflow_storage::types::{NodeId, NodeInfo, TypeConfig, Vote};
 
+use super::gate;
 use super::peers::{Lane, Peers};
 use super::proto;
 use super::proto::peer_client::PeerClient;
@@ -95,7 +96,12 @@ impl Link {
                 self.peers.hear(self.target);
                 Ok(response.into_inner())
             }
-            Ok(Err(status)) => Err(unreachable(self.target, &status)),
+            Ok(Err(status)) => {
+                if gate::says_removed(&status) {
+                    self.peers.note_removed(self.target);
+                }
+                Err(unreachable(self.target, &status))
+            }
             Err(_elapsed) => Err(RPCError::Network(NetworkError::from_string(format!(
                 "node {} did not answer in {limit:?}",
                 self.target

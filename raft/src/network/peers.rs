@@ -4,12 +4,14 @@
 //! forwarder wait. HTTP/2 keep-alive finds out within seconds when a peer is gone without a word.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tracing::error;
 use zyflow_storage::types::NodeId;
 
 use super::proto::peer_client::PeerClient;
@@ -51,6 +53,10 @@ pub(crate) struct Peers {
     net: Arc<dyn Net>,
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
     heard: Mutex<BTreeMap<NodeId, Instant>>,
+    /// Where the members are, by the newest membership: openraft keeps calling a member of long standing where it used to be.
+    addresses: Mutex<BTreeMap<NodeId, String>>,
+    /// The first peer that said that this node was removed; 0 = none did.
+    removed_by: AtomicU64,
 }
 
 impl Peers {
@@ -63,11 +69,20 @@ impl Peers {
             net,
             channels: Mutex::new(BTreeMap::new()),
             heard: Mutex::new(BTreeMap::new()),
+            addresses: Mutex::new(BTreeMap::new()),
+            removed_by: AtomicU64::new(0),
         }
     }
 
-    /// A client of that node; cheap. An address that changed makes a new connection.
+    /// Notes where the members are now.
+    pub(crate) fn learn_addresses(&self, addresses: BTreeMap<NodeId, String>) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// A client of that node, at its newest address, else at this one; cheap. An address that changed makes a new connection.
     pub(crate) fn client(&self, node: NodeId, address: &str, lane: Lane) -> PeerClient<Channel> {
+        let newest = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned();
+        let address = newest.as_deref().unwrap_or(address);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let known = channels.get(&(node, lane)).filter(|(at, _)| at == address).map(|(_, channel)| channel.clone());
         let channel = known.unwrap_or_else(|| {
@@ -103,6 +118,23 @@ impl Peers {
             *voter == self.own || self.silence(*voter).is_some_and(|silence| silence <= REACHABLE_AGE_MAX)
         };
         Reach { reachable: voters.iter().copied().filter(recent).collect(), voters }
+    }
+
+    /// Notes that a peer says that this node was removed.
+    pub(crate) fn note_removed(&self, by: NodeId) {
+        if self.removed_by.swap(by, Ordering::Relaxed) == 0 {
+            error!(by, "this node was removed from the cluster and serves nothing any more: stop it");
+        }
+    }
+
+    /// Who says that this node was removed.
+    pub(crate) fn removed_by(&self) -> Option<NodeId> {
+        Some(self.removed_by.load(Ordering::Relaxed)).filter(|by| *by != 0)
+    }
+
+    /// The role that this node's certificate had when it was last connected to.
+    pub(crate) fn role(&self, node: NodeId) -> Option<zyflow_crypto::Role> {
+        self.net.role(node)
     }
 
     /// Milliseconds since 1970 on this node's wall clock.
