@@ -29,6 +29,7 @@ use zyflow_storage::layout::{Layout, LayoutError};
 use zyflow_storage::log::{Identity, LogConfig, LogHandle, LogStore};
 use zyflow_storage::tables::{Tables, TablesConfig};
 
+use crate::audit::{AuditConfig, Auditor, Findings};
 use crate::checkouts::{Checkouts, Setup, error_chain};
 use crate::cluster::NodeCluster;
 use crate::config::Config;
@@ -222,11 +223,13 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     };
     let checkouts = Arc::new(Checkouts::start(setup).await.map_err(part("the checkouts can't be started"))?);
     let (stop, stopped) = watch::channel(false);
+    let findings = watch_over(&config, &consensus, &tables, &files, &stopped);
     let probe = NodeProbe {
         consensus: consensus.clone(),
         tables: tables.clone(),
         log,
         checkouts: Arc::clone(&checkouts),
+        findings,
         metrics,
     };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
@@ -253,6 +256,26 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     drop(layout);
     info!(node = config.node.id, "node stopped");
     ended
+}
+
+/// Watches over the tables until the node stops.
+fn watch_over(
+    config: &Config,
+    consensus: &Consensus,
+    tables: &Tables,
+    files: &Handle,
+    stopped: &watch::Receiver<bool>,
+) -> Arc<Findings> {
+    let digest = &config.digest;
+    let config = AuditConfig {
+        compare: digest.compare.0,
+        recompute: digest.recompute.0,
+        rows_per_second: digest.rows_per_second,
+    };
+    let auditor = Auditor::new(config, consensus.clone(), tables.clone(), files.clone());
+    let findings = auditor.findings();
+    tokio::spawn(auditor.run(stopped.clone()));
+    findings
 }
 
 /// Who tells the webhook of the configuration, where there is one.
@@ -305,6 +328,7 @@ struct NodeProbe {
     tables: Tables,
     log: LogHandle,
     checkouts: Arc<Checkouts>,
+    findings: Arc<Findings>,
     metrics: Metrics,
 }
 
@@ -325,6 +349,9 @@ impl Probe for NodeProbe {
             disk_free_bytes: self.log.free_space(),
             checkouts,
             files_unsynced,
+            digest_alarm: self.findings.alarm(),
+            digest_compared: self.findings.compared(),
+            digest_recomputed: self.findings.recomputed(),
         })
     }
 

@@ -111,6 +111,7 @@ impl Consensus {
         let counters = Arc::new(Counters::default());
         let (fatal, _) = watch::channel(None);
         let (removed, _) = watch::channel(BTreeSet::new());
+        let (quarantined, _) = watch::channel(None);
         let snapshots = SnapshotStore::open(&config.snapshots, SNAPSHOTS_KEPT)
             .map_err(|error| StartError::Recovery(chain(&error)))?;
         let handle = log.watch();
@@ -136,7 +137,8 @@ impl Consensus {
             .map_err(|error| StartError::Recovery(chain(&error)))?;
         let sealer = Sealer { ring: Arc::clone(&ring), lineage: config.lineage, counters: Arc::clone(&counters) };
         let shared =
-            Arc::new(Shared { config, raft, tables, snapshots, ring, log: handle, peers, counters, removed, fatal });
+            Shared { config, raft, tables, snapshots, ring, log: handle, peers, counters, removed, fatal, quarantined };
+        let shared = Arc::new(shared);
         let consensus = Self::spawn(shared, sealer, incoming);
         consensus.inner.shared.raft.run();
         info!(node = consensus.inner.shared.config.node_id, "consensus started");
@@ -326,7 +328,7 @@ impl Consensus {
         self.shutdown().await;
     }
 
-    async fn hand_over(&self) {
+    pub(crate) async fn hand_over(&self) {
         let status = self.status();
         if status.role != Role::Leader || *self.inner.stop.borrow() || status.fatal.is_some() {
             return;

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// Who was removed, as of the newest applied entry.
     pub(crate) removed: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
+    /// Why this node was taken out of service, though its process stays.
+    pub(crate) quarantined: watch::Sender<Option<Arc<str>>>,
 }
 
 /// Where commands and reads go.
@@ -95,12 +97,13 @@ impl Shared {
         self.peers.reach(self.voters())
     }
 
-    /// Why this node serves nothing any more: it has failed, or it was removed.
+    /// Why this node serves nothing any more: it has failed, it was taken out of service, or it was removed.
     pub(crate) fn failure(&self) -> Option<String> {
         let failed = self.fatal.borrow().as_ref().map(ToString::to_string);
         let removed =
             |by| format!("it was removed from the cluster, says node {by}; stop it, its id is never used again");
-        failed.or_else(|| self.peers.removed_by().map(removed))
+        let quarantined = || self.quarantined.borrow().as_ref().map(ToString::to_string);
+        failed.or_else(quarantined).or_else(|| self.peers.removed_by().map(removed))
     }
 
     /// Why a proposal was not answered in time.

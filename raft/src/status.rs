@@ -141,6 +141,7 @@ pub(crate) async fn publish(shared: Arc<Shared>, status: watch::Sender<Status>, 
         let running = shared.raft.metrics().borrow_watched().running_state.clone();
         if let Err(failure) = running
             && !*stop.borrow()
+            && shared.quarantined.borrow().is_none()
         {
             crate::fatal::set(&shared.fatal, || format!("consensus stopped: {}", crate::fatal::chain(&failure)));
         }

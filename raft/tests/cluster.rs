@@ -10,6 +10,8 @@
 #[path = "cluster/support/mod.rs"]
 mod support;
 
+#[path = "cluster/audit.rs"]
+mod audit;
 #[path = "cluster/failover.rs"]
 mod failover;
 #[path = "cluster/gate.rs"]

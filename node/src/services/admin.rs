@@ -11,17 +11,17 @@ use zyflow_api::v1::admin_server::Admin;
 use zyflow_api::v1::{self, ErrorCode, NodeRole};
 use zyflow_checkout::{CheckoutStatus, FileState, Handle, Take};
 use zyflow_crypto::Lineage;
-use zyflow_machine::id::Revision;
+use zyflow_machine::id::{RecordId, Revision};
 use zyflow_raft::{Consensus, Consistency, Role};
-use zyflow_storage::tables::Tables;
+use zyflow_storage::tables::{Tables, TablesError};
 
 use crate::checkouts::{Binding, Checkouts, CheckoutsError, Policy, Wishes};
 use crate::config::Config;
 use crate::services::members::{Members, deadline};
 use crate::services::{read_error, tables_error};
 
-/// How often a digest is recomputed until SQLite is at the newest revision.
-const RECOMPUTE_TRIES: usize = 10;
+/// The largest id that a record can have: 63 bits.
+const RECORD_ID_MAX: u64 = u64::MAX >> 1;
 
 /// What doesn't change while the node runs.
 pub struct About {
@@ -65,27 +65,29 @@ impl AdminService {
         ApiError::new(code, error.to_string()).into()
     }
 
-    /// The digest of what SQLite holds against the one kept for the same revision. Under load SQLite is always a moment behind, so it is
-    /// tried a few times.
+    /// The digest of what SQLite holds against the one kept for the same revision.
     async fn recompute(&self) -> Result<v1::StoredDigest, Status> {
         let tables = self.tables.clone();
-        let compared = self.about.runtime.spawn_blocking(move || {
-            for _ in 0..RECOMPUTE_TRIES {
-                tables.flush()?;
-                let (at, computed) = tables.recompute_digest()?;
-                let (kept_at, kept) = tables.digest()?;
-                if at == kept_at {
-                    return Ok(Some((at, computed, computed == kept)));
-                }
-            }
-            Ok(None)
+        let compared = self.blocking(move || {
+            tables.flush()?;
+            let (at, computed) = tables.recompute_digest()?;
+            Ok(tables.digest_at(at)?.map(|kept| (at, computed, computed == kept)))
         });
-        let compared = compared.await.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
-        let Some((revision, digest, matches)) = compared.map_err(|error| tables_error(&error))? else {
-            let busy = "the state changes faster than it can be read: verify again when there is less to do";
+        let Some((revision, digest, matches)) = compared.await? else {
+            let busy = "the state changed faster than it could be read: verify again when there is less to do";
             return Err(ApiError::new(ErrorCode::Precondition, busy).into());
         };
         Ok(v1::StoredDigest { revision: revision.0, digest: digest.to_bytes().to_vec(), matches })
+    }
+
+    /// Work on the tables that reads much.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, TablesError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let done = self.about.runtime.spawn_blocking(work).await;
+        let done = done.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
+        Ok(done.map_err(|error| tables_error(&error))?)
     }
 
     async fn handle(&self, path: &str) -> Result<Handle, Status> {
@@ -292,13 +294,42 @@ impl Admin for AdminService {
             barrier.map_err(|error| read_error(&error))?;
         }
         let stored = if request.recompute { Some(self.recompute().await?) } else { None };
-        let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
+        let kept = || match request.revision.map(Revision) {
+            None => self.tables.digest(),
+            Some(asked) => match self.tables.digest_at(asked)? {
+                Some(digest) => Ok((asked, digest)),
+                None => self.tables.digest(),
+            },
+        };
+        let (revision, digest) = kept().map_err(|error| tables_error(&error))?;
         Ok(Response::new(v1::VerifyResponse {
             node_id: self.about.config.node.id,
             revision: revision.0,
             digest: digest.to_bytes().to_vec(),
             stored,
         }))
+    }
+
+    async fn verify_range(
+        &self,
+        request: Request<v1::VerifyRangeRequest>,
+    ) -> Result<Response<v1::VerifyRangeResponse>, Status> {
+        let v1::VerifyRangeRequest { revision, first, last, parts } = request.into_inner();
+        if first > last || last > RECORD_ID_MAX {
+            let message = format!("{first} to {last} is no range of records: write ids from 0 to {RECORD_ID_MAX}");
+            return Err(ApiError::new(ErrorCode::Invalid, message).into());
+        }
+        let tables = self.tables.clone();
+        let range = (RecordId::from_u64(first), RecordId::from_u64(last));
+        let digests = self.blocking(move || tables.range_digests(Revision(revision), range, parts.into())).await?;
+        let parts = digests.iter().map(|part| v1::RangeDigest {
+            first: part.first.to_u64(),
+            last: part.last.to_u64(),
+            rows: part.rows,
+            unreadable: part.unreadable,
+            digest: part.digest.to_bytes().to_vec(),
+        });
+        Ok(Response::new(v1::VerifyRangeResponse { node_id: self.about.config.node.id, parts: parts.collect() }))
     }
 
     async fn checkout_add(

@@ -66,6 +66,7 @@ impl Caller {
         let transfer = proto::TransferRequest { from, to, vote: elected.clone(), heir: 1, last: none() };
         let forward = proto::ForwardRequest { from, to, commands: Vec::new() };
         let barrier = proto::BarrierRequest { from, to, lease: false, timeout_ms: 1000 };
+        let digest = proto::DigestRequest { from, to, revision: 1, timeout_ms: 1 };
         let forwarded = match self.client.forward(futures::stream::iter([forward])).await {
             Ok(replies) => replies.into_inner().message().await.map(drop),
             Err(status) => Err(status),
@@ -78,6 +79,7 @@ impl Caller {
             ("TransferLeader", code(self.client.transfer_leader(transfer).await)),
             ("Forward", code(forwarded)),
             ("Barrier", code(self.client.barrier(barrier).await)),
+            ("Digest", code(self.client.digest(digest).await)),
         ]
     }
 }
@@ -131,7 +133,7 @@ async fn agents_and_other_clusters_get_nowhere() {
     }
     let mut learner = Caller::new(&cluster.authority, CLUSTER, Role::Learner, 2, &address);
     for (call, code) in learner.every_call(2, 1, Vote::new(7, 2)).await {
-        let may = matches!(call, "Forward" | "Barrier");
+        let may = matches!(call, "Forward" | "Barrier" | "Digest");
         assert_eq!(code != Code::PermissionDenied, may, "{call} by a learner: {code:?}");
     }
     // These don't get past the handshake: the connection is closed on them.
@@ -144,7 +146,7 @@ async fn agents_and_other_clusters_get_nowhere() {
     }
     let status = cluster.node(1).status();
     assert_eq!((status.term, status.leader), (0, None), "none of it reached consensus");
-    assert!(cluster.node(1).consensus().counts().calls_refused >= 3 * 7);
+    assert!(cluster.node(1).consensus().counts().calls_refused >= 3 * 8);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
