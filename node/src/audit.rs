@@ -168,7 +168,8 @@ impl Auditor {
         let (_going_on, ended) = channel::<()>();
         let (tables, rows_per_second) = (self.tables.clone(), self.config.rows_per_second.max(1));
         let reading = self.files.spawn_blocking(move || {
-            let begun = |revision| drop(begun_tx.send(revision));
+            // Whoever wanted to know may be gone: then the first look ends the reading.
+            let begun = |revision| _ = begun_tx.send(revision);
             tables.recompute_digest_while(begun, |rows| {
                 let rows = u32::try_from(rows).unwrap_or(u32::MAX);
                 let pause = Duration::from_secs(1) / u32::try_from(rows_per_second).unwrap_or(u32::MAX) * rows;

@@ -77,7 +77,7 @@ impl Consensus {
         error!(reason, "this node's state can't be believed: it serves nothing any more");
         self.hand_over().await;
         let shared = &self.inner.shared;
-        shared.quarantined.send_replace(Some(reason.into()));
+        shared.out_of_service.send_replace(Some(reason.into()));
         if let Err(error) = shared.raft.shutdown().await {
             tracing::warn!(%error, "the consensus task ended badly");
         }

@@ -111,7 +111,7 @@ impl Consensus {
         let counters = Arc::new(Counters::default());
         let (fatal, _) = watch::channel(None);
         let (removed, _) = watch::channel(BTreeSet::new());
-        let (quarantined, _) = watch::channel(None);
+        let (out_of_service, _) = watch::channel(None);
         let snapshots = SnapshotStore::open(&config.snapshots, SNAPSHOTS_KEPT)
             .map_err(|error| StartError::Recovery(chain(&error)))?;
         let handle = log.watch();
@@ -130,14 +130,31 @@ impl Consensus {
         applier.check_log(&log).await.map_err(StartError::Recovery)?;
         applier.load_removed().map_err(|error| StartError::Recovery(chain(&error)))?;
         let incoming = net.incoming();
-        let peers = Arc::new(Peers::new(config.node_id, net, Arc::clone(&config.clock), Arc::clone(&counters)));
+        let peers = Arc::new(Peers::new(
+            config.node_id,
+            net,
+            Arc::clone(&config.clock),
+            Arc::clone(&counters),
+            out_of_service.clone(),
+        ));
         let links = Links { peers: Arc::clone(&peers) };
         let raft = Raft::build(config.node_id, openraft_config, links, log, applier)
             .await
             .map_err(|error| StartError::Recovery(chain(&error)))?;
         let sealer = Sealer { ring: Arc::clone(&ring), lineage: config.lineage, counters: Arc::clone(&counters) };
-        let shared =
-            Shared { config, raft, tables, snapshots, ring, log: handle, peers, counters, removed, fatal, quarantined };
+        let shared = Shared {
+            config,
+            raft,
+            tables,
+            snapshots,
+            ring,
+            log: handle,
+            peers,
+            counters,
+            removed,
+            fatal,
+            out_of_service,
+        };
         let shared = Arc::new(shared);
         let consensus = Self::spawn(shared, sealer, incoming);
         consensus.inner.shared.raft.run();
@@ -201,8 +218,13 @@ impl Consensus {
                 return Err(ProposeError::Overloaded { backlog: limit, limit });
             }
         }
-        match timeout_at(deadline, answered).await {
-            Ok(Ok(answer)) => answer,
+        let waited = tokio::select! {
+            waited = timeout_at(deadline, answered) => waited,
+            reason = shared.left_service() => return Err(ProposeError::Fatal(reason)),
+        };
+        match waited {
+            Ok(Ok(Ok(outcome))) => Ok(outcome),
+            Ok(Ok(Err(error))) => Err(shared.failure().map_or(error, ProposeError::Fatal)),
             Ok(Err(_dropped)) => Err(self.stopping(Fate::Unknown)),
             Err(_elapsed) => {
                 let fate = if phase.abandon() { Fate::Nothing } else { Fate::Unknown };
@@ -244,7 +266,11 @@ impl Consensus {
             Ok(Err(_closed)) => return Err(ReadError::Stopping),
             Err(_elapsed) => return Err(shared.read_verdict()),
         }
-        match timeout_at(deadline, answered).await {
+        let waited = tokio::select! {
+            waited = timeout_at(deadline, answered) => waited,
+            reason = shared.left_service() => return Err(ReadError::Fatal(reason)),
+        };
+        match waited {
             Ok(Ok(Index::At(index))) => self.applied_at_least(Revision(index), deadline).await,
             Ok(Ok(Index::Failed(error))) => Err(error),
             Ok(Ok(Index::NotLeader) | Err(_)) | Err(_) => Err(shared.read_verdict()),

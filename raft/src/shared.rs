@@ -32,8 +32,8 @@ pub(crate) struct Shared {
     /// Who was removed, as of the newest applied entry.
     pub(crate) removed: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
-    /// Why this node was taken out of service, though its process stays.
-    pub(crate) quarantined: watch::Sender<Option<Arc<str>>>,
+    /// Why this node serves nothing any more though its process stays: its state can't be believed, or it was removed.
+    pub(crate) out_of_service: watch::Sender<Option<Arc<str>>>,
 }
 
 /// Where commands and reads go.
@@ -97,13 +97,20 @@ impl Shared {
         self.peers.reach(self.voters())
     }
 
-    /// Why this node serves nothing any more: it has failed, it was taken out of service, or it was removed.
+    /// Why this node serves nothing any more: it has failed, or it is out of service.
     pub(crate) fn failure(&self) -> Option<String> {
-        let failed = self.fatal.borrow().as_ref().map(ToString::to_string);
-        let removed =
-            |by| format!("it was removed from the cluster, says node {by}; stop it, its id is never used again");
-        let quarantined = || self.quarantined.borrow().as_ref().map(ToString::to_string);
-        failed.or_else(quarantined).or_else(|| self.peers.removed_by().map(removed))
+        let reason = |of: &watch::Sender<Option<Arc<str>>>| of.borrow().as_ref().map(ToString::to_string);
+        reason(&self.fatal).or_else(|| reason(&self.out_of_service))
+    }
+
+    /// Waits until this node is out of service, and gives the reason. Never ends where it isn't.
+    pub(crate) async fn left_service(&self) -> String {
+        let mut out_of_service = self.out_of_service.subscribe();
+        match out_of_service.wait_for(Option::is_some).await.map(|reason| reason.as_ref().map(ToString::to_string)) {
+            Ok(Some(reason)) => reason,
+            // The sender is this struct's own.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Why a proposal was not answered in time.

@@ -82,7 +82,7 @@ pub struct Status {
     pub millis_since_quorum_ack: Option<u64>,
     /// Whether it believes that there is a quorum.
     pub has_quorum: bool,
-    /// Why it serves nothing any more: it has failed, or was removed.
+    /// Why it serves nothing any more: it has failed, or is out of service.
     pub fatal: Option<String>,
 }
 
@@ -141,7 +141,7 @@ pub(crate) async fn publish(shared: Arc<Shared>, status: watch::Sender<Status>, 
         let running = shared.raft.metrics().borrow_watched().running_state.clone();
         if let Err(failure) = running
             && !*stop.borrow()
-            && shared.quarantined.borrow().is_none()
+            && shared.out_of_service.borrow().is_none()
         {
             crate::fatal::set(&shared.fatal, || format!("consensus stopped: {}", crate::fatal::chain(&failure)));
         }

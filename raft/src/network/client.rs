@@ -25,7 +25,6 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 use zyflow_storage::types::{NodeId, NodeInfo, TypeConfig, Vote};
 
-use super::gate;
 use super::peers::{Lane, Peers};
 use super::proto;
 use super::proto::peer_client::PeerClient;
@@ -97,9 +96,7 @@ impl Link {
                 Ok(response.into_inner())
             }
             Ok(Err(status)) => {
-                if gate::says_removed(&status) {
-                    self.peers.note_removed(self.target);
-                }
+                self.peers.note_refusal(self.target, &status);
                 Err(unreachable(self.target, &status))
             }
             Err(_elapsed) => Err(RPCError::Network(NetworkError::from_string(format!(

@@ -4,16 +4,18 @@
 //! forwarder wait. HTTP/2 keep-alive finds out within seconds when a peer is gone without a word.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tracing::error;
 use zyflow_storage::types::NodeId;
 
+use super::gate;
 use super::proto::peer_client::PeerClient;
 use super::wire::MESSAGE_BYTES_MAX;
 use crate::clock::{Clock, PeerClocks};
@@ -55,12 +57,18 @@ pub(crate) struct Peers {
     heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// Where the members are, by the newest membership: openraft keeps calling a member of long standing where it used to be.
     addresses: Mutex<BTreeMap<NodeId, String>>,
-    /// The first peer that said that this node was removed; 0 = none did.
-    removed_by: AtomicU64,
+    /// Why this node serves nothing any more though its process stays, see [`crate::shared::Shared::failure`].
+    out_of_service: watch::Sender<Option<Arc<str>>>,
 }
 
 impl Peers {
-    pub(crate) fn new(own: NodeId, net: Arc<dyn Net>, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        own: NodeId,
+        net: Arc<dyn Net>,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        out_of_service: watch::Sender<Option<Arc<str>>>,
+    ) -> Self {
         Self {
             own,
             clock,
@@ -70,7 +78,7 @@ impl Peers {
             channels: Mutex::new(BTreeMap::new()),
             heard: Mutex::new(BTreeMap::new()),
             addresses: Mutex::new(BTreeMap::new()),
-            removed_by: AtomicU64::new(0),
+            out_of_service,
         }
     }
 
@@ -120,16 +128,24 @@ impl Peers {
         Reach { reachable: voters.iter().copied().filter(recent).collect(), voters }
     }
 
-    /// Notes that a peer says that this node was removed.
-    pub(crate) fn note_removed(&self, by: NodeId) {
-        if self.removed_by.swap(by, Ordering::Relaxed) == 0 {
-            error!(by, "this node was removed from the cluster and serves nothing any more: stop it");
+    /// Looks at what a peer refused a call with: it may say that this node was removed. Nobody else tells it, since its leader stops
+    /// calling it.
+    pub(crate) fn note_refusal(&self, peer: NodeId, status: &Status) {
+        if !gate::says_removed(status) {
+            return;
         }
-    }
-
-    /// Who says that this node was removed.
-    pub(crate) fn removed_by(&self) -> Option<NodeId> {
-        Some(self.removed_by.load(Ordering::Relaxed)).filter(|by| *by != 0)
+        let is_news = self.out_of_service.send_if_modified(|reason| {
+            let is_news = reason.is_none();
+            if is_news {
+                let said =
+                    format!("it was removed from the cluster, says node {peer}; stop it, its id is never used again");
+                *reason = Some(said.into());
+            }
+            is_news
+        });
+        if is_news {
+            error!(peer, "this node was removed from the cluster and serves nothing any more: stop it");
+        }
     }
 
     /// The role that this node's certificate had when it was last connected to.

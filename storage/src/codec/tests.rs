@@ -53,7 +53,7 @@ proptest! {
             prop_assert_eq!(decode_stored_membership(&encoded(|out| encode_stored_membership(&stored, out))).unwrap(), stored);
         }
         prop_assert_eq!(decode_vote(&encoded(|out| encode_vote(&vote, out))).unwrap(), vote);
-        prop_assert_eq!(decode_membership(&encoded(|out| encode_membership(&membership, out))).unwrap(), membership);
+        prop_assert_eq!(&decode_membership(&encoded(|out| encode_membership(&membership, out))).unwrap(), &membership);
         prop_assert_eq!(decode_entry(&encoded(|out| encode_entry(&entry, out))).unwrap(), entry);
         for removed in [BTreeSet::new(), BTreeSet::from([id.index])] {
             let roster = Roster { membership: membership.clone(), removed };

@@ -35,7 +35,7 @@ pub(super) async fn first_difference(
         let left = end.saturating_duration_since(Instant::now());
         let ask = |endpoint| {
             let request = v1::VerifyRangeRequest { revision, first, last, parts: PARTS };
-            let call = |mut admin: AdminClient<_>| async move { admin.verify_range(request).await };
+            let call = move |mut admin: AdminClient<_>| async move { admin.verify_range(request).await };
             client.admin(endpoint, left, call)
         };
         let (right, wrong) = tokio::try_join!(ask(reference), ask(node))?;
