@@ -175,8 +175,9 @@ async fn three_voters_become_five_and_three_others_under_load() -> anyhow::Resul
     check(&again, 4, &["never used again", "6"]);
 
     let profile = stage.write_profile(&three)?;
-    let writes = load.stop(&Client::new(&Profile::load(&profile)?)?).await?;
-    ensure!(writes > 0, "nothing was written");
+    let report = load.stop(&Client::new(&Profile::load(&profile)?)?).await?;
+    ensure!(report.writes > 0, "nothing was written");
+    println!("3 to 5 to 3 voters: {} writes, longest pause {:?}", report.writes, report.pause);
     let verified = zyflow(Some(&profile), &["verify", "--recompute"])?;
     check(&verified, 0, &[]);
     stage.harness.cluster.stop().await?;
@@ -197,7 +198,8 @@ async fn a_leader_that_is_told_to_stop_hands_over_and_no_write_fails() -> anyhow
     let said = text(&harness.cluster.layout().log(before.node));
     let handed = said.lines().find(|line| line.contains("handed leadership over")).context("it handed over")?;
     ensure!(handed.contains(&format!("\"heir\":{}", after.node)), "{handed}");
-    load.stop(&client).await?;
+    let report = load.stop(&client).await?;
+    println!("the leader was told to stop: {} writes, longest pause {:?}", report.writes, report.pause);
 
     let profile = harness.cluster.layout().profile();
     let refused = zyflow(Some(&profile), &["cluster", "promote", "9"])?;

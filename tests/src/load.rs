@@ -1,6 +1,6 @@
 //! Writers that never stop while something happens to the cluster: each write is numbered, so that a lost one shows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tokio::sync::watch;
@@ -20,7 +20,25 @@ const PACE: Duration = Duration::from_millis(10);
 /// Writers at work.
 pub struct Load {
     stop: watch::Sender<bool>,
-    writers: Vec<JoinHandle<anyhow::Result<(RecordId, u64)>>>,
+    writers: Vec<JoinHandle<anyhow::Result<Seen>>>,
+}
+
+/// What one writer saw.
+struct Seen {
+    task: RecordId,
+    /// How many writes were acknowledged.
+    acknowledged: u64,
+    /// The longest time between two acknowledgements.
+    pause: Duration,
+}
+
+/// What all writers saw together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// How many writes were acknowledged.
+    pub writes: u64,
+    /// The longest time in which one writer got no acknowledgement.
+    pub pause: Duration,
 }
 
 impl Load {
@@ -35,15 +53,15 @@ impl Load {
         Self { writers: tasks.iter().enumerate().map(writer).collect(), stop }
     }
 
-    /// Stops the writers, and reads again through `client` what they wrote. Gives how many writes there were.
+    /// Stops the writers, and reads again through `client` what they wrote.
     ///
     /// # Errors
     /// A write failed in spite of its retries, or one that was acknowledged is lost.
-    pub async fn stop(self, client: &Client) -> anyhow::Result<u64> {
+    pub async fn stop(self, client: &Client) -> anyhow::Result<Report> {
         self.stop.send_replace(true);
-        let mut writes = 0;
+        let mut report = Report::default();
         for writer in self.writers {
-            let (task, acknowledged) = writer.await??;
+            let Seen { task, acknowledged, pause } = writer.await??;
             let read = Read { consistency: Consistency::Linearizable, at: None, within: WRITE_WITHIN };
             let found = client.task(read, task).await?.value;
             let fields = found.block.record.task.as_ref().context("a task without fields")?;
@@ -52,25 +70,29 @@ impl Load {
             let versions = client.history(read, task).await?.value.len();
             let versions = u64::try_from(versions)?;
             ensure!(versions >= acknowledged, "task {task} has {versions} versions of {acknowledged} writes");
-            writes += acknowledged;
+            report.writes += acknowledged;
+            report.pause = report.pause.max(pause);
         }
-        Ok(writes)
+        Ok(report)
     }
 }
 
-async fn write(session: Session, task: RecordId, stopped: watch::Receiver<bool>) -> anyhow::Result<(RecordId, u64)> {
-    let mut acknowledged = 0;
+async fn write(session: Session, task: RecordId, stopped: watch::Receiver<bool>) -> anyhow::Result<Seen> {
+    let mut seen = Seen { task, acknowledged: 0, pause: Duration::ZERO };
+    let mut last = Instant::now();
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !*stopped.borrow() {
         pace.tick().await;
-        let number = acknowledged + 1;
+        let number = seen.acknowledged + 1;
         let fields = vec![TaskField::Note(number.to_string())];
         let body = Body::SetTask { task, expected: None, fields, mark: None };
         let outcome = session.propose(body, WRITE_WITHIN).await;
         let outcome = outcome.with_context(|| format!("write {number} of {task}"))?;
         ensure!(matches!(outcome, Outcome::Accepted { .. }), "write {number} of {task} was answered by {outcome:?}");
-        acknowledged = number;
+        seen.acknowledged = number;
+        seen.pause = seen.pause.max(last.elapsed());
+        last = Instant::now();
     }
-    Ok((task, acknowledged))
+    Ok(seen)
 }
