@@ -49,8 +49,8 @@ async fn a_node_that_a_majority_disagrees_with_stops_serving_until_it_is_whole()
     // From now on the node looks by itself.
     scene.cluster.stop_node(NODE).await?;
     let config = scene.cluster.layout().config(NODE);
-    let text = fs::read_to_string(&config)?;
-    fs::write(&config, format!("{text}\n[digest]\nrecompute = \"500ms\"\n"))?;
+    let before = fs::read_to_string(&config)?;
+    fs::write(&config, format!("{before}\n[digest]\nrecompute = \"500ms\"\n"))?;
     scene.cluster.restart(NODE).await?;
     let why = scene.until_ready(false).await?;
     ensure!(why.contains("majority") && why.contains("revision"), "{why}");
@@ -87,8 +87,8 @@ fn lose_an_update(tables: &Path, id: RecordId) -> anyhow::Result<()> {
     let connection = rusqlite::Connection::open(tables.join(format!("tables-{generation:06}.sqlite")))?;
     let lose =
         "UPDATE head SET version = (SELECT previous FROM versions v WHERE v.version = head.version) WHERE id = ?1";
-    let lost = connection.execute(lose, [i64::try_from(id.to_u64())?])?;
-    ensure!(lost == 1, "{lost} rows were changed");
+    let changed = connection.execute(lose, [i64::try_from(id.to_u64())?])?;
+    ensure!(changed == 1, "{changed} rows were changed");
     Ok(())
 }
 

@@ -183,15 +183,20 @@ async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpL
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address: address.to_string(), key, source })
 }
 
+/// The ports for peers, clients and HTTP.
+async fn listen_all(config: &Config) -> Result<[TcpListener; 3], RunError> {
+    Ok([
+        listen(config.peer.listen, "peer.listen").await?,
+        listen(config.api.listen, "api.listen").await?,
+        listen(config.http.listen, "http.listen").await?,
+    ])
+}
+
 async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let started = Instant::now();
     let material = load_tls(&config)?;
     let storage = open_storage(&config)?;
-    let (peer, api, web) = (
-        listen(config.peer.listen, "peer.listen").await?,
-        listen(config.api.listen, "api.listen").await?,
-        listen(config.http.listen, "http.listen").await?,
-    );
+    let [peer, api, web] = listen_all(&config).await?;
     let metrics = Metrics::install().map_err(part("metrics"))?;
     let acceptor = Acceptor::new(material.clone());
     let connector = Connector::new(material);

@@ -25,7 +25,7 @@ use zyflow_api::v1::admin_client::AdminClient;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Looking for a row may take at least this long, however long the comparison took: it reads all rows once.
-const LOCATE_WITHIN_MIN: Duration = Duration::from_secs(60);
+const LOCATE_WITHIN_MIN: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
