@@ -12,6 +12,7 @@ mod bench;
 mod change;
 mod checkout;
 mod claim;
+mod cluster;
 mod compare;
 mod conflict;
 mod context;
@@ -104,7 +105,7 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Demo(args) => demo::run(context, args).await,
         Command::Status => admin::status(context).await,
         Command::Doctor => admin::doctor(context).await,
-        Command::Cluster(command) => admin::cluster(context, command).await,
+        Command::Cluster(command) => cluster::run(context, command).await,
         Command::Checkout(command) => checkout::run(context, command).await,
         Command::Project(command) => project::run(context, command).await,
         Command::Change(command) => change::run(context, command).await,

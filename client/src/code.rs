@@ -52,6 +52,8 @@ impl From<Exit> for ExitCode {
 pub enum Code {
     /// A name fits several things.
     Ambiguous,
+    /// A member is too far behind.
+    Behind,
     /// A certificate or key can't be used.
     Certificate,
     /// A file is not lossless or can't be read as text.
@@ -114,8 +116,9 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of their names.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Ambiguous,
+        Self::Behind,
         Self::Certificate,
         Self::Check,
         Self::Claimed,
@@ -152,6 +155,7 @@ impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ambiguous => "E-AMBIGUOUS",
+            Self::Behind => "E-BEHIND",
             Self::Certificate => "E-CERTIFICATE",
             Self::Check => "E-CHECK",
             Self::Claimed => "E-CLAIMED",
@@ -200,7 +204,8 @@ impl Code {
             }
             Self::NotFound | Self::Revision => Exit::NotFound,
             Self::Claimed | Self::Conflict | Self::Exists | Self::Stale | Self::TakeNeeded => Exit::Conflict,
-            Self::Connect
+            Self::Behind
+            | Self::Connect
             | Self::DiskFull
             | Self::FateUnknown
             | Self::NodeFailed
@@ -232,6 +237,7 @@ impl From<ErrorCode> for Code {
             ErrorCode::Exists => Self::Exists,
             ErrorCode::TakeNeeded => Self::TakeNeeded,
             ErrorCode::Precondition => Self::Precondition,
+            ErrorCode::Behind => Self::Behind,
         }
     }
 }

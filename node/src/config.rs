@@ -31,9 +31,27 @@ pub struct Config {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// How the node watches over its own state.
+    #[serde(default)]
+    pub digest: Digest,
     /// Who is told what.
     #[serde(default)]
     pub notify: Notify,
+}
+
+/// Shortest time between two looks at the digest.
+const DIGEST_PERIOD_MIN: Duration = Duration::from_millis(100);
+
+/// How the node watches over its own state.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Digest {
+    /// How often its digest is compared with the other voters'.
+    pub compare: Span,
+    /// How often it is computed again from SQLite, and then compared.
+    pub recompute: Span,
+    /// Rows that are read for that in a second.
+    pub rows_per_second: u64,
 }
 
 /// Who is told what.
@@ -125,6 +143,16 @@ pub struct Limits {
 impl Default for Log {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Json }
+    }
+}
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self {
+            compare: Span(Duration::from_secs(30)),
+            recompute: Span(Duration::from_mins(30)),
+            rows_per_second: 20_000,
+        }
     }
 }
 
@@ -270,6 +298,13 @@ impl Config {
                 return Err((key, format!("`{}` is not HOST:PORT", endpoint.advertise)));
             }
         }
+        let periods = [("digest.compare", self.digest.compare), ("digest.recompute", self.digest.recompute)];
+        if let Some((key, _)) = periods.into_iter().find(|(_, period)| period.0 < DIGEST_PERIOD_MIN) {
+            return Err((key, format!("at least {DIGEST_PERIOD_MIN:?}: the other nodes are asked each time")));
+        }
+        if self.digest.rows_per_second == 0 {
+            return Err(("digest.rows_per_second", "at least 1, or the reading never ends".to_owned()));
+        }
         let mut ports = [self.peer.listen, self.api.listen, self.http.listen];
         ports.sort_unstable();
         if ports.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -301,7 +336,10 @@ mod tests {
     #[test]
     fn the_example_file_equals_the_defaults() {
         let example = load(EXAMPLE).unwrap();
-        assert_eq!((example.log, example.limits), (Log::default(), Limits::default()));
+        assert_eq!(
+            (example.log, example.limits, example.digest),
+            (Log::default(), Limits::default(), Digest::default())
+        );
     }
 
     #[test]
@@ -315,6 +353,8 @@ mod tests {
             ("cluster = \"example\"", "cluster = \"My Team\"", "node.cluster: `My Team`: use lower-case letters"),
             ("disk_free_min = \"64MiB\"", "disk_free_min = \"64\"", "`64` is not a size"),
             ("rescan_interval = \"60s\"", "rescan_interval = \"1 week\"", "`1 week` is not a duration"),
+            ("compare = \"30s\"", "compare = \"0s\"", "digest.compare: at least 100ms"),
+            ("rows_per_second = 20000", "rows_per_second = 0", "digest.rows_per_second: at least 1"),
             ("listen = \"127.0.0.1:7301\"", "listen = \"127.0.0.1:7101\"", "need an address each"),
         ];
         for (from, to, expected) in cases {

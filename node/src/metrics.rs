@@ -33,6 +33,12 @@ pub struct Readings {
     pub checkouts: usize,
     /// Files in them that hold edits which the cluster hasn't got.
     pub files_unsynced: usize,
+    /// 0 where nobody's digest differs from this node's, 1 where somebody's does, 2 where a majority's does.
+    pub digest_alarm: u64,
+    /// Newest revision whose digest was compared with other nodes'.
+    pub digest_compared: u64,
+    /// Newest revision whose digest was computed again from SQLite.
+    pub digest_recomputed: u64,
 }
 
 const PROPOSALS: &str = "zyflow_proposals_total";
@@ -91,10 +97,13 @@ const GAUGES: &[(&str, &str)] = &[
     ("zyflow_disk_free_bytes", "Free bytes on the log's disk"),
     ("zyflow_checkouts", "Checkouts that run on this node"),
     ("zyflow_files_unsynced", "Files that hold edits which the cluster hasn't got"),
+    ("zyflow_digest_alarm", "0 where nobody's digest differs, 1 where somebody's does, 2 where a majority's does"),
+    ("zyflow_digest_compared_revision", "Newest revision whose digest was compared with other nodes'"),
+    ("zyflow_digest_recomputed_revision", "Newest revision whose digest was computed again from SQLite"),
 ];
 
 impl Readings {
-    fn values(&self) -> [f64; 12] {
+    fn values(&self) -> [f64; 15] {
         let bit = |is: bool| if is { 1.0 } else { 0.0 };
         // Exact up to 2^53; a gauge needs no more.
         let number = |value: u64| metrics::IntoF64::into_f64(std::time::Duration::from_secs(value));
@@ -112,6 +121,9 @@ impl Readings {
             number(self.disk_free_bytes),
             size(self.checkouts),
             size(self.files_unsynced),
+            number(self.digest_alarm),
+            number(self.digest_compared),
+            number(self.digest_recomputed),
         ]
     }
 }

@@ -29,6 +29,7 @@ use zyflow_storage::layout::{Layout, LayoutError};
 use zyflow_storage::log::{Identity, LogConfig, LogHandle, LogStore};
 use zyflow_storage::tables::{Tables, TablesConfig};
 
+use crate::audit::{AuditConfig, Auditor, Findings};
 use crate::checkouts::{Checkouts, Setup, error_chain};
 use crate::cluster::NodeCluster;
 use crate::config::Config;
@@ -183,15 +184,20 @@ async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpL
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address: address.to_string(), key, source })
 }
 
+/// The ports for peers, clients and HTTP.
+async fn listen_all(config: &Config) -> Result<[TcpListener; 3], RunError> {
+    Ok([
+        listen(config.peer.listen, "peer.listen").await?,
+        listen(config.api.listen, "api.listen").await?,
+        listen(config.http.listen, "http.listen").await?,
+    ])
+}
+
 async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let started = Instant::now();
     let material = load_tls(&config)?;
     let storage = open_storage(&config)?;
-    let (peer, api, web) = (
-        listen(config.peer.listen, "peer.listen").await?,
-        listen(config.api.listen, "api.listen").await?,
-        listen(config.http.listen, "http.listen").await?,
-    );
+    let [peer, api, web] = listen_all(&config).await?;
     let metrics = Metrics::install().map_err(part("metrics"))?;
     let acceptor = Acceptor::new(material.clone());
     let connector = Connector::new(material);
@@ -223,11 +229,13 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     };
     let checkouts = Arc::new(Checkouts::start(setup).await.map_err(part("the checkouts can't be started"))?);
     let (stop, stopped) = watch::channel(false);
+    let findings = watch_over(&config, &consensus, &tables, &files, &stopped);
     let probe = NodeProbe {
         consensus: consensus.clone(),
         tables: tables.clone(),
         log,
         checkouts: Arc::clone(&checkouts),
+        findings,
         metrics,
     };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
@@ -255,6 +263,26 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     drop(layout);
     info!(node = config.node.id, "node stopped");
     ended
+}
+
+/// Watches over the tables until the node stops.
+fn watch_over(
+    config: &Config,
+    consensus: &Consensus,
+    tables: &Tables,
+    files: &Handle,
+    stopped: &watch::Receiver<bool>,
+) -> Arc<Findings> {
+    let digest = &config.digest;
+    let config = AuditConfig {
+        compare: digest.compare.0,
+        recompute: digest.recompute.0,
+        rows_per_second: digest.rows_per_second,
+    };
+    let auditor = Auditor::new(config, consensus.clone(), tables.clone(), files.clone());
+    let findings = auditor.findings();
+    tokio::spawn(auditor.run(stopped.clone()));
+    findings
 }
 
 /// Who tells the webhook of the configuration, where there is one.
@@ -307,6 +335,7 @@ struct NodeProbe {
     tables: Tables,
     log: LogHandle,
     checkouts: Arc<Checkouts>,
+    findings: Arc<Findings>,
     metrics: Metrics,
 }
 
@@ -327,6 +356,9 @@ impl Probe for NodeProbe {
             disk_free_bytes: self.log.free_space(),
             checkouts,
             files_unsynced,
+            digest_alarm: self.findings.alarm(),
+            digest_compared: self.findings.compared(),
+            digest_recomputed: self.findings.recomputed(),
         })
     }
 

@@ -156,7 +156,7 @@ fn main() {
     let nodes: BTreeMap<NodeId, _> = [1, 2, 3].map(|id| (id, start(&authority, id, options.writes))).into();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let members = nodes.iter().map(|(id, (_, address))| (*id, NodeInfo { address: address.clone() })).collect();
+        let members = nodes.iter().map(|(id, (_, address))| (*id, NodeInfo::at(address.clone()))).collect();
         nodes[&1].0.initialize(members).await.unwrap();
         let leader = support::until("a leader", || {
             nodes.values().map(|(node, _)| node.status()).find(|status| status.role == Role::Leader)

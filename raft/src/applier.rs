@@ -9,6 +9,7 @@
 
 pub(crate) mod snapshots;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +28,9 @@ use zyflow_machine::format::{self, FormatError};
 use zyflow_storage::codec::{self, CodecError};
 use zyflow_storage::snapshot::{SnapshotError, SnapshotStore};
 use zyflow_storage::tables::{self, Position, Tables, TablesError};
-use zyflow_storage::types::{Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use zyflow_storage::types::{
+    Applied, Entry, EntryPayload, LogId, NodeId, Roster, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 use crate::log::{Log, LogWatch};
 use crate::metrics::Counters;
@@ -97,6 +100,8 @@ pub(crate) struct Applier {
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) lineage: Lineage,
     pub(crate) counters: Arc<Counters>,
+    /// Who was removed, as of the newest applied entry.
+    pub(crate) removed: watch::Sender<BTreeSet<NodeId>>,
     /// Where the reason goes that stops this node: openraft's own error carries less of it.
     pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
 }
@@ -114,6 +119,7 @@ impl Applier {
 
     fn open(&self, entry: Entry) -> Result<tables::Entry, ApplyError> {
         let index = entry.log_id.index;
+        let mut removed = None;
         let payload = match entry.payload {
             EntryPayload::Blank => tables::EntryPayload::Blank,
             EntryPayload::Normal(sealed) => {
@@ -124,8 +130,10 @@ impl Applier {
                 tables::EntryPayload::Batch(batch)
             }
             EntryPayload::Membership(membership) => {
+                let roster = self.roster()?.followed_by(membership);
                 let mut bytes = Vec::new();
-                codec::encode_membership(&membership, &mut bytes);
+                codec::encode_roster(&roster, &mut bytes);
+                removed = Some(roster.removed);
                 tables::EntryPayload::Membership(bytes)
             }
         };
@@ -136,6 +144,9 @@ impl Applier {
         let index = entry.position.index;
         let outcomes = self.tables.apply(entry).map_err(|source| ApplyError::Tables { index, source })?;
         self.counters.entries_applied.add(1);
+        if let Some(removed) = removed {
+            self.publish_removed(removed);
+        }
         Ok(Applied { revision: index, outcomes: outcomes.iter().map(format::encode_outcome).collect() })
     }
 
@@ -162,6 +173,27 @@ impl Applier {
         }
         let this = self.clone();
         tokio::task::spawn_blocking(move || work(&this)).await.unwrap_or(Err(ApplyError::Panicked(what)))
+    }
+
+    /// Who takes part, and who was removed, as of the newest applied entry.
+    fn roster(&self) -> Result<Roster, ApplyError> {
+        let (_applied, kept) = self.tables.applied_state().map_err(ApplyError::State)?;
+        kept.map_or_else(|| Ok(Roster::default()), |(_position, bytes)| codec::decode_roster(&bytes))
+            .map_err(ApplyError::Membership)
+    }
+
+    /// Reads from the tables who was removed, for the gate.
+    pub(crate) fn load_removed(&self) -> Result<(), ApplyError> {
+        self.publish_removed(self.roster()?.removed);
+        Ok(())
+    }
+
+    fn publish_removed(&self, removed: BTreeSet<NodeId>) {
+        self.removed.send_if_modified(|known| {
+            let is_new = *known != removed;
+            *known = removed;
+            is_new
+        });
     }
 
     fn state(&self) -> Result<(Option<LogId>, StoredMembership), ApplyError> {
@@ -191,8 +223,8 @@ fn log_id_of(position: Position) -> LogId {
 
 fn stored_membership(stored: Option<(Position, Vec<u8>)>) -> Result<StoredMembership, ApplyError> {
     let Some((position, bytes)) = stored else { return Ok(StoredMembership::default()) };
-    let membership = codec::decode_membership(&bytes).map_err(ApplyError::Membership)?;
-    Ok(StoredMembership::new(Some(log_id_of(position)), membership))
+    let roster = codec::decode_roster(&bytes).map_err(ApplyError::Membership)?;
+    Ok(StoredMembership::new(Some(log_id_of(position)), roster.membership))
 }
 
 impl RaftStateMachine<TypeConfig> for Applier {
@@ -247,7 +279,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
         let installed = self.on_a_thread("installing a snapshot", move |this| this.install(&snapshot)).await;
-        self.stop(installed)?;
+        self.stop(installed.and_then(|()| self.load_removed()))?;
         self.counters.snapshots_installed.add(1);
         info!(last = ?meta.last_log_id, "installed a snapshot");
         Ok(())

@@ -1,6 +1,6 @@
 //! The handle of one node's part in its cluster: start it, propose, wait for a read, look at it, change its membership.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use zyflow_storage::types::NodeId;
 
 use crate::applier::Applier;
 use crate::config::ConsensusConfig;
-use crate::error::{Fate, ProposeError, ReadError, StartError};
+use crate::error::{Fate, MembershipError, ProposeError, ReadError, StartError};
 use crate::fatal::chain;
 use crate::log::Log;
 use crate::metrics::{Counters, Counts};
@@ -36,8 +36,12 @@ use crate::reader::{Ask, Index, READS_QUEUED_MAX, Reader};
 use crate::shared::Shared;
 use crate::status::{Role, Status, publish};
 
-/// How long a leader that stops tries to hand over first.
-const HANDOVER_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a leader that stops tries to hand over first: an heir that is a moment behind needs some hundred milliseconds, and an
+/// election that the others hold without it takes no longer than this.
+const HANDOVER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// An heir that hasn't answered for so long is stopping too, or gone: several heartbeats.
+const HEIR_SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// Snapshots that stay on disk: the newest, and the one before while a peer may still be reading it.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -69,6 +73,8 @@ pub(crate) struct Inner {
     stop: watch::Sender<bool>,
     status: watch::Receiver<Status>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Held while the membership is changed.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Consensus {
@@ -104,6 +110,8 @@ impl Consensus {
         let openraft_config = config.to_openraft()?;
         let counters = Arc::new(Counters::default());
         let (fatal, _) = watch::channel(None);
+        let (removed, _) = watch::channel(BTreeSet::new());
+        let (out_of_service, _) = watch::channel(None);
         let snapshots = SnapshotStore::open(&config.snapshots, SNAPSHOTS_KEPT)
             .map_err(|error| StartError::Recovery(chain(&error)))?;
         let handle = log.watch();
@@ -116,17 +124,38 @@ impl Consensus {
             ring: Arc::clone(&ring),
             lineage: config.lineage,
             counters: Arc::clone(&counters),
+            removed: removed.clone(),
             fatal: fatal.clone(),
         };
         applier.check_log(&log).await.map_err(StartError::Recovery)?;
+        applier.load_removed().map_err(|error| StartError::Recovery(chain(&error)))?;
         let incoming = net.incoming();
-        let peers = Arc::new(Peers::new(config.node_id, net, Arc::clone(&config.clock), Arc::clone(&counters)));
+        let peers = Arc::new(Peers::new(
+            config.node_id,
+            net,
+            Arc::clone(&config.clock),
+            Arc::clone(&counters),
+            out_of_service.clone(),
+        ));
         let links = Links { peers: Arc::clone(&peers) };
         let raft = Raft::build(config.node_id, openraft_config, links, log, applier)
             .await
             .map_err(|error| StartError::Recovery(chain(&error)))?;
         let sealer = Sealer { ring: Arc::clone(&ring), lineage: config.lineage, counters: Arc::clone(&counters) };
-        let shared = Arc::new(Shared { config, raft, tables, snapshots, ring, log: handle, peers, counters, fatal });
+        let shared = Shared {
+            config,
+            raft,
+            tables,
+            snapshots,
+            ring,
+            log: handle,
+            peers,
+            counters,
+            removed,
+            fatal,
+            out_of_service,
+        };
+        let shared = Arc::new(shared);
         let consensus = Self::spawn(shared, sealer, incoming);
         consensus.inner.shared.raft.run();
         info!(node = consensus.inner.shared.config.node_id, "consensus started");
@@ -144,7 +173,7 @@ impl Consensus {
         let (reads, reads_rx) = mpsc::channel(READS_QUEUED_MAX);
         let (status_tx, status) = watch::channel(shared.status());
         let service = PeerService {
-            gate: Gate::new(&shared.config.cluster, shared.config.node_id),
+            gate: Gate::new(&shared.config.cluster, shared.config.node_id, shared.removed.subscribe()),
             shared: Arc::clone(&shared),
             proposals: proposals.clone(),
             reads: reads.clone(),
@@ -161,7 +190,8 @@ impl Consensus {
             tokio::spawn(crate::fatal::follow(shared.tables.fatal(), "tables", shared.fatal.clone())),
             tokio::spawn(stop_on_failure(Arc::clone(&shared))),
         ];
-        Self { inner: Arc::new(Inner { shared, proposals, reads, stop, status, tasks: Mutex::new(tasks) }) }
+        let (tasks, changing) = (Mutex::new(tasks), Arc::default());
+        Self { inner: Arc::new(Inner { shared, proposals, reads, stop, status, tasks, changing }) }
     }
 
     /// Proposes a command, on whatever node, and waits for its outcome.
@@ -173,8 +203,8 @@ impl Consensus {
         let shared = &self.inner.shared;
         shared.counters.proposals.add(1);
         let since = Instant::now();
-        if let Some(reason) = shared.fatal.borrow().as_ref() {
-            return Err(ProposeError::Fatal(reason.to_string()));
+        if let Some(reason) = shared.failure() {
+            return Err(ProposeError::Fatal(reason));
         }
         let (reply, answered) = oneshot::channel();
         let phase = Arc::new(Phase::default());
@@ -188,8 +218,13 @@ impl Consensus {
                 return Err(ProposeError::Overloaded { backlog: limit, limit });
             }
         }
-        match timeout_at(deadline, answered).await {
-            Ok(Ok(answer)) => answer,
+        let waited = tokio::select! {
+            waited = timeout_at(deadline, answered) => waited,
+            reason = shared.left_service() => return Err(ProposeError::Fatal(reason)),
+        };
+        match waited {
+            Ok(Ok(Ok(outcome))) => Ok(outcome),
+            Ok(Ok(Err(error))) => Err(shared.failure().map_or(error, ProposeError::Fatal)),
             Ok(Err(_dropped)) => Err(self.stopping(Fate::Unknown)),
             Err(_elapsed) => {
                 let fate = if phase.abandon() { Fate::Nothing } else { Fate::Unknown };
@@ -221,6 +256,9 @@ impl Consensus {
         };
         let shared = &self.inner.shared;
         shared.counters.reads.add(1);
+        if let Some(reason) = shared.failure() {
+            return Err(ReadError::Fatal(reason));
+        }
         let (reply, answered) = oneshot::channel();
         let ask = Ask { lease, deadline, is_forwarded: false, reply };
         match timeout_at(deadline, self.inner.reads.send(ask)).await {
@@ -228,7 +266,11 @@ impl Consensus {
             Ok(Err(_closed)) => return Err(ReadError::Stopping),
             Err(_elapsed) => return Err(shared.read_verdict()),
         }
-        match timeout_at(deadline, answered).await {
+        let waited = tokio::select! {
+            waited = timeout_at(deadline, answered) => waited,
+            reason = shared.left_service() => return Err(ReadError::Fatal(reason)),
+        };
+        match waited {
             Ok(Ok(Index::At(index))) => self.applied_at_least(Revision(index), deadline).await,
             Ok(Ok(Index::Failed(error))) => Err(error),
             Ok(Ok(Index::NotLeader) | Err(_)) | Err(_) => Err(shared.read_verdict()),
@@ -312,23 +354,28 @@ impl Consensus {
         self.shutdown().await;
     }
 
-    async fn hand_over(&self) {
+    pub(crate) async fn hand_over(&self) {
         let status = self.status();
         if status.role != Role::Leader || *self.inner.stop.borrow() || status.fatal.is_some() {
             return;
         }
-        let reachable: BTreeSet<NodeId> = self.inner.shared.reach().reachable;
-        let matched: BTreeMap<u64, NodeId> = status
-            .matched
-            .iter()
-            .filter(|(node, _)| {
-                **node != status.node_id && status.voters.contains_key(node) && reachable.contains(node)
-            })
-            .map(|(node, index)| (*index, *node))
-            .collect();
-        let Some((_, heir)) = matched.last_key_value() else { return };
-        if let Err(error) = self.transfer_leader(*heir, Instant::now() + HANDOVER_DEADLINE).await {
-            warn!(%error, heir, "stopping without having handed over: the others will elect a leader");
+        let Some(heir) = self.heir() else { return };
+        let handed = tokio::select! {
+            handed = self.transfer_leader(heir, Instant::now() + HANDOVER_DEADLINE) => handed,
+            () = self.silence_of(heir) => Err(MembershipError::DeadlineExceeded { what: "handing over to a silent node" }),
+        };
+        match handed {
+            Ok(()) => info!(heir, "handed leadership over"),
+            Err(error) => warn!(%error, heir, "stopping without having handed over: the others will elect a leader"),
+        }
+    }
+
+    /// Waits until a peer hasn't answered for a while: a whole cluster that stops has no heir.
+    async fn silence_of(&self, peer: NodeId) {
+        let shared = &self.inner.shared;
+        let mut looks = tokio::time::interval(shared.config.heartbeat);
+        while shared.peers.silence(peer).is_some_and(|silence| silence <= HEIR_SILENCE_MAX) {
+            looks.tick().await;
         }
     }
 }

@@ -185,6 +185,68 @@ pub enum MembershipError {
         /// What it should have been.
         role: &'static str,
     },
+    /// The id was another node's.
+    #[error(
+        "node {node} was removed, and ids are never used again: make the certificate and the configuration for {free}, or any \
+             higher id"
+    )]
+    Removed {
+        /// The id.
+        node: NodeId,
+        /// One that was never used.
+        free: NodeId,
+    },
+    /// It is a member, at another address.
+    #[error("node {node} is a member already, at {address}: `zyflow cluster address` changes that")]
+    Elsewhere {
+        /// Which node.
+        node: NodeId,
+        /// Where it is.
+        address: String,
+    },
+    /// Another member has the address.
+    #[error("{address} is the address of node {holder}: correct one of them")]
+    AddressTaken {
+        /// Whose it is.
+        holder: NodeId,
+        /// The address.
+        address: String,
+    },
+    /// It is too far behind to vote.
+    #[error(
+        "node {node} is behind: it has {matched} of {committed} committed entries, and may lack {limit}; it goes on catching up while \
+         it runs and is reached, try again later (`zyflow cluster status` shows its lag)"
+    )]
+    Lagging {
+        /// Which node.
+        node: NodeId,
+        /// The newest entry that it is known to have.
+        matched: u64,
+        /// The newest entry that is committed.
+        committed: u64,
+        /// How many it may lack.
+        limit: u64,
+    },
+    /// It could never lead.
+    #[error(
+        "node {node} has a learner's certificate, so the others would refuse its votes: give it a voter's (certificates.sh, `node`), \
+         restart it, and promote it again"
+    )]
+    LearnersCertificate {
+        /// Which node.
+        node: NodeId,
+    },
+    /// The voters after the change couldn't decide anything.
+    #[error(
+        "changing node {node} would leave voters without a majority that answers: {reach}; nothing was changed, start the silent ones \
+         or remove them first"
+    )]
+    Outnumbered {
+        /// Which node was to be changed.
+        node: NodeId,
+        /// Who of the voters after the change answers.
+        reach: Reach,
+    },
     /// The change was refused.
     #[error("refused: {0}")]
     Refused(String),

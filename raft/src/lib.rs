@@ -23,6 +23,7 @@
 //! - `reader` lets any node serve linearizable reads.
 //! - `network` is the protocol between nodes and the gate that holds every call against its caller's certificate.
 //! - `applier` feeds committed entries to the tables.
+//! - `audit` compares digests with the other nodes at one revision.
 //!
 //! Made for a runtime of one thread: nothing here blocks it but [`Tables::apply`](zyflow_storage::tables::Tables::apply),
 //! which works in memory; snapshots are handled on threads of their own. Several threads work too, and make smaller batches.
@@ -30,6 +31,7 @@
 //! Deliberately not here: what a command means (machine), who may propose it, and what is durable when (storage).
 
 mod applier;
+mod audit;
 mod clock;
 mod config;
 mod consensus;
@@ -45,6 +47,7 @@ mod reader;
 mod shared;
 mod status;
 
+pub use audit::{Verdict, judge};
 pub use clock::{CLOCK_AHEAD_MAX, Clock, SystemClock};
 pub use config::{
     APPEND_ENTRIES_MAX, BACKLOG_OPS_MAX, ConsensusConfig, ELECTION_TIMEOUT_MAX, ELECTION_TIMEOUT_MIN, ENTRIES_KEPT,
@@ -52,6 +55,7 @@ pub use config::{
 };
 pub use consensus::{Consensus, Consistency};
 pub use error::{Fate, MembershipError, ProposeError, Reach, ReadError, StartError};
+pub use membership::PROMOTE_LAG_MAX;
 pub use metrics::Counts;
 pub use proposer::{COMMANDS_PER_ENTRY_MAX, WRITES_IN_FLIGHT};
 pub use status::{Role, Status};

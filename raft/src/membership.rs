@@ -1,21 +1,40 @@
-//! Who takes part: the first members, learners, voters, and who leads.
+//! Who takes part: the first members, learners, voters, those who leave, and where each is reached.
+//!
+//! ```text
+//!   add ---> learner --promote (has caught up?)--> voter
+//!               ^ |                                  |
+//!               | +--remove--> removed for good      |
+//!               +--------------demote----------------+
+//! ```
+//! Every change is a loop: wait until the newest membership is committed and applied here, finish a change that an earlier leader
+//! left half-done, ask [`checks`] for the next step, take it under the condition that nobody changed anything in between; until no
+//! step is left. So each call may be repeated, on this leader or on the next, and a change that was begun is finished by whoever
+//! repeats it. One change at a time: it goes on where its caller's deadline passed, since half of one is the worst state to be in.
+//!
+//! Deliberately not here: who may ask for a change, and which id a new node gets.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+mod checks;
+mod transfer;
 
-use openraft::ChangeMembers;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
-use openraft::raft::ClientWriteResponse;
+use openraft::{ChangeMembers, Precondition};
 use tokio::time::{Instant, timeout_at};
-use zyflow_storage::types::{NodeId, NodeInfo, TypeConfig};
+use zyflow_machine::id::Revision;
+use zyflow_storage::types::{NodeId, NodeInfo, StoredMembership};
+
+pub use checks::PROMOTE_LAG_MAX;
+use checks::{Change, Members};
 
 use crate::consensus::Consensus;
 use crate::error::MembershipError;
-use crate::shared::Route;
+use crate::shared::{Route, Shared};
 
-/// A transfer that came to nothing is tried again after this: longer than an election takes.
-const TRANSFER_RETRY: Duration = Duration::from_secs(3);
+/// The next step of a change; `None` = it is done.
+type Plan = Box<dyn Fn(&Members) -> Result<Option<Change>, MembershipError> + Send>;
 
 impl Consensus {
     /// Makes a new cluster of these voters. Called once, on one of them, while all of them are empty and running.
@@ -35,123 +54,143 @@ impl Consensus {
         }
     }
 
-    /// Adds a node that follows without a vote. Returns when it is in the membership, before it has caught up. Leader only.
+    /// Adds a node that follows without a vote, and waits until it has the log as it was when it was added. Leader only. One that is a
+    /// member at this address already is only waited for.
     ///
     /// # Errors
-    /// This node doesn't lead, another change is under way, or there is no quorum by the deadline.
-    pub async fn add_learner(&self, node: NodeId, address: String, deadline: Instant) -> Result<(), MembershipError> {
-        let adding = self.inner.shared.raft.add_learner(node, NodeInfo { address }, false);
-        changed(timeout_at(deadline, adding).await, "adding a learner")
+    /// This node doesn't lead, the id was a removed node's, the address is another's, or there is no quorum by the deadline;
+    /// [`MembershipError::Lagging`] where it was added and hasn't caught up by then.
+    pub async fn add_learner(&self, node: NodeId, info: NodeInfo, deadline: Instant) -> Result<(), MembershipError> {
+        self.change("adding a learner", deadline, Box::new(move |members| members.add(node, &info))).await?;
+        match timeout_at(deadline, self.caught_up(node)).await {
+            Ok(caught_up) => caught_up,
+            Err(_elapsed) => Err(self.inner.shared.members().lagging(node)),
+        }
     }
 
-    /// Gives learners a vote. They should have caught up: a voter that is behind counts for the quorum at once. Leader only.
+    /// Gives a learner a vote, if it has caught up and a majority of the voters with it answers. Leader only.
     ///
     /// # Errors
-    /// As [`Consensus::add_learner`]; also if one is not a learner.
-    pub async fn promote(&self, nodes: BTreeSet<NodeId>, deadline: Instant) -> Result<(), MembershipError> {
-        let promoting = self.inner.shared.raft.change_membership(ChangeMembers::AddVoterIds(nodes), true);
-        changed(timeout_at(deadline, promoting).await, "promoting a learner")
+    /// This node doesn't lead, it is no member, it lags by more than [`PROMOTE_LAG_MAX`], its certificate is a learner's, too few voters
+    /// answer, or there is no quorum by the deadline.
+    pub async fn promote(&self, node: NodeId, deadline: Instant) -> Result<(), MembershipError> {
+        self.change("promoting a learner", deadline, Box::new(move |members| members.promote(node))).await
     }
 
-    /// Takes the vote from voters; they stay as learners. Leader only.
+    /// Takes the vote from a voter; it stays as a learner. Leader only: to demote the leader itself it hands over first, and the error
+    /// names the new one.
     ///
     /// # Errors
-    /// As [`Consensus::add_learner`].
-    pub async fn demote(&self, nodes: BTreeSet<NodeId>, deadline: Instant) -> Result<(), MembershipError> {
-        let demoting = self.inner.shared.raft.change_membership(ChangeMembers::RemoveVoters(nodes), true);
-        changed(timeout_at(deadline, demoting).await, "demoting a voter")
+    /// This node doesn't lead (any more), it is no member, too few of the other voters answer, or there is no quorum by the deadline.
+    pub async fn demote(&self, node: NodeId, deadline: Instant) -> Result<(), MembershipError> {
+        self.give_way(node, deadline).await?;
+        self.change("demoting a voter", deadline, Box::new(move |members| members.demote(node))).await
     }
 
-    /// Removes learners. A removed id is never used again. Leader only.
+    /// Removes a member, voter or learner, for good: the others refuse its calls from then on, and its id is never used again. Leader
+    /// only, as [`Consensus::demote`].
     ///
     /// # Errors
-    /// As [`Consensus::add_learner`].
-    pub async fn remove(&self, nodes: BTreeSet<NodeId>, deadline: Instant) -> Result<(), MembershipError> {
-        let removing = self.inner.shared.raft.change_membership(ChangeMembers::RemoveNodes(nodes), false);
-        changed(timeout_at(deadline, removing).await, "removing a learner")
+    /// As [`Consensus::demote`].
+    pub async fn remove(&self, node: NodeId, deadline: Instant) -> Result<(), MembershipError> {
+        self.give_way(node, deadline).await?;
+        self.change("removing a member", deadline, Box::new(move |members| members.remove(node))).await
     }
 
-    /// Hands leadership to another voter and waits until it leads. Leader only. While it is under way no command is
-    /// accepted; those that wait go to the new leader.
+    /// Changes where a member is reached. Leader only.
     ///
     /// # Errors
-    /// This node doesn't lead, `to` is no voter, or it doesn't lead by the deadline.
-    pub async fn transfer_leader(&self, to: NodeId, deadline: Instant) -> Result<(), MembershipError> {
+    /// This node doesn't lead, it is no member, the address is another's, or there is no quorum by the deadline.
+    pub async fn relocate(&self, node: NodeId, info: NodeInfo, deadline: Instant) -> Result<(), MembershipError> {
+        self.change("changing an address", deadline, Box::new(move |members| members.relocate(node, &info))).await
+    }
+
+    /// A leader can't see to its own leaving: openraft would let it go on leading without a vote. It hands over, and the new leader is
+    /// asked.
+    async fn give_way(&self, node: NodeId, deadline: Instant) -> Result<(), MembershipError> {
         let shared = &self.inner.shared;
-        if shared.route() != Route::Here {
-            return Err(MembershipError::NotLeader { leader: self.status().leader });
-        }
-        if !shared.voters().contains(&to) {
-            return Err(MembershipError::NotA { node: to, role: "voter" });
-        }
-        if to == shared.config.node_id {
+        if node != shared.config.node_id || shared.route() != Route::Here {
             return Ok(());
         }
-        let late = || MembershipError::DeadlineExceeded { what: "the transfer of leadership" };
-        let fatal = |error: openraft::errors::Fatal<TypeConfig>| MembershipError::Fatal(error.to_string());
-        timeout_at(deadline, self.caught_up(to)).await.map_err(|_elapsed| late())??;
-        loop {
-            shared.raft.trigger().transfer_leader(to).await.map_err(fatal)?;
-            let until = deadline.min(Instant::now() + TRANSFER_RETRY);
-            match timeout_at(until, self.led_by_another()).await {
-                Ok(leader) => {
-                    let leader = leader?;
-                    let other = || MembershipError::Refused(format!("node {leader} won the election, not node {to}"));
-                    return if leader == to { Ok(()) } else { Err(other()) };
-                }
-                Err(_elapsed) if Instant::now() >= deadline => return Err(late()),
-                // Nobody leads yet, or this node again.
-                Err(_elapsed) => {}
-            }
-        }
+        let heir = self.heir().ok_or_else(|| shared.members().outnumbered(node))?;
+        self.transfer_leader(heir, deadline).await?;
+        Err(MembershipError::NotLeader { leader: Some(heir) })
     }
 
-    /// Waits until `node` has all that this leader's log had a moment ago.
-    async fn caught_up(&self, node: NodeId) -> Result<(), MembershipError> {
-        let mut metrics = self.inner.shared.raft.metrics();
-        let wanted = metrics.borrow_watched().last_log_index;
+    async fn change(&self, what: &'static str, deadline: Instant, plan: Plan) -> Result<(), MembershipError> {
+        let late = |_elapsed| MembershipError::DeadlineExceeded { what };
+        let changing = Arc::clone(&self.inner.changing);
+        let turn = timeout_at(deadline, changing.lock_owned()).await.map_err(late)?;
+        let shared = Arc::clone(&self.inner.shared);
+        let change = tokio::spawn(async move {
+            let _turn = turn;
+            shared.change(plan).await
+        });
+        let ended = timeout_at(deadline, change).await.map_err(late)?;
+        ended.unwrap_or_else(|error| Err(MembershipError::Fatal(error.to_string())))
+    }
+}
+
+impl Shared {
+    async fn change(&self, plan: Plan) -> Result<(), MembershipError> {
         loop {
-            let matched = {
-                let now = metrics.borrow_and_update();
-                let replication =
-                    now.replication.as_ref().ok_or(MembershipError::NotLeader { leader: now.current_leader })?;
-                replication.get(&node).copied().flatten().map(|id| id.index)
+            let newest = self.settled_membership().await?;
+            let next = if newest.membership().get_joint_config().len() > 1 {
+                // Nobody new votes: only the change that was begun is finished.
+                Some(ChangeMembers::AddVoterIds([].into()))
+            } else {
+                plan(&self.members())?
             };
-            if matched >= wanted {
-                return Ok(());
+            let Some(next) = next else { return Ok(()) };
+            let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: *newest.log_id() };
+            match self.raft.change_membership_if(next, true, [unchanged]).await {
+                Ok(_response) => {}
+                Err(RaftError::Fatal(fatal)) => return Err(MembershipError::Fatal(fatal.to_string())),
+                Err(RaftError::APIError(
+                    ClientWriteError::ForwardToLeader(forward) | ClientWriteError::LogEntryDiscarded(forward),
+                )) => return Err(MembershipError::NotLeader { leader: forward.leader_id }),
+                Err(RaftError::APIError(error)) => return Err(MembershipError::Refused(error.to_string())),
             }
-            stopped(metrics.changed().await)?;
         }
     }
 
-    /// Waits until this node follows another one.
-    async fn led_by_another(&self) -> Result<NodeId, MembershipError> {
-        let mut metrics = self.inner.shared.raft.server_metrics();
+    /// The newest membership, once it is applied here and with it known who was removed.
+    async fn settled_membership(&self) -> Result<StoredMembership, MembershipError> {
+        let mut metrics = self.raft.server_metrics();
+        let mut applied = self.tables.applied();
         loop {
-            let leader = metrics.borrow_and_update().current_leader;
-            if let Some(leader) = leader
-                && leader != self.inner.shared.config.node_id
-            {
-                return Ok(leader);
+            if self.route() != Route::Here {
+                return Err(MembershipError::NotLeader { leader: self.status().leader });
             }
-            stopped(metrics.changed().await)?;
+            let newest = StoredMembership::clone(&metrics.borrow_and_update().membership_config);
+            let index = newest.log_id().map_or(0, |id| id.index);
+            let is_applied = *applied.borrow() >= Revision(index);
+            if is_applied {
+                return Ok(newest);
+            }
+            let stopped = || MembershipError::Fatal("consensus stopped".to_owned());
+            let reached = async { applied.wait_for(|applied| *applied >= Revision(index)).await.map(drop) };
+            tokio::select! {
+                changed = metrics.changed() => changed.map_err(|_| stopped())?,
+                reached = reached => reached.map_err(|_| stopped())?,
+            }
         }
     }
-}
 
-fn stopped<E>(changed: Result<(), E>) -> Result<(), MembershipError> {
-    changed.map_err(|_| MembershipError::Fatal("consensus stopped".to_owned()))
-}
-
-type Written = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
-
-fn changed(written: Result<Written, tokio::time::error::Elapsed>, what: &'static str) -> Result<(), MembershipError> {
-    match written.map_err(|_elapsed| MembershipError::DeadlineExceeded { what })? {
-        Ok(_response) => Ok(()),
-        Err(RaftError::Fatal(fatal)) => Err(MembershipError::Fatal(fatal.to_string())),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            Err(MembershipError::NotLeader { leader: forward.leader_id })
+    fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let nodes: BTreeMap<NodeId, NodeInfo> = membership.nodes().map(|(id, info)| (*id, info.clone())).collect();
+        let index = |id: Option<zyflow_storage::types::LogId>| id.map_or(0, |id| id.index);
+        Members {
+            voters: membership.get_joint_config().last().cloned().unwrap_or_default(),
+            reachable: self.peers.reach(nodes.keys().copied().collect()).reachable,
+            roles: nodes.keys().filter_map(|id| Some((*id, self.peers.role(*id)?))).collect(),
+            nodes,
+            removed: self.removed.borrow().clone(),
+            matched: metrics.replication.iter().flatten().map(|(node, id)| (*node, index(*id))).collect(),
+            committed: index(metrics.local_committed),
         }
-        Err(RaftError::APIError(error)) => Err(MembershipError::Refused(error.to_string())),
     }
 }

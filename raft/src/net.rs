@@ -4,6 +4,7 @@
 //! simulation brings simulated TCP and says itself who is at the other end; everything above, the tonic services included,
 //! stays the same. What a peer may do with its stream is decided above, call by call (`network::gate`).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
-use zyflow_crypto::{Acceptor, ConnectError, Connector, Identity, IdentityError, identity_of};
+use zyflow_crypto::{Acceptor, ConnectError, Connector, Identity, IdentityError, Role, identity_of};
 use zyflow_storage::types::NodeId;
 
 /// Handshakes under way at once: a burst of all nodes reconnecting fits, a flood doesn't get more than this.
@@ -82,6 +83,10 @@ pub trait Net: Send + Sync + 'static {
     fn incoming(&self) -> BoxStream<'static, Inbound>;
     /// A connection to exactly this node at `address`.
     fn connect(&self, node: NodeId, address: String) -> BoxFuture<'static, Result<Box<dyn Io>, NetError>>;
+    /// The role that this node's certificate had when it was last connected to; `None` = not known.
+    fn role(&self, _node: NodeId) -> Option<Role> {
+        None
+    }
 }
 
 /// TCP and mutual TLS.
@@ -89,13 +94,14 @@ pub struct TlsNet {
     listener: Mutex<Option<TcpListener>>,
     acceptor: Acceptor,
     connector: Connector,
+    roles: Arc<Mutex<BTreeMap<NodeId, Role>>>,
 }
 
 impl TlsNet {
     /// Accepts on `listener`, which is bound already, and connects with `connector`.
     #[must_use]
     pub fn new(listener: TcpListener, acceptor: Acceptor, connector: Connector) -> Self {
-        Self { listener: Mutex::new(Some(listener)), acceptor, connector }
+        Self { listener: Mutex::new(Some(listener)), acceptor, connector, roles: Arc::default() }
     }
 }
 
@@ -110,20 +116,24 @@ impl Net for TlsNet {
     }
 
     fn connect(&self, node: NodeId, address: String) -> BoxFuture<'static, Result<Box<dyn Io>, NetError>> {
-        let connector = self.connector.clone();
+        let (connector, roles) = (self.connector.clone(), Arc::clone(&self.roles));
         Box::pin(async move {
             let stream = connector.connect(&address, None).await?;
             let chain = stream.get_ref().1.peer_certificates();
             let leaf =
                 chain.and_then(|chain| chain.first()).expect("invariant: a TLS 1.3 server has shown a certificate");
-            let found =
-                identity_of(leaf).map_err(|source| NetError::Identity { address: address.clone(), source })?.node_id;
-            if found != node {
-                return Err(NetError::WrongNode { address, expected: node, found });
+            let found = identity_of(leaf).map_err(|source| NetError::Identity { address: address.clone(), source })?;
+            if found.node_id != node {
+                return Err(NetError::WrongNode { address, expected: node, found: found.node_id });
             }
+            roles.lock().unwrap_or_else(PoisonError::into_inner).insert(node, found.role);
             let io: Box<dyn Io> = Box::new(stream);
             Ok(io)
         })
+    }
+
+    fn role(&self, node: NodeId) -> Option<Role> {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
     }
 }
 

@@ -171,6 +171,7 @@ async fn ask_leader(shared: &Shared, node: NodeId, address: &str, lease: bool, d
             }
         }
         Ok(Err(status)) => {
+            shared.peers.note_refusal(node, &status);
             debug!(leader = node, %status, "asking the leader for a read index failed");
             Round::Again
         }

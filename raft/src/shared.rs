@@ -29,7 +29,11 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<dyn LogWatch>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) counters: Arc<Counters>,
+    /// Who was removed, as of the newest applied entry.
+    pub(crate) removed: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
+    /// Why this node serves nothing any more though its process stays: its state can't be believed, or it was removed.
+    pub(crate) out_of_service: watch::Sender<Option<Arc<str>>>,
 }
 
 /// Where commands and reads go.
@@ -93,10 +97,26 @@ impl Shared {
         self.peers.reach(self.voters())
     }
 
+    /// Why this node serves nothing any more: it has failed, or it is out of service.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let reason = |of: &watch::Sender<Option<Arc<str>>>| of.borrow().as_ref().map(ToString::to_string);
+        reason(&self.fatal).or_else(|| reason(&self.out_of_service))
+    }
+
+    /// Waits until this node is out of service, and gives the reason. Never ends where it isn't.
+    pub(crate) async fn left_service(&self) -> String {
+        let mut out_of_service = self.out_of_service.subscribe();
+        match out_of_service.wait_for(Option::is_some).await.map(|reason| reason.as_ref().map(ToString::to_string)) {
+            Ok(Some(reason)) => reason,
+            // The sender is this struct's own.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Why a proposal was not answered in time.
     pub(crate) fn verdict(&self, fate: Fate, proposed: Instant) -> ProposeError {
-        if let Some(reason) = self.fatal.borrow().as_ref() {
-            return ProposeError::Fatal(reason.to_string());
+        if let Some(reason) = self.failure() {
+            return ProposeError::Fatal(reason);
         }
         if self.has_quorum() {
             ProposeError::DeadlineExceeded { waited: proposed.elapsed(), fate }
@@ -107,8 +127,8 @@ impl Shared {
 
     /// Why a read was not served in time.
     pub(crate) fn read_verdict(&self) -> ReadError {
-        if let Some(reason) = self.fatal.borrow().as_ref() {
-            return ReadError::Fatal(reason.to_string());
+        if let Some(reason) = self.failure() {
+            return ReadError::Fatal(reason);
         }
         if self.has_quorum() { ReadError::DeadlineExceeded } else { ReadError::NoQuorum(self.reach()) }
     }

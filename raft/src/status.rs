@@ -1,13 +1,13 @@
 //! What a node knows of itself and its cluster, for people and for whoever routes to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState};
 use tokio::sync::watch;
-use zyflow_storage::types::NodeId;
+use zyflow_storage::types::{NodeId, NodeInfo};
 
 use crate::config::millis;
 use crate::shared::{Shared, stopped};
@@ -70,13 +70,19 @@ pub struct Status {
     pub voters: BTreeMap<NodeId, String>,
     /// Learners and their addresses.
     pub learners: BTreeMap<NodeId, String>,
+    /// Where clients reach each member, as far as anybody said.
+    pub api_addresses: BTreeMap<NodeId, String>,
+    /// Who was removed; their ids are never used again.
+    pub removed: BTreeSet<NodeId>,
+    /// Whether a change of voters was begun and isn't finished.
+    pub is_changing: bool,
     /// Leaders only: the last entry that each member is known to have.
     pub matched: BTreeMap<NodeId, u64>,
     /// Leaders only: how long ago a quorum confirmed it.
     pub millis_since_quorum_ack: Option<u64>,
     /// Whether it believes that there is a quorum.
     pub has_quorum: bool,
-    /// Why it has failed, if it has.
+    /// Why it serves nothing any more: it has failed, or is out of service.
     pub fatal: Option<String>,
 }
 
@@ -91,6 +97,7 @@ impl Shared {
                 .map(|id| (id, membership.get_node(&id).map_or_else(String::new, |node| node.address.clone())))
                 .collect()
         };
+        let api = |(id, node): (&NodeId, &NodeInfo)| (!node.api.is_empty()).then(|| (*id, node.api.clone()));
         let index = |id: Option<zyflow_storage::types::LogId>| id.map_or(0, |id| id.index);
         let matched = raft.replication.iter().flatten().map(|(node, id)| (*node, index(*id))).collect();
         Status {
@@ -106,16 +113,19 @@ impl Shared {
             purged: index(raft.purged),
             voters: addresses(membership.voter_ids().collect()),
             learners: addresses(membership.learner_ids().collect()),
+            api_addresses: membership.nodes().filter_map(api).collect(),
+            removed: self.removed.borrow().clone(),
+            is_changing: membership.get_joint_config().len() > 1,
             matched,
             millis_since_quorum_ack: raft.last_quorum_acked.map(|acked| millis(acked.elapsed())),
             has_quorum: self.has_quorum(),
-            fatal: self.fatal.borrow().as_ref().map(ToString::to_string),
+            fatal: self.failure(),
         }
     }
 }
 
 /// Publishes the status: at once when the leader, the membership or the fatal reason changes, else a few times a second.
-/// Also notes openraft's own end as the fatal reason, if nothing said it before.
+/// Also tells the connections where the members are, and notes openraft's own end as the fatal reason, if nothing said it before.
 pub(crate) async fn publish(shared: Arc<Shared>, status: watch::Sender<Status>, mut stop: watch::Receiver<bool>) {
     let mut server = shared.raft.server_metrics();
     let mut fatal = shared.fatal.subscribe();
@@ -131,10 +141,13 @@ pub(crate) async fn publish(shared: Arc<Shared>, status: watch::Sender<Status>, 
         let running = shared.raft.metrics().borrow_watched().running_state.clone();
         if let Err(failure) = running
             && !*stop.borrow()
+            && shared.out_of_service.borrow().is_none()
         {
             crate::fatal::set(&shared.fatal, || format!("consensus stopped: {}", crate::fatal::chain(&failure)));
         }
         let now = shared.status();
+        let members = now.voters.iter().chain(&now.learners);
+        shared.peers.learn_addresses(members.map(|(id, address)| (*id, address.clone())).collect());
         status.send_if_modified(|known| {
             let is_new = *known != now;
             *known = now;

@@ -10,10 +10,14 @@
 #[path = "cluster/support/mod.rs"]
 mod support;
 
+#[path = "cluster/audit.rs"]
+mod audit;
 #[path = "cluster/failover.rs"]
 mod failover;
 #[path = "cluster/gate.rs"]
 mod gate;
+#[path = "cluster/membership.rs"]
+mod membership;
 #[path = "cluster/network.rs"]
 mod network;
 #[path = "cluster/obstacles.rs"]

@@ -1,16 +1,19 @@
 //! Bytes of votes, log ids, entries and memberships: on disk in the log, on the wire between nodes, in snapshots.
 //!
 //! ```text
-//! every message   version u8 = 1, then the body, then nothing
+//! every message   version u8 = 1, then the body, then nothing; memberships also 2, rosters also 3
 //! integer         LEB128, shortest form only
 //! vote            term, node, committed u8 (0 | 1)
 //! log id          term, index
 //! optional log id 0 u8 | 1 u8, log id
-//! entry           log id, kind u8: 0 blank | 1 sealed bytes up to the end | 2 membership
-//! membership      configs: count, each (count, ids ascending); nodes: count, each (id ascending, length, UTF-8 address)
+//! entry           log id, kind u8: 0 blank | 1 sealed bytes up to the end | 2 membership | 3 membership of version 2
+//! membership 1    configs: count, each (count, ids ascending); nodes: count, each (id ascending, length, UTF-8 address)
+//! membership 2    the same, and after each address: length, UTF-8 address for clients; at least one isn't empty
+//! roster 1, 2     a membership; nobody was removed
+//! roster 3        the body of membership 2, then the removed: count from 1, ids ascending
 //! ```
 //!
-//! There is one encoding of each value, so equal values have equal bytes. Decoding never panics and never allocates more
+//! A value has the lowest version that can hold it, and only that one, so equal values have equal bytes. Decoding never panics and never allocates more
 //! than the input could hold. Integrity is not this module's job: what is stored has a checksum around it
 //! (`log::stored`), what travels has TLS.
 
@@ -18,14 +21,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::types::{Entry, EntryPayload, LogId, Membership, NodeId, NodeInfo, Payload, StoredMembership, Vote};
+use crate::types::{Entry, EntryPayload, LogId, Membership, NodeId, NodeInfo, Payload, Roster, StoredMembership, Vote};
 
-/// The version byte that this code writes, and the only one that it reads.
+/// The version byte of every message but the two that follow.
 pub const VERSION: u8 = 1;
+/// The version byte of memberships that say where clients reach a node.
+pub const VERSION_API: u8 = 2;
+/// The version byte of rosters from which a node was removed.
+pub const VERSION_REMOVED: u8 = 3;
 
 const BLANK: u8 = 0;
 const NORMAL: u8 = 1;
 const MEMBERSHIP: u8 = 2;
+const MEMBERSHIP_API: u8 = 3;
 /// A u64 has 64 bits and a byte of LEB128 carries 7: ten bytes at most.
 const VARINT_BYTES_MAX: u32 = 10;
 
@@ -39,7 +47,7 @@ pub enum CodecError {
         what: &'static str,
     },
     /// The version byte is one that this program doesn't know.
-    #[error("{what} is in format {found}; this program reads format {VERSION}")]
+    #[error("{what} is in format {found}, which this program doesn't read: a newer release wrote it")]
     Version {
         /// The message that was being read.
         what: &'static str,
@@ -134,8 +142,9 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
             out.extend_from_slice(&payload.0);
         }
         EntryPayload::Membership(membership) => {
-            out.push(MEMBERSHIP);
-            put_membership(membership, out);
+            let shape = Shape::of(membership);
+            out.push(if shape == Shape::Api { MEMBERSHIP_API } else { MEMBERSHIP });
+            put_membership(membership, shape, out);
         }
     }
 }
@@ -150,7 +159,8 @@ pub fn decode_entry(bytes: &Bytes) -> Result<Entry, CodecError> {
     let payload = match cursor.byte("the kind of an entry")? {
         BLANK => EntryPayload::Blank,
         NORMAL => EntryPayload::Normal(Payload(bytes.slice_ref(cursor.take_rest()))),
-        MEMBERSHIP => EntryPayload::Membership(cursor.membership()?),
+        MEMBERSHIP => EntryPayload::Membership(cursor.membership(Shape::Plain)?),
+        MEMBERSHIP_API => EntryPayload::Membership(cursor.whole_membership(Shape::Api)?),
         _ => return Err(CodecError::Invalid { what: "the kind of an entry" }),
     };
     cursor.end("an entry")?;
@@ -159,8 +169,9 @@ pub fn decode_entry(bytes: &Bytes) -> Result<Entry, CodecError> {
 
 /// Appends a membership.
 pub fn encode_membership(membership: &Membership, out: &mut Vec<u8>) {
-    out.push(VERSION);
-    put_membership(membership, out);
+    let shape = Shape::of(membership);
+    out.push(shape.version());
+    put_membership(membership, shape, out);
 }
 
 /// Reads a membership that fills `bytes`.
@@ -168,17 +179,18 @@ pub fn encode_membership(membership: &Membership, out: &mut Vec<u8>) {
 /// # Errors
 /// [`CodecError`] if the bytes are not exactly one valid membership.
 pub fn decode_membership(bytes: &[u8]) -> Result<Membership, CodecError> {
-    let mut cursor = Cursor::message(bytes, "a membership")?;
-    let membership = cursor.membership()?;
+    let (mut cursor, shape) = Cursor::shaped(bytes, "a membership")?;
+    let membership = cursor.whole_membership(shape)?;
     cursor.end("a membership")?;
     Ok(membership)
 }
 
 /// Appends a membership together with the log id that brought it.
 pub fn encode_stored_membership(stored: &StoredMembership, out: &mut Vec<u8>) {
-    out.push(VERSION);
+    let shape = Shape::of(stored.membership());
+    out.push(shape.version());
     put_optional_log_id(stored.log_id().as_ref(), out);
-    put_membership(stored.membership(), out);
+    put_membership(stored.membership(), shape, out);
 }
 
 /// Reads a stored membership that fills `bytes`.
@@ -186,11 +198,62 @@ pub fn encode_stored_membership(stored: &StoredMembership, out: &mut Vec<u8>) {
 /// # Errors
 /// [`CodecError`] if the bytes are not exactly one valid stored membership.
 pub fn decode_stored_membership(bytes: &[u8]) -> Result<StoredMembership, CodecError> {
-    let mut cursor = Cursor::message(bytes, "a stored membership")?;
+    let (mut cursor, shape) = Cursor::shaped(bytes, "a stored membership")?;
     let log_id = cursor.optional_log_id()?;
-    let membership = cursor.membership()?;
+    let membership = cursor.whole_membership(shape)?;
     cursor.end("a stored membership")?;
     Ok(StoredMembership::new(log_id, membership))
+}
+
+/// Appends a roster.
+pub fn encode_roster(roster: &Roster, out: &mut Vec<u8>) {
+    if roster.removed.is_empty() {
+        return encode_membership(&roster.membership, out);
+    }
+    out.push(VERSION_REMOVED);
+    put_membership(&roster.membership, Shape::Api, out);
+    put_ids(&roster.removed, out);
+}
+
+/// Reads a roster that fills `bytes`.
+///
+/// # Errors
+/// [`CodecError`] if the bytes are not exactly one valid roster.
+pub fn decode_roster(bytes: &[u8]) -> Result<Roster, CodecError> {
+    if bytes.first() != Some(&VERSION_REMOVED) {
+        return Ok(Roster { membership: decode_membership(bytes)?, removed: BTreeSet::new() });
+    }
+    let mut cursor = Cursor { rest: &bytes[1..] };
+    let membership = cursor.membership(Shape::Api)?;
+    let removed = cursor.ids("the number of removed nodes", "the id of a removed node")?;
+    if removed.is_empty() {
+        return Err(CodecError::Invalid { what: "the number of removed nodes" });
+    }
+    cursor.end("a roster")?;
+    Ok(Roster { membership, removed })
+}
+
+/// How much of its nodes a membership says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Where other nodes reach them.
+    Plain,
+    /// Also where clients do.
+    Api,
+}
+
+impl Shape {
+    /// The one that `membership` is written in.
+    fn of(membership: &Membership) -> Self {
+        if membership.nodes().all(|(_, node)| node.api.is_empty()) { Self::Plain } else { Self::Api }
+    }
+
+    fn version(self) -> u8 {
+        match self {
+            Self::Plain => VERSION,
+            Self::Api => VERSION_API,
+        }
+    }
 }
 
 fn put_u64(mut value: u64, out: &mut Vec<u8>) {
@@ -224,20 +287,31 @@ fn put_optional_log_id(id: Option<&LogId>, out: &mut Vec<u8>) {
     }
 }
 
-fn put_membership(membership: &Membership, out: &mut Vec<u8>) {
+fn put_ids(ids: &BTreeSet<NodeId>, out: &mut Vec<u8>) {
+    put_count(ids.len(), out);
+    for id in ids {
+        put_u64(*id, out);
+    }
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    put_count(text.len(), out);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_membership(membership: &Membership, shape: Shape, out: &mut Vec<u8>) {
     let configs = membership.get_joint_config();
     put_count(configs.len(), out);
     for config in configs {
-        put_count(config.len(), out);
-        for id in config {
-            put_u64(*id, out);
-        }
+        put_ids(config, out);
     }
     put_count(membership.nodes().count(), out);
     for (id, node) in membership.nodes() {
         put_u64(*id, out);
-        put_count(node.address.len(), out);
-        out.extend_from_slice(node.address.as_bytes());
+        put_text(&node.address, out);
+        if shape == Shape::Api {
+            put_text(&node.api, out);
+        }
     }
 }
 
@@ -251,6 +325,16 @@ impl<'a> Cursor<'a> {
         let mut cursor = Self { rest: bytes };
         match cursor.byte(what)? {
             VERSION => Ok(cursor),
+            found => Err(CodecError::Version { what, found }),
+        }
+    }
+
+    /// A message that holds a membership: the version byte says its shape.
+    fn shaped(bytes: &'a [u8], what: &'static str) -> Result<(Self, Shape), CodecError> {
+        let mut cursor = Self { rest: bytes };
+        match cursor.byte(what)? {
+            VERSION => Ok((cursor, Shape::Plain)),
+            VERSION_API => Ok((cursor, Shape::Api)),
             found => Err(CodecError::Version { what, found }),
         }
     }
@@ -316,27 +400,42 @@ impl<'a> Cursor<'a> {
         if self.flag("the flag of an optional log id")? { self.log_id().map(Some) } else { Ok(None) }
     }
 
-    fn membership(&mut self) -> Result<Membership, CodecError> {
+    fn ids(&mut self, counted: &'static str, what: &'static str) -> Result<BTreeSet<NodeId>, CodecError> {
+        let mut ids = BTreeSet::new();
+        for _ in 0..self.count(1, counted)? {
+            let id = self.u64(what)?;
+            ascending(ids.last(), id, what)?;
+            ids.insert(id);
+        }
+        Ok(ids)
+    }
+
+    fn text(&mut self, what: &'static str) -> Result<String, CodecError> {
+        let length = self.count(1, what)?;
+        let text = str::from_utf8(self.take(length, what)?).map_err(|_| CodecError::Invalid { what })?;
+        Ok(text.to_owned())
+    }
+
+    /// A membership in the one shape that it is written in.
+    fn whole_membership(&mut self, shape: Shape) -> Result<Membership, CodecError> {
+        let membership = self.membership(shape)?;
+        let is_canonical = Shape::of(&membership) == shape;
+        if is_canonical { Ok(membership) } else { Err(CodecError::Invalid { what: "the version of a membership" }) }
+    }
+
+    fn membership(&mut self, shape: Shape) -> Result<Membership, CodecError> {
         let mut configs = Vec::new();
         for _ in 0..self.count(1, "the number of voter sets")? {
-            let mut config = BTreeSet::new();
-            for _ in 0..self.count(1, "the number of voters")? {
-                let what = "the id of a voter";
-                let id = self.u64(what)?;
-                ascending(config.last(), id, what)?;
-                config.insert(id);
-            }
-            configs.push(config);
+            configs.push(self.ids("the number of voters", "the id of a voter")?);
         }
         let mut nodes = BTreeMap::new();
         for _ in 0..self.count(2, "the number of nodes")? {
             let what = "the id of a node";
             let id = self.u64(what)?;
             ascending(nodes.last_key_value().map(|(last, _)| last), id, what)?;
-            let what = "the address of a node";
-            let length = self.count(1, what)?;
-            let address = str::from_utf8(self.take(length, what)?).map_err(|_| CodecError::Invalid { what })?;
-            nodes.insert(id, NodeInfo { address: address.to_owned() });
+            let address = self.text("the address of a node")?;
+            let api = if shape == Shape::Api { self.text("the API address of a node")? } else { String::new() };
+            nodes.insert(id, NodeInfo { address, api });
         }
         Membership::new(configs, nodes).map_err(|error| CodecError::Membership { reason: error.to_string() })
     }

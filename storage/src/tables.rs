@@ -31,10 +31,12 @@ mod error;
 mod flush;
 mod group;
 mod hash;
+mod kept;
 mod overlay;
 mod past;
 mod pool;
 mod query;
+mod ranges;
 mod read;
 mod schema;
 mod shared;
@@ -52,7 +54,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{broadcast, mpsc, watch};
 use zyflow_crypto::LocalKey;
 use zyflow_machine::Digest;
-use zyflow_machine::id::Revision;
+use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::outcome::Outcome;
 
 pub use config::{Synchronous, TablesConfig};
@@ -60,6 +62,7 @@ pub use entry::{Change, Entry, EntryPayload, Position, Row};
 pub use error::TablesError;
 pub use past::Past;
 pub use query::{Found, TaskFilter, Version};
+pub use ranges::{RANGE_PARTS_MAX, RangeDigest};
 pub use sql::{SqlAnswer, SqlError, SqlLimits, SqlRows, SqlValue};
 pub use view::TablesView;
 
@@ -213,19 +216,68 @@ impl Tables {
         Ok((applier.machine.revision(), applier.machine.digest()))
     }
 
+    /// The digest at exactly this revision; `None` = it isn't kept any more, or not yet.
+    ///
+    /// # Errors
+    /// A thread panicked before.
+    pub fn digest_at(&self, revision: Revision) -> Result<Option<Digest>, TablesError> {
+        Ok(self.shared.applier()?.digests.at(revision))
+    }
+
     /// The digest of what SQLite holds, from SQLite alone, with the revision that it is at; that may be behind
     /// [`Tables::digest`], see [`Tables::flush`]. Reads everything.
     ///
     /// # Errors
     /// The tables can't be read, or hold what doesn't open: then they are marked to be rebuilt.
     pub fn recompute_digest(&self) -> Result<(Revision, Digest), TablesError> {
+        // Nobody ends the reading.
+        self.recompute_digest_while(|_begun| (), |_rows| true)?.ok_or(TablesError::Stopped)
+    }
+
+    /// The same for those who have time: `begun` is told the revision before the rows are read, `go_on` how many were read since it was
+    /// last asked; it may wait, and ends the reading by `false`.
+    ///
+    /// # Errors
+    /// As [`Tables::recompute_digest`].
+    pub fn recompute_digest_while(
+        &self,
+        begun: impl FnOnce(Revision),
+        go_on: impl FnMut(usize) -> bool,
+    ) -> Result<Option<(Revision, Digest)>, TablesError> {
+        let revision_of = |state: Option<&SavedState>| state.map_or(Revision::default(), SavedState::revision);
         let recompute = || {
             let base = self.shared.overlay()?.base();
             let connection = base.readers.lease()?;
-            digest::recompute(&connection, &self.shared.codec)
+            digest::recompute(&connection, &self.shared.codec, |state| begun(revision_of(state)), go_on)
         };
-        let (state, digest) = self.shared.settle(recompute())?;
-        Ok((state.map_or(Revision::default(), |state| state.revision()), digest))
+        let computed = self.shared.settle(recompute())?;
+        Ok(computed.map(|(state, digest)| (revision_of(state.as_ref()), digest)))
+    }
+
+    /// The digests of the parts, at most [`RANGE_PARTS_MAX`], of a range of records at a revision, from SQLite alone. Unlike
+    /// [`Tables::recompute_digest`] it goes on past rows that don't open.
+    ///
+    /// # Errors
+    /// SQLite isn't at that revision yet, it isn't kept any more, or the database can't be read.
+    pub fn range_digests(
+        &self,
+        at: Revision,
+        (first, last): (RecordId, RecordId),
+        parts: u64,
+    ) -> Result<Vec<RangeDigest>, TablesError> {
+        self.view(Some(at))?;
+        let written = self.flush()?;
+        if written < at {
+            return Err(TablesError::Future { revision: at, applied: written });
+        }
+        let base = self.shared.overlay()?.base();
+        let connection = base.readers.lease()?;
+        ranges::digests(&connection, &self.shared.codec, at, (first.to_u64(), last.to_u64()), parts)
+    }
+
+    /// Makes the next start build the tables anew from snapshot and log.
+    pub fn distrust(&self, reason: &str) {
+        database::mark_damaged(&self.shared.config.dir, reason);
     }
 
     /// Writes everything that is applied and durable to SQLite now, and gives the revision that SQLite is at. Waits for it.

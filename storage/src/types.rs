@@ -4,6 +4,7 @@
 //! answers with [`Applied`]. Leader ids are of the standard kind, at most one leader per term, so a log id is
 //! (term, index) as in the Raft paper.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -17,6 +18,16 @@ pub type NodeId = u64;
 pub struct NodeInfo {
     /// Where other nodes reach it: `host:port`.
     pub address: String,
+    /// Where clients reach it: `host:port`; empty where nobody said.
+    pub api: String,
+}
+
+impl NodeInfo {
+    /// A node that other nodes reach at `address`, and of which nobody said where clients do.
+    #[must_use]
+    pub fn at(address: impl Into<String>) -> Self {
+        Self { address: address.into(), api: String::new() }
+    }
 }
 
 impl fmt::Display for NodeInfo {
@@ -77,6 +88,27 @@ pub type EntryPayload = openraft::EntryPayload<Payload, NodeId, NodeInfo>;
 pub type Membership = openraft::Membership<NodeId, NodeInfo>;
 /// A membership with the log id of the entry that brought it.
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+/// A membership, and who was ever removed: what the tables keep, so that every node knows it, also one that came by a snapshot.
+///
+/// It follows from the memberships in the log alone, so it is the same on every node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// Who takes part.
+    pub membership: Membership,
+    /// Who did once. Their ids are never used again.
+    pub removed: BTreeSet<NodeId>,
+}
+
+impl Roster {
+    /// The roster after the next membership of the log.
+    #[must_use]
+    pub fn followed_by(&self, next: Membership) -> Self {
+        let left = self.membership.nodes().map(|(id, _)| *id).filter(|id| next.get_node(id).is_none());
+        let removed = self.removed.iter().copied().chain(left).collect();
+        Self { membership: next, removed }
+    }
+}
+
 /// What a snapshot covers.
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 /// The callback of an append.
@@ -84,7 +116,26 @@ pub type AppendDone = openraft::storage::IOFlushed<TypeConfig>;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    #[test]
+    fn whoever_left_stays_on_the_roster_as_removed() {
+        let members = |voters: &[NodeId], learners: &[NodeId]| {
+            let nodes = voters.iter().chain(learners).map(|id| (*id, NodeInfo::at("a:1")));
+            Membership::new(vec![voters.iter().copied().collect()], nodes.collect::<BTreeMap<_, _>>()).expect("valid")
+        };
+        let removed = |roster: &Roster| roster.removed.iter().copied().collect::<Vec<_>>();
+        let roster = Roster::default().followed_by(members(&[1, 2, 3], &[]));
+        assert_eq!(removed(&roster), []);
+        let roster = roster.followed_by(members(&[1, 2], &[3, 4]));
+        assert_eq!(removed(&roster), [], "a demoted voter is still a member");
+        let roster = roster.followed_by(members(&[1, 2], &[4]));
+        assert_eq!(removed(&roster), [3]);
+        let roster = roster.followed_by(members(&[2], &[]));
+        assert_eq!(removed(&roster), [1, 3, 4], "once removed, always removed");
+    }
 
     #[test]
     fn a_payload_prints_its_length_only() {

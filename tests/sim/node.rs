@@ -152,7 +152,7 @@ impl Machine {
 
     /// Makes a cluster of all machines; done once, while all of them run and are empty.
     pub async fn initialize(&self) {
-        let info = |id: &NodeId| (*id, NodeInfo { address: format!("{}:7000", host_of(*id)) });
+        let info = |id: &NodeId| (*id, NodeInfo::at(format!("{}:7000", host_of(*id))));
         let members = self.voters.iter().map(info).collect();
         if let Some(running) = self.running()
             && let Err(error) = running.consensus.initialize(members).await

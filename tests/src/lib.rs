@@ -3,6 +3,9 @@
 //! Cargo builds the binaries of other packages only where it is told to, so `./x test` builds them first; a test that doesn't find them
 //! says so.
 
+pub mod load;
+pub mod spare;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

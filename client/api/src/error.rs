@@ -65,7 +65,11 @@ impl From<crate::ConvertError> for ApiError {
 fn grpc_code(code: ErrorCode) -> Code {
     match code {
         ErrorCode::Unspecified => Code::Unknown,
-        ErrorCode::NoQuorum | ErrorCode::Stopping | ErrorCode::NodeFailed | ErrorCode::NotLeader => Code::Unavailable,
+        ErrorCode::NoQuorum
+        | ErrorCode::Stopping
+        | ErrorCode::NodeFailed
+        | ErrorCode::NotLeader
+        | ErrorCode::Behind => Code::Unavailable,
         ErrorCode::Deadline => Code::DeadlineExceeded,
         ErrorCode::Overloaded | ErrorCode::DiskFull => Code::ResourceExhausted,
         ErrorCode::Denied => Code::PermissionDenied,
@@ -99,7 +103,7 @@ mod tests {
 
     #[test]
     fn code_message_and_hint_survive_the_status() {
-        for number in 1..=14 {
+        for number in 1..=15 {
             let error = ApiError {
                 code: ErrorCode::try_from(number).unwrap(),
                 message: "node 2 has no quorum".to_owned(),
@@ -107,7 +111,7 @@ mod tests {
             };
             assert_eq!(ApiError::from_status(&error.clone().into()), error);
         }
-        assert!(ErrorCode::try_from(15).is_err(), "a new code: extend the range above");
+        assert!(ErrorCode::try_from(16).is_err(), "a new code: extend the range above");
     }
 
     #[test]

@@ -1,44 +1,16 @@
-//! `zyflow status`, `zyflow doctor`, `zyflow cluster`.
+//! `zyflow status`, `zyflow doctor`.
 
 use super::context::Context;
 use super::quorum::availability;
 use super::report::{Failure, Output, Report};
-use crate::client::Client;
 use crate::code::Code;
 use crate::error::ClientError;
-use clap::Subcommand;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zyflow_api::v1;
-use zyflow_api::v1::admin_client::AdminClient;
 
 /// More revisions than this between a node's memory and its SQLite, and `doctor` says so: a second of heavy writing.
 const LAG_REVISIONS_MAX: u64 = 20_000;
-
-#[derive(Debug, Subcommand)]
-pub(super) enum ClusterCommand {
-    /// Show the members.
-    Status,
-    /// Make a new cluster of nodes that are in none yet; asks the node of --node, else the first.
-    Init {
-        /// A first member, as ID=HOST:PORT of its peer address; may be repeated. None: the asked node alone.
-        #[arg(long = "member", value_name = "ID=ADDRESS", value_parser = member)]
-        members: Vec<(u64, String)>,
-    },
-    /// Hand leadership to another voter.
-    Transfer {
-        /// Its node id.
-        to: u64,
-    },
-}
-
-fn member(text: &str) -> Result<(u64, String), String> {
-    let parsed = text.split_once('=').and_then(|(id, address)| Some((id.parse::<u64>().ok()?, address)));
-    parsed
-        .filter(|(id, address)| *id > 0 && address.contains(':'))
-        .map(|(id, address)| (id, address.to_owned()))
-        .ok_or_else(|| format!("`{text}` is no member: write ID=HOST:PORT, for example 1=10.0.0.1:7101"))
-}
 
 pub(super) async fn status(context: &Context) -> Result<Report, Failure> {
     let client = context.client()?;
@@ -87,75 +59,6 @@ fn role(role: v1::NodeRole) -> &'static str {
     }
 }
 
-pub(super) async fn cluster(context: &Context, command: ClusterCommand) -> Result<Report, Failure> {
-    let client = context.client()?;
-    match command {
-        ClusterCommand::Status => members(context, &client).await,
-        ClusterCommand::Init { members } => {
-            let member = |(node_id, peer_address): (u64, String)| v1::Member {
-                node_id,
-                peer_address,
-                api_address: String::new(),
-                voter: true,
-            };
-            let count = members.len().max(1);
-            let request = v1::InitializeRequest { members: members.into_iter().map(member).collect() };
-            let call = |mut admin: AdminClient<_>| async move { admin.initialize(request).await };
-            client.admin(context.node()?.unwrap_or(0), context.within(), call).await?;
-            Ok(Output::One { item: json!({ "members": count }), revision: None }.into())
-        }
-        ClusterCommand::Transfer { to } => {
-            let leader = leader(context, &client).await?;
-            let request = v1::TransferLeaderRequest { to };
-            let call = |mut admin: AdminClient<_>| async move { admin.transfer_leader(request).await };
-            client.admin(leader, context.within(), call).await?;
-            Ok(Output::One { item: json!({ "leader": to }), revision: None }.into())
-        }
-    }
-}
-
-/// The endpoint of the leader.
-async fn leader(context: &Context, client: &Client) -> Result<usize, Failure> {
-    let statuses = client.node_statuses(context.within()).await;
-    let is_leader = |status: &Result<v1::NodeStatusResponse, ClientError>| {
-        status.as_ref().is_ok_and(|status| status.role() == v1::NodeRole::Leader)
-    };
-    statuses.iter().position(is_leader).ok_or_else(|| {
-        availability(&statuses).unwrap_or_else(|| {
-            Failure::new(
-                Code::NotLeader,
-                "the leader is no endpoint of the profile: add it there, or use another profile",
-            )
-        })
-    })
-}
-
-/// The members as the leader sees them, else as any node does.
-async fn members(context: &Context, client: &Client) -> Result<Report, Failure> {
-    let node = match context.node()? {
-        Some(node) => node,
-        None => leader(context, client).await?,
-    };
-    let call = |mut admin: AdminClient<_>| async move { admin.cluster_status(v1::ClusterStatusRequest {}).await };
-    let found = client.admin(node, context.within(), call).await?;
-    let items = found.members.iter().map(|status| {
-        let member = status.member.clone().unwrap_or_default();
-        json!({
-            "node": member.node_id,
-            "role": if member.voter { "voter" } else { "learner" },
-            "leader": status.leader,
-            "peer_address": member.peer_address,
-            "api_address": member.api_address,
-            "matched": status.matched,
-            "term": found.term,
-            "cluster": found.cluster,
-            "lineage": found.lineage,
-        })
-    });
-    let (items, columns) = (items.collect(), &["node", "role", "leader", "peer_address", "api_address", "matched"]);
-    Ok(Output::List { columns, items, revision: None }.into())
-}
-
 /// Checks that need no rights and change nothing.
 pub(super) async fn doctor(context: &Context) -> Result<Report, Failure> {
     let client = context.client()?;
@@ -199,17 +102,4 @@ fn examine(status: &Result<v1::NodeStatusResponse, ClientError>) -> Result<Strin
         return Err(format!("node {}'s SQLite is {lag} revisions behind: is its disk slow or full?", status.node_id));
     }
     Ok(format!("node {} is {}, at revision {}", status.node_id, role(status.role()), status.applied))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_are_id_and_address() {
-        assert_eq!(member("2=10.0.0.2:7101"), Ok((2, "10.0.0.2:7101".to_owned())));
-        for bad in ["", "2", "0=a:1", "x=a:1", "1=nowhere"] {
-            assert!(member(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! The grammar of the command line.
 
 use super::{
-    admin, bench, change, checkout, conflict, demo, dev, diff, log, point, project, replay, rollback, spec, sql, sync,
-    task, verify,
+    bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, rollback, spec, sql,
+    sync, task, verify,
 };
 use crate::moment::Moment;
 use crate::read::Consistency;
@@ -77,7 +77,7 @@ pub(super) enum Command {
     Doctor,
     /// Run the cluster.
     #[command(subcommand)]
-    Cluster(admin::ClusterCommand),
+    Cluster(cluster::ClusterCommand),
     /// Bind folders on a node's machine to projects.
     #[command(subcommand)]
     Checkout(checkout::CheckoutCommand),
@@ -188,6 +188,12 @@ mod tests {
             "zyflow status -o json",
             "zyflow cluster status",
             "zyflow cluster init --member 1=127.0.0.1:7101",
+            "zyflow cluster init --member 1=127.0.0.1:7101,127.0.0.1:7201 --member 2=127.0.0.1:7102",
+            "zyflow cluster add 4 127.0.0.1:7104 --api 127.0.0.1:7204 --timeout 5m",
+            "zyflow cluster promote 4",
+            "zyflow cluster demote 4",
+            "zyflow cluster remove 4 --yes",
+            "zyflow cluster address 4 127.0.0.1:7104",
             "zyflow cluster transfer 2",
             "zyflow checkout add . --project demo --take merge",
             "zyflow checkout list",

@@ -48,7 +48,7 @@ pub(super) async fn run(_context: &Context, args: DevArgs) -> Result<Report, Fai
     }
 }
 
-async fn start(config: DevConfig, checkouts: Option<u64>) -> Result<DevCluster, DevError> {
+pub(super) async fn start(config: DevConfig, checkouts: Option<u64>) -> Result<DevCluster, DevError> {
     let mut cluster = DevCluster::start(config).await?;
     if let Some(checkouts) = checkouts {
         cluster.ensure_checkouts(checkouts).await?;
@@ -81,19 +81,20 @@ fn ended(layout: &DevLayout, id: u64, status: ExitStatus) -> String {
     )
 }
 
-struct Signals {
+/// What ends a command in order.
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let failed = |error| Failure::new(Code::Dev, format!("signals can't be received: {error}"));
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         Ok(Self { interrupt, terminate: signal(SignalKind::terminate()).map_err(failed)? })
     }
 
-    async fn any(&mut self) {
+    pub(super) async fn any(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -1,7 +1,10 @@
 //! `zyflow verify`: do all nodes hold the same state?
 //!
-//! Each node is asked for its digest at one revision. A node answers for its newest revision where it doesn't keep older
-//! digests, so while others write, the revisions may differ: then the newest of them is asked for again.
+//! Each node is asked for its digest at one revision. A node keeps the digests of the newest revisions and answers for its newest one where
+//! it doesn't keep this one: then the newest of all is asked for again. Where a node differs, the first row in which it does is looked
+//! for in its SQLite and in that of a node that doesn't.
+
+mod row;
 
 use super::context::Context;
 use super::report::{Failure, Output, Report};
@@ -21,6 +24,9 @@ use zyflow_api::v1::admin_client::AdminClient;
 /// Pause before the digests are asked for again: writes that are under way get applied everywhere.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// Looking for a row may take at least this long, however long the comparison took: it reads all rows once.
+const LOCATE_WITHIN_MIN: Duration = Duration::from_mins(1);
+
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// Also compute each digest again from the node's SQLite alone.
@@ -38,7 +44,10 @@ pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<Report, F
         let answers = ask_all(&client, revision, args.recompute, left()).await;
         let revisions: BTreeSet<u64> = answers.iter().flatten().map(|answer| answer.revision).collect();
         if revisions.len() <= 1 {
-            return Ok(judge(&client, &answers));
+            let mut verdicts = judge(&answers);
+            let agreed = revisions.first().copied().unwrap_or(revision);
+            locate(&client, &mut verdicts, agreed, left().max(LOCATE_WITHIN_MIN)).await;
+            return Ok(report(&client, &answers, &verdicts));
         }
         if left() <= RETRY_PAUSE {
             let message = "the nodes never stood at one revision while they were asked: verify again when less is \
@@ -64,27 +73,59 @@ async fn ask_all(
     futures::future::join_all((0..client.endpoints().len()).map(ask)).await
 }
 
-fn judge(client: &Client, answers: &[Result<v1::VerifyResponse, ClientError>]) -> Report {
-    let mut items = Vec::new();
+/// What is to be said of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Same,
+    /// With the first row in which it does, as far as that could be found out.
+    Differs(String),
+    Unknown,
+}
+
+fn judge(answers: &[Result<v1::VerifyResponse, ClientError>]) -> Vec<Verdict> {
     let digest_of_most = most_common(answers.iter().flatten().map(|answer| answer.digest.as_slice()));
+    let verdict = |answer: &Result<v1::VerifyResponse, ClientError>| {
+        let Ok(answer) = answer else { return Verdict::Unknown };
+        let is_whole = answer.stored.as_ref().is_none_or(|stored| stored.matches);
+        let is_same = is_whole && Some(answer.digest.as_slice()) == digest_of_most;
+        if is_same { Verdict::Same } else { Verdict::Differs(String::new()) }
+    };
+    answers.iter().map(verdict).collect()
+}
+
+/// Finds out in which row each node that differs does.
+async fn locate(client: &Client, verdicts: &mut [Verdict], revision: u64, within: Duration) {
+    let Some(reference) = verdicts.iter().position(|verdict| *verdict == Verdict::Same) else { return };
+    for (node, verdict) in verdicts.iter_mut().enumerate() {
+        let Verdict::Differs(found) = verdict else { continue };
+        *found = match row::first_difference(client, (reference, node), revision, within).await {
+            Ok(Some(row)) => format!("{} ({})", row.id, row.how),
+            Ok(None) => "none: all rows in SQLite are the same".to_owned(),
+            Err(error) => format!("not found: {error}"),
+        };
+    }
+}
+
+fn report(client: &Client, answers: &[Result<v1::VerifyResponse, ClientError>], verdicts: &[Verdict]) -> Report {
+    let mut items = Vec::new();
     let (mut differing, mut unreachable) = (Vec::new(), None);
-    for (endpoint, answer) in client.endpoints().zip(answers) {
+    for ((endpoint, answer), verdict) in client.endpoints().zip(answers).zip(verdicts) {
         match answer {
             Ok(answer) => {
                 let stored = answer.stored.as_ref().map(|stored| stored.matches);
-                let is_same = Some(answer.digest.as_slice()) == digest_of_most && stored != Some(false);
-                if !is_same {
-                    differing.push(format!("node {} ({endpoint})", answer.node_id));
+                let row = if let Verdict::Differs(row) = verdict { Some(row.as_str()) } else { None };
+                if let Some(row) = row {
+                    differing.push(format!("node {} ({endpoint}; first differing row: {row})", answer.node_id));
                 }
                 items.push(json!({
                     "node": answer.node_id, "endpoint": endpoint, "revision": answer.revision,
-                    "digest": hex(&answer.digest), "same": is_same, "stored_same": stored, "error": null,
+                    "digest": hex(&answer.digest), "same": row.is_none(), "stored_same": stored, "first_row": row, "error": null,
                 }));
             }
             Err(error) => {
                 items.push(json!({
-                    "node": null, "endpoint": endpoint, "revision": null,
-                    "digest": null, "same": null, "stored_same": null, "error": error.to_string(),
+                    "node": null, "endpoint": endpoint, "revision": null, "digest": null, "same": null,
+                    "stored_same": null, "first_row": null, "error": error.to_string(),
                 }));
                 unreachable = Some(Failure::new(error.code(), format!("{endpoint} could not be compared: {error}")));
             }
@@ -98,7 +139,7 @@ fn judge(client: &Client, answers: &[Result<v1::VerifyResponse, ClientError>]) -
         );
         Failure::new(Code::Differs, message)
     });
-    let columns = &["node", "endpoint", "revision", "same", "stored_same", "digest", "error"];
+    let columns = &["node", "endpoint", "revision", "same", "stored_same", "first_row", "digest", "error"];
     Report { output: Output::List { columns, items, revision: None }, failure: failure.or(unreachable) }
 }
 

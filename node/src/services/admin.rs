@@ -1,9 +1,8 @@
 //! The Admin service: what this node knows, membership, and the checkouts of this machine.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle as Runtime;
 use tonic::{Request, Response, Status};
@@ -12,19 +11,17 @@ use zyflow_api::v1::admin_server::Admin;
 use zyflow_api::v1::{self, ErrorCode, NodeRole};
 use zyflow_checkout::{CheckoutStatus, FileState, Handle, Take};
 use zyflow_crypto::Lineage;
-use zyflow_machine::id::Revision;
-use zyflow_raft::{Consensus, Consistency, NodeInfo, Role};
-use zyflow_storage::tables::Tables;
+use zyflow_machine::id::{RecordId, Revision};
+use zyflow_raft::{Consensus, Consistency, Role};
+use zyflow_storage::tables::{Tables, TablesError};
 
 use crate::checkouts::{Binding, Checkouts, CheckoutsError, Policy, Wishes};
 use crate::config::Config;
-use crate::services::{membership_error, read_error, tables_error};
+use crate::services::members::{Members, deadline};
+use crate::services::{read_error, tables_error};
 
-/// How long membership changes and waits for a revision may take.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often a digest is recomputed until SQLite is at the newest revision.
-const RECOMPUTE_TRIES: usize = 10;
+/// The largest id that a record can have: 63 bits.
+const RECORD_ID_MAX: u64 = u64::MAX >> 1;
 
 /// What doesn't change while the node runs.
 pub struct About {
@@ -42,6 +39,7 @@ pub struct About {
 pub struct AdminService {
     about: About,
     consensus: Consensus,
+    members: Members,
     tables: Tables,
     checkouts: Arc<Checkouts>,
 }
@@ -50,29 +48,8 @@ impl AdminService {
     /// Answers for this node.
     #[must_use]
     pub fn new(about: About, consensus: Consensus, tables: Tables, checkouts: Arc<Checkouts>) -> Self {
-        Self { about, consensus, tables, checkouts }
-    }
-
-    fn api_address(&self, node: u64) -> String {
-        if node == self.about.config.node.id { self.about.config.api.advertise.clone() } else { String::new() }
-    }
-
-    fn leader(&self) -> Option<v1::LeaderHint> {
-        self.consensus.status().leader.map(|node_id| v1::LeaderHint { node_id, api_address: self.api_address(node_id) })
-    }
-
-    fn members(&self) -> Vec<v1::Member> {
-        let status = self.consensus.status();
-        let member = |(id, address): (&u64, &String), voter| v1::Member {
-            node_id: *id,
-            peer_address: address.clone(),
-            api_address: self.api_address(*id),
-            voter,
-        };
-        let voters = status.voters.iter().map(|entry| member(entry, true));
-        let mut members: Vec<_> = voters.chain(status.learners.iter().map(|entry| member(entry, false))).collect();
-        members.sort_by_key(|member| member.node_id);
-        members
+        let members = Members::new(&about.config, consensus.clone());
+        Self { about, consensus, members, tables, checkouts }
     }
 
     fn checkout_error(error: &CheckoutsError) -> Status {
@@ -88,27 +65,29 @@ impl AdminService {
         ApiError::new(code, error.to_string()).into()
     }
 
-    /// The digest of what SQLite holds against the one kept for the same revision. Under load SQLite is always a moment behind, so it is
-    /// tried a few times.
+    /// The digest of what SQLite holds against the one kept for the same revision.
     async fn recompute(&self) -> Result<v1::StoredDigest, Status> {
         let tables = self.tables.clone();
-        let compared = self.about.runtime.spawn_blocking(move || {
-            for _ in 0..RECOMPUTE_TRIES {
-                tables.flush()?;
-                let (at, computed) = tables.recompute_digest()?;
-                let (kept_at, kept) = tables.digest()?;
-                if at == kept_at {
-                    return Ok(Some((at, computed, computed == kept)));
-                }
-            }
-            Ok(None)
+        let compared = self.blocking(move || {
+            tables.flush()?;
+            let (at, computed) = tables.recompute_digest()?;
+            Ok(tables.digest_at(at)?.map(|kept| (at, computed, computed == kept)))
         });
-        let compared = compared.await.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
-        let Some((revision, digest, matches)) = compared.map_err(|error| tables_error(&error))? else {
-            let busy = "the state changes faster than it can be read: verify again when there is less to do";
+        let Some((revision, digest, matches)) = compared.await? else {
+            let busy = "the state changed faster than it could be read: verify again when there is less to do";
             return Err(ApiError::new(ErrorCode::Precondition, busy).into());
         };
         Ok(v1::StoredDigest { revision: revision.0, digest: digest.to_bytes().to_vec(), matches })
+    }
+
+    /// Work on the tables that reads much.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, TablesError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let done = self.about.runtime.spawn_blocking(work).await;
+        let done = done.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
+        Ok(done.map_err(|error| tables_error(&error))?)
     }
 
     async fn handle(&self, path: &str) -> Result<Handle, Status> {
@@ -194,10 +173,6 @@ fn millis(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn deadline() -> tokio::time::Instant {
-    tokio::time::Instant::now() + ADMIN_TIMEOUT
-}
-
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn node_status(&self, _: Request<v1::NodeStatusRequest>) -> Result<Response<v1::NodeStatusResponse>, Status> {
@@ -209,7 +184,7 @@ impl Admin for AdminService {
             lineage: self.about.lineage.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role: role(status.role).into(),
-            leader: self.leader(),
+            leader: self.members.leader(),
             term: status.term,
             last_log_index: status.last_log_index,
             committed: status.committed,
@@ -219,7 +194,7 @@ impl Admin for AdminService {
             backlog_ops: size(self.tables.backlog_ops()),
             millis_since_quorum_ack: status.millis_since_quorum_ack,
             fatal: status.fatal,
-            members: self.members(),
+            members: self.members.all(),
             api_address: config.api.advertise.clone(),
             data: config.node.data.display().to_string(),
             uptime_ms: u64::try_from(self.about.started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -231,7 +206,7 @@ impl Admin for AdminService {
         _: Request<v1::ClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
         let status = self.consensus.status();
-        let members = self.members().into_iter().map(|member| v1::MemberStatus {
+        let members = self.members.all().into_iter().map(|member| v1::MemberStatus {
             leader: status.leader == Some(member.node_id),
             matched: status.matched.get(&member.node_id).copied(),
             member: Some(member),
@@ -240,8 +215,11 @@ impl Admin for AdminService {
             cluster: self.about.config.node.cluster.clone(),
             lineage: self.about.lineage.to_string(),
             term: status.term,
-            leader: self.leader(),
+            leader: self.members.leader(),
             members: members.collect(),
+            committed: status.committed,
+            removed: status.removed.into_iter().collect(),
+            changing: status.is_changing,
         }))
     }
 
@@ -249,18 +227,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::InitializeRequest>,
     ) -> Result<Response<v1::InitializeResponse>, Status> {
-        let config = &self.about.config;
-        let asked = request.into_inner().members;
-        let members: BTreeMap<u64, NodeInfo> = if asked.is_empty() {
-            BTreeMap::from([(config.node.id, NodeInfo { address: config.peer.advertise.clone() })])
-        } else {
-            asked.into_iter().map(|member| (member.node_id, NodeInfo { address: member.peer_address })).collect()
-        };
-        if members.iter().any(|(id, info)| *id == 0 || info.address.is_empty()) {
-            let error = ApiError::new(ErrorCode::Invalid, "every member needs an id from 1 up and a peer address");
-            return Err(error.into());
-        }
-        self.consensus.initialize(members).await.map_err(|error| membership_error(&error))?;
+        self.members.initialize(request.into_inner()).await?;
         Ok(Response::new(v1::InitializeResponse {}))
     }
 
@@ -268,8 +235,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
-        let moved = self.consensus.transfer_leader(request.into_inner().to, deadline()).await;
-        moved.map_err(|error| membership_error(&error))?;
+        self.members.transfer(request.into_inner()).await?;
         Ok(Response::new(v1::TransferLeaderResponse {}))
     }
 
@@ -277,51 +243,93 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::AddLearnerRequest>,
     ) -> Result<Response<v1::AddLearnerResponse>, Status> {
-        let member = request.into_inner().member;
-        let member =
-            member.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "say which node: its id and peer address"))?;
-        let added = self.consensus.add_learner(member.node_id, member.peer_address, deadline()).await;
-        added.map_err(|error| membership_error(&error))?;
-        Ok(Response::new(v1::AddLearnerResponse { revision: self.consensus.status().committed }))
+        let revision = self.members.add(request.into_inner()).await?;
+        Ok(Response::new(v1::AddLearnerResponse { revision }))
+    }
+
+    async fn promote_member(
+        &self,
+        request: Request<v1::PromoteMemberRequest>,
+    ) -> Result<Response<v1::PromoteMemberResponse>, Status> {
+        let revision = self.members.promote(request.into_inner()).await?;
+        Ok(Response::new(v1::PromoteMemberResponse { revision }))
+    }
+
+    async fn demote_member(
+        &self,
+        request: Request<v1::DemoteMemberRequest>,
+    ) -> Result<Response<v1::DemoteMemberResponse>, Status> {
+        let revision = self.members.demote(request.into_inner()).await?;
+        Ok(Response::new(v1::DemoteMemberResponse { revision }))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        let revision = self.members.remove(request.into_inner()).await?;
+        Ok(Response::new(v1::RemoveMemberResponse { revision }))
+    }
+
+    async fn move_member(
+        &self,
+        request: Request<v1::MoveMemberRequest>,
+    ) -> Result<Response<v1::MoveMemberResponse>, Status> {
+        let revision = self.members.relocate(request.into_inner()).await?;
+        Ok(Response::new(v1::MoveMemberResponse { revision }))
     }
 
     async fn change_membership(
         &self,
         request: Request<v1::ChangeMembershipRequest>,
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
-        let request = request.into_inner();
-        let wanted: BTreeSet<u64> = request.voters.into_iter().collect();
-        let voters: BTreeSet<u64> = self.consensus.status().voters.into_keys().collect();
-        let (joining, leaving): (BTreeSet<u64>, BTreeSet<u64>) = (&wanted - &voters, &voters - &wanted);
-        if wanted.is_empty() {
-            return Err(ApiError::new(ErrorCode::Invalid, "a cluster needs at least one voter").into());
-        }
-        if !joining.is_empty() {
-            self.consensus.promote(joining, deadline()).await.map_err(|error| membership_error(&error))?;
-        }
-        if !leaving.is_empty() {
-            self.consensus.demote(leaving.clone(), deadline()).await.map_err(|error| membership_error(&error))?;
-            if !request.keep_learners {
-                self.consensus.remove(leaving, deadline()).await.map_err(|error| membership_error(&error))?;
-            }
-        }
-        Ok(Response::new(v1::ChangeMembershipResponse { revision: self.consensus.status().committed }))
+        let revision = self.members.change(request.into_inner()).await?;
+        Ok(Response::new(v1::ChangeMembershipResponse { revision }))
     }
 
     async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyResponse>, Status> {
         let request = request.into_inner();
         if let Some(revision) = request.revision {
-            let barrier = self.consensus.read_barrier(Consistency::AtLeast(Revision(revision)), deadline()).await;
+            let barrier = self.consensus.read_barrier(Consistency::AtLeast(Revision(revision)), deadline(None)).await;
             barrier.map_err(|error| read_error(&error))?;
         }
         let stored = if request.recompute { Some(self.recompute().await?) } else { None };
-        let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
+        let kept = || match request.revision.map(Revision) {
+            None => self.tables.digest(),
+            Some(asked) => match self.tables.digest_at(asked)? {
+                Some(digest) => Ok((asked, digest)),
+                None => self.tables.digest(),
+            },
+        };
+        let (revision, digest) = kept().map_err(|error| tables_error(&error))?;
         Ok(Response::new(v1::VerifyResponse {
             node_id: self.about.config.node.id,
             revision: revision.0,
             digest: digest.to_bytes().to_vec(),
             stored,
         }))
+    }
+
+    async fn verify_range(
+        &self,
+        request: Request<v1::VerifyRangeRequest>,
+    ) -> Result<Response<v1::VerifyRangeResponse>, Status> {
+        let v1::VerifyRangeRequest { revision, first, last, parts } = request.into_inner();
+        if first > last || last > RECORD_ID_MAX {
+            let message = format!("{first} to {last} is no range of records: write ids from 0 to {RECORD_ID_MAX}");
+            return Err(ApiError::new(ErrorCode::Invalid, message).into());
+        }
+        let tables = self.tables.clone();
+        let range = (RecordId::from_u64(first), RecordId::from_u64(last));
+        let digests = self.blocking(move || tables.range_digests(Revision(revision), range, parts.into())).await?;
+        let parts = digests.iter().map(|part| v1::RangeDigest {
+            first: part.first.to_u64(),
+            last: part.last.to_u64(),
+            rows: part.rows,
+            unreadable: part.unreadable,
+            digest: part.digest.to_bytes().to_vec(),
+        });
+        Ok(Response::new(v1::VerifyRangeResponse { node_id: self.about.config.node.id, parts: parts.collect() }))
     }
 
     async fn checkout_add(
@@ -345,7 +353,7 @@ impl Admin for AdminService {
             ApiError::new(ErrorCode::Invalid, format!("the dialect can't be used: {error}"))
         })?;
         // What the caller just made must be known here: its project above all.
-        let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline()).await;
+        let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline(None)).await;
         barrier.map_err(|error| read_error(&error))?;
         let path = Path::new(&request.path);
         let added = self.checkouts.add(path, &request.project, Wishes { policy, take, convention }).await;

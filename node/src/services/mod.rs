@@ -1,6 +1,7 @@
 //! The services of `zyflow.v1`, each a thin translation between the wire and a handle. No decision is made here.
 
 pub mod admin;
+mod members;
 mod moment;
 pub mod propose;
 pub mod query;
@@ -45,9 +46,14 @@ pub(crate) fn read_error(error: &ReadError) -> ApiError {
 pub(crate) fn membership_error(error: &MembershipError) -> ApiError {
     let code = match error {
         MembershipError::NotLeader { .. } => ErrorCode::NotLeader,
-        MembershipError::AlreadyInitialised(_) => ErrorCode::Exists,
+        MembershipError::AlreadyInitialised(_)
+        | MembershipError::Removed { .. }
+        | MembershipError::Elsewhere { .. }
+        | MembershipError::AddressTaken { .. } => ErrorCode::Exists,
         MembershipError::NotA { .. } => ErrorCode::NotFound,
-        MembershipError::Refused(_) => ErrorCode::Precondition,
+        MembershipError::Lagging { .. } => ErrorCode::Behind,
+        MembershipError::Outnumbered { .. } => ErrorCode::NoQuorum,
+        MembershipError::Refused(_) | MembershipError::LearnersCertificate { .. } => ErrorCode::Precondition,
         MembershipError::DeadlineExceeded { .. } => ErrorCode::Deadline,
         MembershipError::Fatal(_) => ErrorCode::NodeFailed,
     };

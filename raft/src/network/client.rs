@@ -95,7 +95,10 @@ impl Link {
                 self.peers.hear(self.target);
                 Ok(response.into_inner())
             }
-            Ok(Err(status)) => Err(unreachable(self.target, &status)),
+            Ok(Err(status)) => {
+                self.peers.note_refusal(self.target, &status);
+                Err(unreachable(self.target, &status))
+            }
             Err(_elapsed) => Err(RPCError::Network(NetworkError::from_string(format!(
                 "node {} did not answer in {limit:?}",
                 self.target

@@ -8,10 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tracing::error;
 use zyflow_storage::types::NodeId;
 
+use super::gate;
 use super::proto::peer_client::PeerClient;
 use super::wire::MESSAGE_BYTES_MAX;
 use crate::clock::{Clock, PeerClocks};
@@ -51,10 +55,20 @@ pub(crate) struct Peers {
     net: Arc<dyn Net>,
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
     heard: Mutex<BTreeMap<NodeId, Instant>>,
+    /// Where the members are, by the newest membership: openraft keeps calling a member of long standing where it used to be.
+    addresses: Mutex<BTreeMap<NodeId, String>>,
+    /// Why this node serves nothing any more though its process stays, see [`crate::shared::Shared::failure`].
+    out_of_service: watch::Sender<Option<Arc<str>>>,
 }
 
 impl Peers {
-    pub(crate) fn new(own: NodeId, net: Arc<dyn Net>, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        own: NodeId,
+        net: Arc<dyn Net>,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        out_of_service: watch::Sender<Option<Arc<str>>>,
+    ) -> Self {
         Self {
             own,
             clock,
@@ -63,11 +77,20 @@ impl Peers {
             net,
             channels: Mutex::new(BTreeMap::new()),
             heard: Mutex::new(BTreeMap::new()),
+            addresses: Mutex::new(BTreeMap::new()),
+            out_of_service,
         }
     }
 
-    /// A client of that node; cheap. An address that changed makes a new connection.
+    /// Notes where the members are now.
+    pub(crate) fn learn_addresses(&self, addresses: BTreeMap<NodeId, String>) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// A client of that node, at its newest address, else at this one; cheap. An address that changed makes a new connection.
     pub(crate) fn client(&self, node: NodeId, address: &str, lane: Lane) -> PeerClient<Channel> {
+        let newest = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned();
+        let address = newest.as_deref().unwrap_or(address);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let known = channels.get(&(node, lane)).filter(|(at, _)| at == address).map(|(_, channel)| channel.clone());
         let channel = known.unwrap_or_else(|| {
@@ -103,6 +126,31 @@ impl Peers {
             *voter == self.own || self.silence(*voter).is_some_and(|silence| silence <= REACHABLE_AGE_MAX)
         };
         Reach { reachable: voters.iter().copied().filter(recent).collect(), voters }
+    }
+
+    /// Looks at what a peer refused a call with: it may say that this node was removed. Nobody else tells it, since its leader stops
+    /// calling it.
+    pub(crate) fn note_refusal(&self, peer: NodeId, status: &Status) {
+        if !gate::says_removed(status) {
+            return;
+        }
+        let is_news = self.out_of_service.send_if_modified(|reason| {
+            let is_news = reason.is_none();
+            if is_news {
+                let said =
+                    format!("it was removed from the cluster, says node {peer}; stop it, its id is never used again");
+                *reason = Some(said.into());
+            }
+            is_news
+        });
+        if is_news {
+            error!(peer, "this node was removed from the cluster and serves nothing any more: stop it");
+        }
+    }
+
+    /// The role that this node's certificate had when it was last connected to.
+    pub(crate) fn role(&self, node: NodeId) -> Option<zyflow_crypto::Role> {
+        self.net.role(node)
     }
 
     /// Milliseconds since 1970 on this node's wall clock.

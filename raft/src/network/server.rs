@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{error, info};
 use zyflow_machine::command::{Batch, Command};
 use zyflow_machine::format;
+use zyflow_machine::id::Revision;
 use zyflow_storage::types::TypeConfig;
 
 use super::gate::{Asks, Caller, Gate};
@@ -247,6 +248,16 @@ impl Peer for PeerService {
             Err(_elapsed) => Index::Failed(self.shared.read_verdict()),
         };
         Ok(Response::new(reader::reply(index, || self.shared.reach())))
+    }
+
+    async fn digest(&self, request: Request<proto::DigestRequest>) -> Result<Response<proto::DigestReply>, Status> {
+        let caller = self.admit(&request, "Digest", Asks::Replica)?;
+        let message = request.into_inner();
+        self.count(caller.check_ends(message.from, message.to))?;
+        let patience = Duration::from_millis(message.timeout_ms).min(TIMEOUT_MAX);
+        let digest = self.shared.digest_for_peer(Revision(message.revision), patience).await;
+        let digest = digest.map(|digest| digest.to_bytes().to_vec().into());
+        Ok(Response::new(proto::DigestReply { digest }))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Streaming};
+use tonic::{Request, Status, Streaming};
 use tracing::debug;
 use zyflow_crypto::PLAINTEXT_BYTES_MAX;
 use zyflow_machine::command::Batch;
@@ -98,9 +98,14 @@ impl LinkTask {
         let opening = client.forward(Request::new(ReceiverStream::new(rx)));
         match timeout(OPEN_DEADLINE, opening).await {
             Ok(Ok(response)) => Ok((messages, response.into_inner())),
-            Ok(Err(status)) => Err(status.to_string()),
+            Ok(Err(status)) => Err(self.refused(&status)),
             Err(_elapsed) => Err(format!("node {} opened no stream in {OPEN_DEADLINE:?}", self.leader)),
         }
+    }
+
+    fn refused(&self, status: &Status) -> String {
+        self.peers.note_refusal(self.leader, status);
+        status.to_string()
     }
 
     /// Gives the reason why it ended.
@@ -115,7 +120,7 @@ impl LinkTask {
                 reply = replies.message() => match reply {
                     Ok(Some(reply)) => Event::Reply(reply),
                     Ok(None) => Event::Broken("the leader ended the stream".to_owned()),
-                    Err(status) => Event::Broken(status.to_string()),
+                    Err(status) => Event::Broken(self.refused(&status)),
                 },
                 proposals = receive(&mut self.rx), if leave_by.is_none() && self.under_way.len() < FORWARDED_MAX => {
                     if proposals.is_empty() { Event::Left } else { Event::Proposals(proposals) }

@@ -22,13 +22,13 @@ mod proto {
 }
 use proto::peer_client::PeerClient;
 
-struct Caller {
+pub struct Caller {
     client: PeerClient<Channel>,
 }
 
 impl Caller {
     /// A client that shows this certificate.
-    fn new(authority: &Authority, cluster: &str, role: Role, node: u64, address: &str) -> Self {
+    pub fn new(authority: &Authority, cluster: &str, role: Role, node: u64, address: &str) -> Self {
         let connector = Arc::new(Connector::new(authority.issue(cluster, role, node)));
         let address = address.to_owned();
         let channel = Endpoint::from_static("http://node.zyflow.internal").connect_with_connector_lazy(
@@ -50,34 +50,36 @@ impl Caller {
         Ok(replies.message().await?.expect("one answer"))
     }
 
-    /// Every kind of call, as if from `from` to node 1; gives the codes.
-    async fn every_call(&mut self, from: u64, vote: Vote) -> Vec<(&'static str, Code)> {
+    /// Every kind of call, as if from `from`; gives the codes.
+    pub async fn every_call(&mut self, from: u64, to: u64, vote: Vote) -> Vec<(&'static str, Code)> {
         let elected = vote_bytes(&Vote::new_committed(vote.leader_id.term, vote.leader_id.voted_for));
-        let candidate = proto::VoteRequest { from, to: 1, vote: vote_bytes(&vote), last: none(), transfer: true };
+        let candidate = proto::VoteRequest { from, to, vote: vote_bytes(&vote), last: none(), transfer: true };
         let head = proto::SnapshotHead {
             from,
-            to: 1,
+            to,
             vote: elected.clone(),
             last: none(),
             membership: bytes::Bytes::new(),
             total_bytes: 1,
         };
         let head = proto::SnapshotRequest { part: Some(proto::snapshot_request::Part::Head(head)) };
-        let transfer = proto::TransferRequest { from, to: 1, vote: elected.clone(), heir: 1, last: none() };
-        let forward = proto::ForwardRequest { from, to: 1, commands: Vec::new() };
-        let barrier = proto::BarrierRequest { from, to: 1, lease: false, timeout_ms: 1000 };
+        let transfer = proto::TransferRequest { from, to, vote: elected.clone(), heir: 1, last: none() };
+        let forward = proto::ForwardRequest { from, to, commands: Vec::new() };
+        let barrier = proto::BarrierRequest { from, to, lease: false, timeout_ms: 1000 };
+        let digest = proto::DigestRequest { from, to, revision: 1, timeout_ms: 1 };
         let forwarded = match self.client.forward(futures::stream::iter([forward])).await {
             Ok(replies) => replies.into_inner().message().await.map(drop),
             Err(status) => Err(status),
         };
         vec![
-            ("Append", code(self.append(append(from, 1, &elected, &[])).await)),
+            ("Append", code(self.append(append(from, to, &elected, &[])).await)),
             ("Vote", code(self.client.vote(candidate.clone()).await)),
             ("PreVote", code(self.client.pre_vote(candidate).await)),
             ("Snapshot", code(self.client.snapshot(futures::stream::iter([head])).await)),
             ("TransferLeader", code(self.client.transfer_leader(transfer).await)),
             ("Forward", code(forwarded)),
             ("Barrier", code(self.client.barrier(barrier).await)),
+            ("Digest", code(self.client.digest(digest).await)),
         ]
     }
 }
@@ -125,26 +127,26 @@ async fn agents_and_other_clusters_get_nowhere() {
     let address = cluster.node(1).address.clone();
     for role in [Role::Agent, Role::Client, Role::Admin] {
         let mut caller = Caller::new(&cluster.authority, CLUSTER, role, 2, &address);
-        for (call, code) in caller.every_call(2, Vote::new(7, 2)).await {
+        for (call, code) in caller.every_call(2, 1, Vote::new(7, 2)).await {
             assert_eq!(code, Code::PermissionDenied, "{call} by {role}");
         }
     }
     let mut learner = Caller::new(&cluster.authority, CLUSTER, Role::Learner, 2, &address);
-    for (call, code) in learner.every_call(2, Vote::new(7, 2)).await {
-        let may = matches!(call, "Forward" | "Barrier");
+    for (call, code) in learner.every_call(2, 1, Vote::new(7, 2)).await {
+        let may = matches!(call, "Forward" | "Barrier" | "Digest");
         assert_eq!(code != Code::PermissionDenied, may, "{call} by a learner: {code:?}");
     }
     // These don't get past the handshake: the connection is closed on them.
     let mut other_cluster = Caller::new(&cluster.authority, "other", Role::Voter, 2, &address);
     let mut other_authority = Caller::new(&Authority::new(), CLUSTER, Role::Voter, 2, &address);
     for caller in [&mut other_cluster, &mut other_authority] {
-        for (call, code) in caller.every_call(2, Vote::new(7, 2)).await {
+        for (call, code) in caller.every_call(2, 1, Vote::new(7, 2)).await {
             assert!(matches!(code, Code::Unavailable | Code::Unknown), "{call} by a stranger: {code:?}");
         }
     }
     let status = cluster.node(1).status();
     assert_eq!((status.term, status.leader), (0, None), "none of it reached consensus");
-    assert!(cluster.node(1).consensus().counts().calls_refused >= 3 * 7);
+    assert!(cluster.node(1).consensus().counts().calls_refused >= 3 * 8);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +154,7 @@ async fn a_voter_speaks_for_itself_only() {
     let cluster = Cluster::of(&[1], |_| {}).await;
     let address = cluster.node(1).address.clone();
     let mut two = Caller::new(&cluster.authority, CLUSTER, Role::Voter, 2, &address);
-    for (call, code) in two.every_call(3, Vote::new(7, 3)).await {
+    for (call, code) in two.every_call(3, 1, Vote::new(7, 3)).await {
         assert_eq!(code, Code::PermissionDenied, "{call} in the name of node 3");
     }
     let status = two.vote(2, 1, Vote::new(7, 3)).await.unwrap_err();
@@ -169,7 +171,7 @@ async fn a_voter_speaks_for_itself_only() {
 /// What node 2, as leader, could send to node 1: a membership, then one entry of these bytes.
 async fn feed(cluster: &Cluster, sealed: Vec<u8>) {
     let address = cluster.node(1).address.clone();
-    let members = [1, 2].map(|id| (id, NodeInfo { address: "localhost:1".to_owned() }));
+    let members = [1, 2].map(|id| (id, NodeInfo::at("localhost:1".to_owned())));
     let membership = Membership::new(vec![[1, 2].into()], std::collections::BTreeMap::from(members)).unwrap();
     let entries = vec![
         Entry { log_id: LogId::new_term_index(0, 0), payload: EntryPayload::Membership(membership) },

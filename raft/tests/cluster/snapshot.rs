@@ -1,9 +1,7 @@
 //! A node that the log can't help gets a snapshot.
 
-use std::collections::BTreeSet;
-
 use zyflow_crypto::Role;
-use zyflow_raft::ConsensusConfig;
+use zyflow_raft::{ConsensusConfig, NodeInfo};
 
 use super::support::{Cluster, project, soon, until};
 
@@ -22,7 +20,7 @@ async fn a_new_learner_gets_a_snapshot_and_has_the_same_digest() {
     until("the log to be purged", || (cluster.node(leader).status().purged > 0).then_some(())).await;
     cluster.add(4, Role::Learner).await;
     let address = cluster.node(4).address.clone();
-    cluster.node(leader).consensus().add_learner(4, address, soon()).await.unwrap();
+    cluster.node(leader).consensus().add_learner(4, NodeInfo::at(address), soon()).await.unwrap();
     cluster.settle().await;
     assert_eq!(cluster.node(4).consensus().counts().snapshots_installed, 1);
     assert!(cluster.node(4).status().learners.contains_key(&4));
@@ -39,9 +37,9 @@ async fn a_learner_is_promoted_and_counts() {
     let leader = cluster.leader().await;
     cluster.add(4, Role::Voter).await;
     let address = cluster.node(4).address.clone();
-    cluster.node(leader).consensus().add_learner(4, address, soon()).await.unwrap();
+    cluster.node(leader).consensus().add_learner(4, NodeInfo::at(address), soon()).await.unwrap();
     cluster.settle().await;
-    cluster.node(leader).consensus().promote(BTreeSet::from([4]), soon()).await.unwrap();
+    cluster.node(leader).consensus().promote(4, soon()).await.unwrap();
     until("node 4 to vote", || cluster.node(4).status().voters.contains_key(&4).then_some(())).await;
     let (one, other) = cluster.followers().await;
     cluster.halt(one.min(other)).await;

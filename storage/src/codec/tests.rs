@@ -16,10 +16,11 @@ fn vote() -> impl Strategy<Value = Vote> {
 
 fn membership() -> impl Strategy<Value = Membership> {
     let config = prop::collection::btree_set(0..9u64, 1..5);
-    let nodes = prop::collection::btree_map(0..12u64, "[a-z0-9.:é]{0,20}", 0..6);
+    let api = prop_oneof![Just(String::new()), "[a-z0-9.:é]{0,20}"];
+    let nodes = prop::collection::btree_map(0..12u64, ("[a-z0-9.:é]{0,20}", api), 0..6);
     (prop::collection::vec(config, 0..3), nodes).prop_map(|(configs, nodes)| {
         let mut nodes: BTreeMap<u64, NodeInfo> =
-            nodes.into_iter().map(|(id, address)| (id, NodeInfo { address })).collect();
+            nodes.into_iter().map(|(id, (address, api))| (id, NodeInfo { address, api })).collect();
         for id in configs.iter().flatten() {
             nodes.entry(*id).or_default();
         }
@@ -52,14 +53,18 @@ proptest! {
             prop_assert_eq!(decode_stored_membership(&encoded(|out| encode_stored_membership(&stored, out))).unwrap(), stored);
         }
         prop_assert_eq!(decode_vote(&encoded(|out| encode_vote(&vote, out))).unwrap(), vote);
-        prop_assert_eq!(decode_membership(&encoded(|out| encode_membership(&membership, out))).unwrap(), membership);
+        prop_assert_eq!(&decode_membership(&encoded(|out| encode_membership(&membership, out))).unwrap(), &membership);
         prop_assert_eq!(decode_entry(&encoded(|out| encode_entry(&entry, out))).unwrap(), entry);
+        for removed in [BTreeSet::new(), BTreeSet::from([id.index])] {
+            let roster = Roster { membership: membership.clone(), removed };
+            prop_assert_eq!(decode_roster(&encoded(|out| encode_roster(&roster, out))).unwrap(), roster);
+        }
     }
 
     #[test]
-    fn any_bytes_are_refused_or_are_the_one_encoding_of_their_value(mut bytes in prop::collection::vec(any::<u8>(), 0..80), versioned: bool) {
-        if versioned {
-            bytes.insert(0, VERSION);
+    fn any_bytes_are_refused_or_are_the_one_encoding_of_their_value(mut bytes in prop::collection::vec(any::<u8>(), 0..80), version in 0..4u8) {
+        if version > 0 {
+            bytes.insert(0, version);
         }
         let bytes = Bytes::from(bytes);
         if let Ok(value) = decode_vote(&bytes) {
@@ -80,6 +85,9 @@ proptest! {
         if let Ok(value) = decode_stored_membership(&bytes) {
             prop_assert_eq!(&encoded(|out| encode_stored_membership(&value, out)), &bytes);
         }
+        if let Ok(value) = decode_roster(&bytes) {
+            prop_assert_eq!(&encoded(|out| encode_roster(&value, out)), &bytes);
+        }
     }
 
     #[test]
@@ -97,7 +105,7 @@ proptest! {
 
 #[test]
 fn format_1_is_frozen() {
-    let nodes = BTreeMap::from([(1, NodeInfo { address: "a:1".into() }), (300, NodeInfo::default())]);
+    let nodes = BTreeMap::from([(1, NodeInfo::at("a:1")), (300, NodeInfo::default())]);
     let membership = Membership::new(vec![BTreeSet::from([1])], nodes).unwrap();
     let id = LogId::new_term_index(3, 300);
     let entry = |payload| Entry { log_id: id, payload };
@@ -111,6 +119,29 @@ fn format_1_is_frozen() {
         &encoded(|out| encode_entry(&entry(EntryPayload::Membership(membership)), out))[..],
         [1, 3, 0xac, 2, 2, 1, 1, 1, 2, 1, 3, b'a', b':', b'1', 0xac, 2, 0]
     );
+}
+
+#[test]
+fn memberships_with_api_addresses_and_rosters_are_frozen() {
+    let plain = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, NodeInfo::at("a:1"))])).unwrap();
+    let node = NodeInfo { address: "a:1".into(), api: "a:2".into() };
+    let api = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, node)])).unwrap();
+    let with_api = [1, 1, 1, 1, 1, 3, b'a', b':', b'1', 3, b'a', b':', b'2'];
+    assert_eq!(encoded(|out| encode_membership(&api, out))[..], [&[2][..], &with_api].concat());
+    let stored = StoredMembership::new(Some(LogId::new_term_index(3, 4)), api.clone());
+    assert_eq!(encoded(|out| encode_stored_membership(&stored, out))[..], [&[2, 1, 3, 4][..], &with_api].concat());
+    let entry = Entry { log_id: LogId::new_term_index(3, 4), payload: EntryPayload::Membership(api) };
+    assert_eq!(encoded(|out| encode_entry(&entry, out))[..], [&[1, 3, 4, 3][..], &with_api].concat());
+    let roster = |removed| Roster { membership: plain.clone(), removed };
+    let whole = [1, 1, 1, 1, 1, 1, 3, b'a', b':', b'1'];
+    assert_eq!(encoded(|out| encode_roster(&roster(BTreeSet::new()), out))[..], whole);
+    let left = [3, 1, 1, 1, 1, 1, 3, b'a', b':', b'1', 0, 2, 2, 0xac, 2];
+    assert_eq!(encoded(|out| encode_roster(&roster(BTreeSet::from([2, 300])), out))[..], left);
+    // One value, one encoding: what a lower version can hold isn't read in a higher one.
+    let plain_as_api = [2, 1, 1, 1, 1, 1, 3, b'a', b':', b'1', 0];
+    assert_eq!(decode_membership(&plain_as_api), Err(CodecError::Invalid { what: "the version of a membership" }));
+    let nobody = [3, 1, 1, 1, 1, 1, 3, b'a', b':', b'1', 0, 0];
+    assert_eq!(decode_roster(&nobody), Err(CodecError::Invalid { what: "the number of removed nodes" }));
 }
 
 #[test]

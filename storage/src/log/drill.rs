@@ -268,7 +268,7 @@ impl Operations {
             0 => EntryPayload::Blank,
             1 => {
                 let voter = self.random.below(5);
-                let node = NodeInfo { address: format!("node-{voter}:1") };
+                let node = NodeInfo::at(format!("node-{voter}:1"));
                 EntryPayload::Membership(Membership::from(BTreeMap::from([(voter, node)])))
             }
             _ => {

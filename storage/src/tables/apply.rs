@@ -46,6 +46,8 @@ impl Shared {
             }
         };
         applier.position = Some(position);
+        let digest = applier.machine.digest();
+        applier.digests.keep(revision, digest);
         let change = Arc::new(Change { revision, rows });
         self.overlay_mut()?.publish(&change);
         self.enqueue(&mut applier, &change);

@@ -19,15 +19,32 @@ use super::state::SavedState;
 const LIVE: &str = "\
     SELECT v.version, v.previous, v.body, h.id FROM head h JOIN versions v ON v.version = h.version WHERE h.live = 1";
 
-/// The state that the database is at and its digest, in one read transaction. `None` = nothing was applied yet.
-pub(crate) fn recompute(connection: &Connection, codec: &Codec) -> Result<(Option<SavedState>, Digest), TablesError> {
+/// Rows between two looks at whether to go on.
+const ROWS_PER_LOOK: usize = 1_024;
+
+/// The state that the database is at and its digest, in one read transaction; of the state, `None` = nothing was applied yet.
+///
+/// `begun` is told the state before the rows are read; `go_on` is told how many rows were read since it was last asked, may take its
+/// time, and ends the reading by `false`: then there is no result.
+pub(crate) fn recompute(
+    connection: &Connection,
+    codec: &Codec,
+    begun: impl FnOnce(Option<&SavedState>),
+    mut go_on: impl FnMut(usize) -> bool,
+) -> Result<Option<(Option<SavedState>, Digest)>, TablesError> {
     let failed = || TablesError::sqlite("read all records");
     let transaction = connection.unchecked_transaction().map_err(failed())?;
     let (state, sessions) = load_state(&transaction, codec)?;
+    begun(state.as_ref());
     let mut digest = Digest::ZERO;
     let mut statement = transaction.prepare(LIVE).map_err(failed())?;
     let mut rows = statement.query([]).map_err(failed())?;
+    let mut read = 0;
     while let Some(row) = rows.next().map_err(failed())? {
+        read += 1;
+        if read % ROWS_PER_LOOK == 0 && !go_on(ROWS_PER_LOOK) {
+            return Ok(None);
+        }
         let sealed = SealedVersion::from_raw(raw_version(row).map_err(failed())?)?;
         let id = RecordId::from_u64(from_sql(row.get(3).map_err(failed())?)?);
         let body = codec.open_body(sealed.version, id, sealed.previous, &sealed.body)?;
@@ -38,5 +55,5 @@ pub(crate) fn recompute(connection: &Connection, codec: &Codec) -> Result<(Optio
             .map_err(|source| TablesError::Undecodable { what: format!("session {}", id.0), source })?;
         digest = digest.add(part);
     }
-    Ok((state, digest))
+    Ok(Some((state, digest)))
 }

@@ -16,6 +16,7 @@ use super::database::{Database, chain, mark_damaged};
 use super::entry::{Change, Position};
 use super::error::TablesError;
 use super::group::{Group, OpenGroup, Size};
+use super::kept::KeptDigests;
 use super::overlay::{Base, Overlay};
 use super::state::{SavedState, StoredMembership};
 
@@ -51,6 +52,8 @@ pub(crate) struct Applier {
     pub(crate) machine: Machine,
     pub(crate) position: Option<Position>,
     pub(crate) membership: StoredMembership,
+    /// Of the newest revisions, those that this process has seen.
+    pub(crate) digests: KeptDigests,
     pub(crate) open: Option<OpenGroup>,
     pub(crate) closed: VecDeque<Group>,
     /// Everything that was applied and isn't in SQLite.
@@ -157,8 +160,10 @@ impl Applier {
                 (machine, Some(state.position), state.membership.clone())
             }
         };
-        let closed = VecDeque::new();
-        Ok(Self { machine, position, membership, open: None, closed, backlog: Size::default(), is_stopped: false })
+        let mut digests = KeptDigests::default();
+        digests.keep(machine.revision(), machine.digest());
+        let (closed, backlog) = (VecDeque::new(), Size::default());
+        Ok(Self { machine, position, membership, digests, open: None, closed, backlog, is_stopped: false })
     }
 
     /// Closes the open group, if there is one: saves the machine as it is after the group's last entry.

@@ -33,7 +33,7 @@ use clap::Args;
 
 use super::args::duration;
 use super::context::Context;
-use super::dev;
+use super::dev::{self, Signals};
 use super::report::{Failure, Output, Report};
 use crate::code::Code;
 use crate::dev::{DevCluster, DevConfig};
@@ -87,15 +87,19 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> Result<Report, Fai
         let dir = args.dir.unwrap_or_else(|| PathBuf::from("zyflow-dev"));
         return dev::run(context, dev::DevArgs { nodes: Some(args.nodes), checkouts: Some(checkouts), dir }).await;
     }
+    // From here on a signal ends the script in order, whatever it is doing.
+    let mut signals = Signals::new()?;
     let temporary = tempfile::Builder::new().prefix("zyflow-demo-").tempdir();
     let temporary = temporary.map_err(|error| Failure::new(Code::File, format!("no temporary folder: {error}")))?;
     // Where the folder is temporary, it is kept if a step fails, so that one can look.
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().join("dev"));
     let config = DevConfig { dir: dir.clone(), nodes: Some(args.nodes), zyflowd: None };
-    let mut cluster = DevCluster::start(config).await?;
-    cluster.ensure_checkouts(checkouts).await?;
+    let cluster = tokio::select! {
+        started = dev::start(config, Some(checkouts)) => started?,
+        () = signals.any() => return Err(Failure::new(Code::Dev, "stopped before the cluster was up")),
+    };
     let length = Length { edits: args.edits, editors: args.editors };
-    match Box::pin(once(cluster, began, length, std::io::stdout())).await {
+    match Box::pin(once(cluster, began, length, std::io::stdout(), signals)).await {
         Ok(()) => Ok(Output::Nothing.into()),
         Err(error) => {
             let kept = if args.dir.is_none() { temporary.keep().join("dev") } else { dir };
@@ -106,24 +110,33 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> Result<Report, Fai
 
 /// How long the script is.
 #[derive(Clone, Copy, Debug)]
-pub struct Length {
+struct Length {
     /// Edits that are measured one after the other.
-    pub edits: u32,
+    edits: u32,
     /// How long ten editors edit at once.
-    pub editors: Duration,
+    editors: Duration,
 }
 
-/// Leads the cluster through the script and stops it.
+/// Leads the cluster through the script, or as far as a signal lets it, and stops it.
 ///
 /// # Errors
-/// The step that failed.
-pub async fn once(cluster: DevCluster, began: Instant, length: Length, out: impl Write) -> anyhow::Result<()> {
+/// The step that failed, or that a signal came.
+async fn once(
+    cluster: DevCluster,
+    began: Instant,
+    length: Length,
+    out: impl Write,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
     let mut frame = Frame::new(out, began);
     let mut demo = Demo::new(cluster)?;
     let nodes = demo.cluster.client().endpoints().len();
     let started = format!("{nodes} nodes with mutual TLS, a leader, {} checkouts", demo.checkouts.len());
     frame.done("start", began, Ok(started))?;
-    let result = demo.lead(&mut frame, length).await;
+    let result = tokio::select! {
+        led = demo.lead(&mut frame, length) => led,
+        () = signals.any() => Err(anyhow::anyhow!("stopped by a signal")),
+    };
     let stopping = Instant::now();
     let stopped = demo.cluster.stop().await;
     result?;

@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use zyflow_crypto::Role;
 use zyflow_raft::NodeId;
 use zyflow_raft::net::{Inbound, Io, Net, NetError, TlsNet};
 
@@ -72,6 +73,10 @@ pub struct FabricNet {
 impl Net for FabricNet {
     fn incoming(&self) -> BoxStream<'static, Inbound> {
         self.inner.incoming()
+    }
+
+    fn role(&self, node: NodeId) -> Option<Role> {
+        self.inner.role(node)
     }
 
     fn connect(&self, node: NodeId, address: String) -> BoxFuture<'static, Result<Box<dyn Io>, NetError>> {

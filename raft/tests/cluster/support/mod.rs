@@ -120,8 +120,7 @@ impl Cluster {
     pub async fn start_with(configure: fn(&mut ConsensusConfig)) -> Self {
         trace();
         let cluster = Self::of(&[1, 2, 3], configure).await;
-        let members =
-            cluster.nodes.values().map(|node| (node.id, NodeInfo { address: node.address.clone() })).collect();
+        let members = cluster.nodes.values().map(|node| (node.id, NodeInfo::at(node.address.clone()))).collect();
         cluster.node(1).consensus().initialize(members).await.unwrap();
         cluster.leader().await;
         cluster.settle().await;

@@ -3,10 +3,10 @@
 use std::os::unix::fs::FileExt;
 
 use zyflow_machine::command::{Body, TaskField};
-use zyflow_machine::id::Revision;
+use zyflow_machine::id::{RecordId, Revision};
 
 use super::harness::{LINEAGE, Node, edit, insert_first, local_key, note, populate};
-use crate::tables::{Tables, TablesConfig, TablesError};
+use crate::tables::{RANGE_PARTS_MAX, Tables, TablesConfig, TablesError};
 
 fn filled() -> Node {
     let mut node = Node::new(|_| {});
@@ -102,6 +102,78 @@ fn an_update_that_was_lost_shows_in_the_digest() {
     let recomputed = node.tables().recompute_digest().unwrap();
     assert_eq!(recomputed.0, before.0);
     assert_ne!(recomputed.1, before.1);
+}
+
+/// The one record in which two nodes differ, as `zyflow verify` finds it.
+fn first_difference(one: &Node, other: &Node, at: Revision) -> Option<RecordId> {
+    let (mut first, mut last) = (RecordId::from_u64(0), RecordId::from_u64(u64::MAX >> 1));
+    loop {
+        let ask = |node: &Node| node.tables().range_digests(at, (first, last), RANGE_PARTS_MAX).unwrap();
+        let part = ask(one).into_iter().zip(ask(other)).find(|(one, other)| one.digest != other.digest)?;
+        (first, last) = (part.0.first, part.0.last);
+        if first == last {
+            return Some(first);
+        }
+    }
+}
+
+#[test]
+fn the_row_that_was_lost_or_does_not_open_is_found_by_ranges() {
+    let (mut good, mut bad) = (Node::new(|_| {}), Node::new(|_| {}));
+    let mut tasks = Vec::new();
+    for node in [&mut good, &mut bad] {
+        tasks = populate(node, 300).2;
+        for task in &tasks {
+            node.run(note(*task, "first"));
+        }
+    }
+    let row = |task: RecordId| i64::try_from(task.to_u64()).unwrap();
+    let at = good.assert_digests_equal().0;
+    bad.assert_digests_equal();
+    assert_eq!(first_difference(&good, &bad, at), None);
+    let connection = rusqlite::Connection::open(bad.database()).unwrap();
+    let lose =
+        "UPDATE head SET version = (SELECT previous FROM versions v WHERE v.version = head.version) WHERE id = ?1";
+    connection.execute(lose, [row(tasks[120])]).unwrap();
+    assert_eq!(first_difference(&good, &bad, at), Some(tasks[120]));
+    // An earlier row that doesn't open comes first, and the search goes on past it.
+    let swap = "UPDATE versions SET body = x'00' WHERE id = ?1";
+    connection.execute(swap, [row(tasks[7])]).unwrap();
+    assert_eq!(first_difference(&good, &bad, at), Some(tasks[7]));
+    assert!(bad.tables().fatal().borrow().is_none(), "looking doesn't stop the node");
+    // What came later changes nothing of what is compared.
+    good.run(note(tasks[120], "later"));
+    assert_eq!(first_difference(&good, &bad, at), Some(tasks[7]));
+}
+
+#[test]
+fn digests_are_kept_by_revision_and_follow_the_recomputed_ones() {
+    let mut node = filled();
+    let (at, before) = node.assert_digests_equal();
+    node.run(Body::CreateProject { name: "another".to_owned(), files: Vec::new() });
+    assert_eq!(node.tables().digest_at(at).unwrap(), Some(before));
+    assert_eq!(node.tables().digest_at(Revision(at.0 + 1)).unwrap(), Some(node.tables().digest().unwrap().1));
+    assert_eq!(node.tables().digest_at(Revision(at.0 + 2)).unwrap(), None);
+    node.tables().flush().unwrap();
+    let (mut begun, mut looks) = (None, 0);
+    let stopped = node.tables().recompute_digest_while(
+        |revision| begun = Some(revision),
+        |_rows| {
+            looks += 1;
+            false
+        },
+    );
+    // Fewer rows than a look is made after: it is read to its end.
+    assert_eq!((begun, looks), (Some(Revision(at.0 + 1)), 0));
+    assert_eq!(stopped.unwrap(), Some(node.tables().digest().unwrap()));
+    node.tables().shutdown().unwrap();
+    assert_eq!(node.reopen().unwrap(), 0);
+    assert_eq!(node.tables().digest_at(at).unwrap(), None, "of before the start only the newest is known");
+    assert_eq!(node.tables().digest_at(Revision(at.0 + 1)).unwrap(), Some(node.tables().digest().unwrap().1));
+    node.tables().distrust("a majority has another digest");
+    node.kill();
+    assert!(node.reopen().unwrap() > 0);
+    assert!(node.tables().rebuilt().unwrap().contains("majority"), "{:?}", node.tables().rebuilt());
 }
 
 #[test]
