@@ -127,7 +127,7 @@ pub enum Fact {
 
 impl Fact {
     /// What the types of events are called, as a filter names them.
-    pub const NAMES: [&str; 18] = [
+    pub const NAMES: [&str; 21] = [
         "project-created",
         "change-created",
         "change-deleted",
@@ -146,6 +146,9 @@ impl Fact {
         "commented",
         "point-created",
         "point-removed",
+        "change-restored",
+        "restored",
+        "conflict-restored",
     ];
 
     /// The name of its type, one of [`Fact::NAMES`].
@@ -170,6 +173,9 @@ impl Fact {
             Self::Commented(_) => "commented",
             Self::PointCreated(_) => "point-created",
             Self::PointRemoved => "point-removed",
+            Self::ChangeRestored { .. } => "change-restored",
+            Self::BlockRestored { .. } => "restored",
+            Self::ConflictRestored { .. } => "conflict-restored",
         }
     }
 }
