@@ -24,7 +24,7 @@ pub(super) fn check_expected<V: View>(scratch: &Scratch<'_, V>, expected: &[Expe
             Kind::Change => check_unchanged(scratch, *record, *revision)?,
             Kind::Project => check_project(scratch, *record, *revision)?,
             Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point => {
-                check_one(scratch, *record, &stored, *revision)?
+                check_one(scratch, *record, &stored, *revision)?;
             }
         }
     }
