@@ -33,7 +33,7 @@ struct Story {
 
 #[tokio::test]
 async fn every_moment_is_read_the_same_on_every_node_and_what_happened_is_told() -> anyhow::Result<()> {
-    let mut harness = Harness::start(3).await?;
+    let harness = Harness::start(3).await?;
     let story = tell(&harness).await?;
     moments_are_the_same_on_every_node(&harness, &story)?;
     moments_that_there_are_not_are_told(&harness)?;

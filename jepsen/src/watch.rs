@@ -93,7 +93,13 @@ async fn follow(
     let mut watch = client.watch(filter, Begin::From(start), None, Some(WITHIN));
     let mut told = Vec::new();
     while !is_reached(&watch, &mut until) {
-        take(&mut watch, &mut told).await?;
+        // Where nothing happens any more, a watch says nothing new: the end may be known later than all events.
+        tokio::select! {
+            taken = take(&mut watch, &mut told) => {
+                taken?;
+            }
+            changed = until.changed() => changed?,
+        }
     }
     Ok(told)
 }
@@ -115,7 +121,10 @@ async fn begin_anew(
             if is_reached(&watch, &mut until) {
                 return Ok((told, begun));
             }
-            has_more = take(&mut watch, &mut told).await?;
+            tokio::select! {
+                taken = take(&mut watch, &mut told) => has_more = taken?,
+                changed = until.changed() => changed?,
+            }
         }
         from = Revision(watch.complete().context("a watch that told events knows where it stands")?.0 + 1);
         begun += 1;
