@@ -286,6 +286,36 @@ fn a_deleted_twin_hides_no_change() {
     assert!(matches!(outcome, Outcome::Stale { .. }), "{outcome:?}");
 }
 
+/// What went back is set at the revision of the rollback, what stayed keeps its own.
+#[test]
+fn an_edit_from_before_a_rollback_clashes_only_where_that_changed_something() {
+    let mut node = Node::default();
+    let (change, blocks) = node.change("tasks.md", ["[ ] One", "[ ] Two"].map(block).to_vec());
+    let to = node.machine.revision();
+    let edit = |node: &mut Node, base, op| {
+        node.run(Body::Edit { change, base, mode: EditMode::Merge, ops: vec![op], conflicts: Vec::new() })
+    };
+    let text = |words: &str| BlockOp::SetText {
+        block: blocks[0],
+        kind: 2,
+        lead: "- [".to_owned(),
+        text: format!("] {words}\n"),
+    };
+    let mark = |block| BlockOp::SetMark { block, mark: "x".to_owned(), status: None };
+    let is_accepted = |outcome| matches!(outcome, Outcome::Accepted { .. });
+    let is_stale = |outcome| matches!(outcome, Outcome::Stale { .. });
+    assert!(is_accepted(edit(&mut node, to, text("Eins"))));
+    assert!(is_accepted(edit(&mut node, to, BlockOp::Delete { block: blocks[1] })));
+    let base = node.machine.revision();
+    node.create(roll_back(Scope::All, to));
+    assert!(is_stale(edit(&mut node, base, text("Uno"))), "the words went back");
+    assert!(is_accepted(edit(&mut node, base, mark(blocks[0]))), "the mark stayed");
+    assert!(
+        is_stale(edit(&mut node, base, mark(blocks[1]))),
+        "all of a block that came back is new to who saw it gone"
+    );
+}
+
 /// Whoever deletes much gets a point with it, by the machine: no client can forget it.
 #[test]
 fn a_mass_deletion_makes_a_point() {

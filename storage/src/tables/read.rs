@@ -51,14 +51,16 @@ const FAMILY: &str = "SELECT id, version, live, ord FROM head WHERE kind = ?1 AN
 
 const CHANGED: &str = "SELECT id FROM head WHERE kind = ?1 AND parent = ?2 AND version > ?3";
 
+/// `CROSS` keeps the family outside: SQLite would rather go through all versions after the revision, once for each family.
 const PAST: &str = "\
     WITH RECURSIVE chain (id, version, previous) AS ( \
-        SELECT h.id, v.version, v.previous FROM head h JOIN versions v ON v.version = h.version \
+        SELECT h.id, v.version, v.previous FROM head h CROSS JOIN versions v ON v.version = h.version \
         WHERE h.kind = ?1 AND h.parent = ?2 AND h.version > ?3 \
         UNION ALL \
-        SELECT c.id, v.version, v.previous FROM chain c JOIN versions v ON v.version = c.previous WHERE c.version > ?3 \
+        SELECT c.id, v.version, v.previous FROM chain c CROSS JOIN versions v ON v.version = c.previous \
+        WHERE c.version > ?3 \
     ) \
-    SELECT v.version, v.previous, v.body, c.id FROM chain c JOIN versions v ON v.version = c.version \
+    SELECT v.version, v.previous, v.body, c.id FROM chain c CROSS JOIN versions v ON v.version = c.version \
     WHERE c.version <= ?3";
 
 const PLACED: &str = "SELECT id FROM head WHERE kind = ?1 AND parent = ?2 AND ord = ?3 ORDER BY id";
