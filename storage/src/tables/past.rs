@@ -169,12 +169,12 @@ impl Shared {
         found
             .map(|found| {
                 let (version, id) = found.map_err(failed())?;
-                self.open_row(read::SealedVersion::from_raw(version)?, RecordId::from_u64(from_sql(id)?))
+                self.open_row(&read::SealedVersion::from_raw(version)?, RecordId::from_u64(from_sql(id)?))
             })
             .collect()
     }
 
-    fn open_row(&self, sealed: read::SealedVersion, id: RecordId) -> Result<Arc<Row>, TablesError> {
+    fn open_row(&self, sealed: &read::SealedVersion, id: RecordId) -> Result<Arc<Row>, TablesError> {
         let body = self.codec.open_body(sealed.version, id, sealed.previous, &sealed.body)?;
         Ok(Arc::new(body.row(sealed.version, id, sealed.previous)?))
     }

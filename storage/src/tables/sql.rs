@@ -196,7 +196,7 @@ fn each_statement(
     let mut count = 0;
     loop {
         let next = fallible_next(&mut batch);
-        let Some(mut statement) = next.map_err(|error| refused(guard, error))? else { break };
+        let Some(mut statement) = next.map_err(|error| refused(guard, &error))? else { break };
         count += 1;
         if count > STATEMENTS_MAX {
             return Err(SqlError::Refused(format!("a script has at most {STATEMENTS_MAX} statements")));
@@ -218,11 +218,11 @@ fn fallible_next<'c>(batch: &mut Batch<'c, '_>) -> rusqlite::Result<Option<State
 }
 
 /// What the guard says where it refused, else what SQLite says.
-fn refused(guard: &Guard, error: rusqlite::Error) -> SqlError {
+fn refused(guard: &Guard, error: &rusqlite::Error) -> SqlError {
     guard.take().refused.map_or_else(|| wrong(error), SqlError::Refused)
 }
 
-fn wrong(error: rusqlite::Error) -> SqlError {
+fn wrong(error: &rusqlite::Error) -> SqlError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::OperationInterrupted) => SqlError::OverTime,
         Some(rusqlite::ErrorCode::TooBig) => SqlError::TooMuchToAnswer,
@@ -241,7 +241,7 @@ fn run(
     let count = columns.len();
     let mut found = SqlRows { columns, rows: Vec::new(), is_cut: false };
     let mut rows = statement.raw_query();
-    while let Some(row) = rows.next().map_err(|error| refused(guard, error))? {
+    while let Some(row) = rows.next().map_err(|error| refused(guard, &error))? {
         if found.rows.len() == rows_max {
             found.is_cut = true;
             break;

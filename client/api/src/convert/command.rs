@@ -55,14 +55,10 @@ impl TryFrom<v1::ProposeRequest> for Call {
 
 /// What a body expects, and what it does then.
 fn split(body: Body) -> (Vec<Expected>, Body) {
-    match body {
-        Body::Expecting { mut expected, body } => {
-            let (more, body) = split(*body);
-            expected.extend(more);
-            (expected, body)
-        }
-        body => (Vec::new(), body),
-    }
+    let Body::Expecting { mut expected, body } = body else { return (Vec::new(), body) };
+    let (more, body) = split(*body);
+    expected.extend(more);
+    (expected, body)
 }
 
 impl From<Expected> for v1::Expected {
@@ -151,9 +147,10 @@ pub fn part(body: Body) -> v1::ProposeRequest {
 }
 
 fn parts(commands: Vec<v1::ProposeRequest>) -> Result<Vec<Body>, ConvertError> {
-    let body = |command: v1::ProposeRequest| match required("group.commands.body", command.body)? {
-        request::Body::Group(_) => Err(ConvertError::Nested { field: "group.commands" }),
-        body => body.try_into(),
+    let body = |command: v1::ProposeRequest| {
+        let body = required("group.commands.body", command.body)?;
+        let is_nested = matches!(body, request::Body::Group(_));
+        if is_nested { Err(ConvertError::Nested { field: "group.commands" }) } else { body.try_into() }
     };
     commands.into_iter().map(body).collect()
 }

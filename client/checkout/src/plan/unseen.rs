@@ -113,11 +113,11 @@ pub(super) fn maybe_twice(
         if let Some(known) = renamed.iter().find(is_renamed) {
             return Some(record(known.id, before.get(&known.id).copied(), Some(block), &known.block));
         }
-        let is_reworded = |known: &&Known<RecordId>| {
+        let is_twin = |known: &&Known<RecordId>| {
             known.block.kind == block.kind && holds_words_of(block.title(), known.block.title())
         };
         // Each is at most one line's rewording.
-        let known = new.swap_remove(new.iter().position(|known| is_reworded(&known))?);
+        let known = new.swap_remove(new.iter().position(|known| is_twin(&known))?);
         Some(record(known.id, None, Some(block), &known.block))
     });
     found.take(RECORDS_MAX).collect()

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 use zyflow_machine::id::{EventId, RecordId};
 use zyflow_machine::record::{Block, Conflict, Kind, Priority, Record, TaskFields};
-use zyflow_machine::view::{Stored, View};
+use zyflow_machine::view::Stored;
 
 use super::SqlError;
 use super::schema::Source;

@@ -17,6 +17,45 @@ pub(super) struct Touched {
     pub(super) refused: Option<String>,
 }
 
+impl Touched {
+    /// Why an action isn't allowed; `None` = it is, and is noted.
+    fn refusal(&mut self, context: &AuthContext<'_>, by_trigger: bool) -> Option<String> {
+        match context.action {
+            AuthAction::Read { table_name, .. } if table_name == PENDING && !by_trigger => {
+                Some(format!("`{PENDING}` is not to be read"))
+            }
+            AuthAction::Read { table_name, .. } => {
+                self.sources.extend(Source::ALL.into_iter().find(|source| source.table() == table_name));
+                None
+            }
+            AuthAction::Function { function_name } if is_dangerous(function_name) => {
+                Some(format!("the function {function_name}() can't be called here"))
+            }
+            AuthAction::Insert { table_name }
+            | AuthAction::Delete { table_name }
+            | AuthAction::Update { table_name, .. } => {
+                self.is_writing |= WRITABLE.contains(&table_name);
+                let is_view = WRITABLE.contains(&table_name) && context.database_name == Some("temp");
+                (!is_view && !by_trigger)
+                    .then(|| format!("`{table_name}` can't be changed: writes go to {}", WRITABLE.join(" and ")))
+            }
+            AuthAction::Select
+            | AuthAction::Recursive
+            | AuthAction::Transaction { .. }
+            | AuthAction::Savepoint { .. }
+            | AuthAction::Function { .. } => None,
+            AuthAction::Pragma { pragma_name, .. } => Some(format!("PRAGMA {pragma_name} can't be used here")),
+            AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
+                Some("no other database can be attached".to_owned())
+            }
+            #[expect(clippy::wildcard_enum_match_arm, reason = "what SQLite may learn to do is refused too")]
+            _ => {
+                Some("only queries, and INSERT, UPDATE and DELETE on the documented views, can be run here".to_owned())
+            }
+        }
+    }
+}
+
 /// The watch over one connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Guard(Arc<Mutex<Touched>>);
@@ -35,38 +74,7 @@ impl Guard {
     fn judge(&self, context: &AuthContext<'_>) -> Authorization {
         let mut touched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let by_trigger = context.accessor.is_some_and(|accessor| TRIGGERS.contains(&accessor));
-        let refusal = match context.action {
-            AuthAction::Select
-            | AuthAction::Recursive
-            | AuthAction::Transaction { .. }
-            | AuthAction::Savepoint { .. } => None,
-            AuthAction::Read { table_name, .. } if table_name == PENDING && !by_trigger => {
-                Some(format!("`{PENDING}` is not to be read"))
-            }
-            AuthAction::Read { table_name, .. } => {
-                touched.sources.extend(Source::ALL.into_iter().find(|source| source.table() == table_name));
-                None
-            }
-            AuthAction::Function { function_name } if is_dangerous(function_name) => {
-                Some(format!("the function {function_name}() can't be called here"))
-            }
-            AuthAction::Function { .. } => None,
-            AuthAction::Insert { table_name }
-            | AuthAction::Delete { table_name }
-            | AuthAction::Update { table_name, .. } => {
-                touched.is_writing |= WRITABLE.contains(&table_name);
-                let is_view = WRITABLE.contains(&table_name) && context.database_name == Some("temp");
-                (!is_view && !by_trigger)
-                    .then(|| format!("`{table_name}` can't be changed: writes go to {}", WRITABLE.join(" and ")))
-            }
-            AuthAction::Pragma { pragma_name, .. } => Some(format!("PRAGMA {pragma_name} can't be used here")),
-            AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
-                Some("no other database can be attached".to_owned())
-            }
-            _ => {
-                Some("only queries, and INSERT, UPDATE and DELETE on the documented views, can be run here".to_owned())
-            }
-        };
+        let refusal = touched.refusal(context, by_trigger);
         match refusal {
             None => Authorization::Allow,
             Some(why) => {

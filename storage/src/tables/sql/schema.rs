@@ -51,78 +51,31 @@ impl Source {
     }
 
     /// Columns with their types, in the order in which they are filled.
-    pub(super) fn columns(self) -> &'static [&'static str] {
+    pub(super) fn columns(self) -> &'static str {
         match self {
-            Self::Projects => &["id TEXT", "name TEXT", "files TEXT", "revision INTEGER"],
-            Self::Changes => &["id TEXT", "project TEXT", "project_name TEXT", "path TEXT", "revision INTEGER"],
-            Self::Blocks => &[
-                "id TEXT",
-                "change TEXT",
-                "path TEXT",
-                "position INTEGER",
-                "kind INTEGER",
-                "lead TEXT",
-                "mark TEXT",
-                "text TEXT",
-                "revision INTEGER",
-            ],
-            Self::Tasks => &[
-                "id TEXT",
-                "project TEXT",
-                "change TEXT",
-                "path TEXT",
-                "position INTEGER",
-                "title TEXT",
-                "mark TEXT",
-                "status TEXT",
-                "assignee TEXT",
-                "priority TEXT",
-                "due TEXT",
-                "labels TEXT",
-                "blocked_by TEXT",
-                "requirements TEXT",
-                "note TEXT",
-                "holder TEXT",
-                "held_until_ms INTEGER",
-                "revision INTEGER",
-            ],
-            Self::Conflicts => &[
-                "id TEXT",
-                "change TEXT",
-                "path TEXT",
-                "block TEXT",
-                "class TEXT",
-                "field TEXT",
-                "base TEXT",
-                "spec TEXT",
-                "runtime TEXT",
-                "author TEXT",
-                "settled_at INTEGER",
-                "settled_by TEXT",
-                "value TEXT",
-                "revision INTEGER",
-            ],
-            Self::Comments => &["id TEXT", "task TEXT", "author TEXT", "time_ms INTEGER", "text TEXT"],
-            Self::Points => &[
-                "id TEXT",
-                "name TEXT",
-                "at INTEGER",
-                "note TEXT",
-                "author TEXT",
-                "time_ms INTEGER",
-                "automatic INTEGER",
-            ],
-            Self::Versions => &[
-                "id TEXT",
-                "kind TEXT",
-                "parent TEXT",
-                "valid_from INTEGER",
-                "valid_to INTEGER",
-                "deleted INTEGER",
-                "data TEXT",
-                "created_by TEXT",
-                "created_at_ms INTEGER",
-            ],
+            Self::Projects => "id TEXT, name TEXT, files TEXT, revision INTEGER",
+            Self::Changes => "id TEXT, project TEXT, project_name TEXT, path TEXT, revision INTEGER",
+            Self::Blocks => {
+                "id TEXT, change TEXT, path TEXT, position INTEGER, kind INTEGER, lead TEXT, mark TEXT, \
+                 text TEXT, revision INTEGER"
+            }
+            Self::Tasks => {
+                "id TEXT, project TEXT, change TEXT, path TEXT, position INTEGER, title TEXT, mark TEXT, \
+                 status TEXT, assignee TEXT, priority TEXT, due TEXT, labels TEXT, blocked_by TEXT, \
+                 requirements TEXT, note TEXT, holder TEXT, held_until_ms INTEGER, revision INTEGER"
+            }
+            Self::Conflicts => {
+                "id TEXT, change TEXT, path TEXT, block TEXT, class TEXT, field TEXT, base TEXT, spec TEXT, \
+                 runtime TEXT, author TEXT, settled_at INTEGER, settled_by TEXT, value TEXT, revision INTEGER"
+            }
+            Self::Comments => "id TEXT, task TEXT, author TEXT, time_ms INTEGER, text TEXT",
+            Self::Points => {
+                "id TEXT, name TEXT, at INTEGER, note TEXT, author TEXT, time_ms INTEGER, automatic INTEGER"
+            }
+            Self::Versions => {
+                "id TEXT, kind TEXT, parent TEXT, valid_from INTEGER, valid_to INTEGER, deleted INTEGER, \
+                 data TEXT, created_by TEXT, created_at_ms INTEGER"
+            }
         }
     }
 }
@@ -130,7 +83,7 @@ impl Source {
 /// The tables and the views over them.
 pub(super) fn tables() -> String {
     let each = |source: Source| {
-        let (table, columns, name) = (source.table(), source.columns().join(", "), source.name());
+        let (table, columns, name) = (source.table(), source.columns(), source.name());
         format!("CREATE TABLE {table} ({columns}) STRICT; CREATE VIEW {name} AS SELECT * FROM {table};")
     };
     Source::ALL.into_iter().map(each).collect()

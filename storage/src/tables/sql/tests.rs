@@ -102,7 +102,7 @@ fn every_documented_view_can_be_read() {
     node.run(Body::CreatePoint { name: "start".to_owned(), at: None, note: String::new(), is_automatic: false });
     for source in Source::ALL {
         let answer = ask(&node, &format!("SELECT * FROM {}", source.name())).unwrap();
-        let names: Vec<&str> = source.columns().iter().map(|column| column.split(' ').next().unwrap()).collect();
+        let names: Vec<&str> = source.columns().split(", ").map(|column| column.split(' ').next().unwrap()).collect();
         assert_eq!(answer.results[0].columns, names);
         let is_empty = source == Source::Conflicts;
         assert_eq!(answer.results[0].rows.is_empty(), is_empty, "{source:?}");
