@@ -177,7 +177,7 @@ async fn who_was_too_slow_goes_on_where_it_stood() {
 
 #[tokio::test]
 async fn what_will_not_pass_is_told_and_what_may_is_waited_for() {
-    let refused = |code| Call::Refuse(code);
+    let refused = Call::Refuse;
     let cluster = cluster(vec![vec![refused(ErrorCode::NoQuorum), refused(ErrorCode::Revision)]]).await;
     let mut watch = cluster.client.watch(WatchFilter::default(), Begin::From(Revision(1)), None, PATIENCE);
     assert_eq!(watch.next().await.unwrap_err().code(), Code::Revision);

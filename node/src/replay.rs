@@ -160,6 +160,7 @@ fn feed(
         }
         from = Revision(past.reached.0 + 1);
     }
+    drop(lanes);
     Ok(())
 }
 

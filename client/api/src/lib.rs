@@ -35,6 +35,7 @@ pub use error::ApiError;
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The bytes that a message takes on the wire.
+#[must_use]
 pub fn message_bytes(message: &impl prost::Message) -> usize {
     message.encoded_len()
 }

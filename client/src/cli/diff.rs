@@ -17,6 +17,7 @@ use crate::watch::{Begin, News, WatchFilter};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::{Block, TaskFields};
 
@@ -232,9 +233,10 @@ impl ChangeDiff {
             out.push('\n');
         }
         for (id, title, changes) in &self.tasks {
-            out.push_str(&format!("task {id} {title}\n"));
+            // Writing to a string can't fail.
+            let _ = writeln!(out, "task {id} {title}");
             for change in changes {
-                out.push_str(&format!("  {}\n", change.line()));
+                let _ = writeln!(out, "  {}", change.line());
             }
         }
         out.push('\n');
@@ -253,7 +255,7 @@ mod tests {
         for (at, (text, status)) in lines.iter().enumerate() {
             let id = RecordId::from_u64(u64::try_from(at).unwrap() + 1);
             let fields = TaskFields { status: Field::new(*status, Revision(1)), ..TaskFields::default() };
-            side.text.push_str(&format!("- [ ] {text}\n"));
+            writeln!(side.text, "- [ ] {text}").unwrap();
             side.tasks.insert(id, ((*text).to_owned(), fields));
         }
         side

@@ -16,7 +16,8 @@ use crate::watch::{Begin, News, Watch, WatchEvent, WatchFilter};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Write};
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
 use zyflow_machine::event::Fact;
 use zyflow_machine::id::{ClusterTime, RecordId};
 
@@ -226,7 +227,10 @@ fn row(cells: Vec<String>) -> Vec<u8> {
     let mut text = String::new();
     for (at, cell) in cells.into_iter().enumerate() {
         match WIDTHS.get(at) {
-            Some((_, width)) => text.push_str(&format!("{cell:<width$}  ")),
+            // Writing to a string can't fail.
+            Some((_, width)) => {
+                let _ = write!(text, "{cell:<width$}  ");
+            }
             None => text.push_str(&cell),
         }
     }

@@ -63,6 +63,21 @@ impl QueryService {
 }
 
 impl QueryService {
+    /// Answers from a view. The past is read from SQLite, so on a thread that may wait: the others keep the cluster together.
+    async fn read(
+        view: TablesView,
+        now: ClusterTime,
+        query: query_request::Query,
+        is_past: bool,
+    ) -> Result<query_response::Answer, ApiError> {
+        if !is_past {
+            return Reader { view: &view, now }.answer(query);
+        }
+        let reading = tokio::task::spawn_blocking(move || Reader { view: &view, now }.answer(query));
+        let panicked = |_| ApiError::new(ErrorCode::NodeFailed, "reading the past panicked: ask another node");
+        reading.await.map_err(panicked)?
+    }
+
     /// The clock that belongs to a view: of the past, the time of its newest event, the same on every node.
     fn clock_at(&self, view: &TablesView, is_past: bool) -> Result<ClusterTime, ApiError> {
         if !is_past {
@@ -82,15 +97,15 @@ impl Query for QueryService {
         let query =
             request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
         let now = self.clock_at(&view, is_past)?;
+        let revision = view.revision().0;
         let answer = if let query_request::Query::Digest(_) = query {
             let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
             let digest = v1::StateDigest { digest: digest.to_bytes().to_vec() };
             let answer = Some(query_response::Answer::Digest(digest));
             return Ok(Response::new(v1::QueryResponse { revision: revision.0, time_ms: wall_clock_ms(), answer }));
         } else {
-            Reader { view: &view, now }.answer(query)?
+            Self::read(view, now, query, is_past).await?
         };
-        let revision = view.revision().0;
         Ok(Response::new(v1::QueryResponse { revision, time_ms: now.0, answer: Some(answer) }))
     }
 

@@ -31,19 +31,20 @@ pub(crate) struct Head {
 const NEWEST: &str = "\
     SELECT v.version, v.previous, v.body FROM head h JOIN versions v ON v.version = h.version WHERE h.id = ?1";
 
-const AT: &str = "\
+/// `CROSS JOIN` keeps SQLite to this order: it would rather scan all versions up to `?2` and look each up in the chain.
+pub(crate) const AT: &str = "\
     WITH RECURSIVE chain (version, previous) AS ( \
         SELECT v.version, v.previous FROM head h JOIN versions v ON v.version = h.version WHERE h.id = ?1 \
         UNION ALL \
-        SELECT v.version, v.previous FROM chain c JOIN versions v ON v.version = c.previous WHERE c.version > ?2 \
+        SELECT v.version, v.previous FROM chain c CROSS JOIN versions v ON v.version = c.previous WHERE c.version > ?2 \
     ) \
-    SELECT v.version, v.previous, v.body FROM chain c JOIN versions v ON v.version = c.version WHERE c.version <= ?2";
+    SELECT v.version, v.previous, v.body FROM chain c CROSS JOIN versions v ON v.version = c.version WHERE c.version <= ?2";
 
 const CHAIN: &str = "\
     WITH RECURSIVE chain (version, previous, body) AS ( \
         SELECT v.version, v.previous, v.body FROM head h JOIN versions v ON v.version = h.version WHERE h.id = ?1 \
         UNION ALL \
-        SELECT v.version, v.previous, v.body FROM chain c JOIN versions v ON v.version = c.previous \
+        SELECT v.version, v.previous, v.body FROM chain c CROSS JOIN versions v ON v.version = c.previous \
     ) \
     SELECT version, previous, body FROM chain WHERE version <= ?2";
 

@@ -7,7 +7,7 @@ use zyflow_machine::event::Fact;
 use zyflow_machine::id::{ClusterTime, RecordId, Revision};
 
 use super::harness::{Node, command, note, populate};
-use crate::tables::{Change, EntryPayload, TablesError};
+use crate::tables::{Change, EntryPayload, TablesError, read};
 
 /// Applies commands as one entry that the leader stamped `time`.
 fn stamped(node: &mut Node, time: u64, bodies: Vec<Body>) {
@@ -136,4 +136,17 @@ fn a_time_means_the_newest_revision_that_is_not_later() {
     assert!(node.tables().fatal().borrow().is_none(), "a wrong question isn't an error of the tables");
     let empty = Node::new(|_| {});
     assert_eq!(empty.tables().revision_at(ClusterTime(5)).unwrap(), Revision(0), "nothing has happened at all");
+}
+
+/// Reading a version of long ago costs a step per later version of that record, never a scan of the others.
+#[test]
+fn a_past_version_is_found_by_steps_along_its_chain() {
+    let (node, _, _) = busy();
+    node.tables().flush().unwrap();
+    let connection = rusqlite::Connection::open(node.database()).unwrap();
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", read::AT)).unwrap();
+    let steps = statement.query_map([1, 1], |row| row.get::<_, String>(3)).unwrap();
+    let steps: Vec<String> = steps.map(Result::unwrap).collect();
+    let scans = |step: &&String| step.contains("rowid<?") || step.contains("rowid>?") || step.starts_with("SCAN v");
+    assert!(steps.iter().find(scans).is_none(), "{steps:#?}");
 }
