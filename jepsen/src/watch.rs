@@ -78,9 +78,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
     let narrowed = history(&client, of_task, start, end).await?;
     ensure!(!narrowed.is_empty(), "nothing happened to the watched task");
     compare("the watcher of one task", &of_one, &narrowed).with_context(seed)?;
-    let writes = acknowledged(&written, &told).with_context(seed)?;
+    let acked = acknowledged(&written, &told).with_context(seed)?;
     cluster.stop().await?;
-    Ok(Report { events: u64::try_from(told.len())?, writes, kills, begun_anew })
+    Ok(Report { events: u64::try_from(told.len())?, writes: acked, kills, begun_anew })
 }
 
 /// Follows until the target is known and reached.
@@ -181,8 +181,14 @@ fn compare(who: &str, told: &[Told], happened: &[Told]) -> anyhow::Result<()> {
     }
     let last = happened.last().map(|event| event.0);
     let known: BTreeSet<&Told> = told.iter().collect();
-    let lost: Vec<_> = happened.iter().filter(|event| !known.contains(event)).collect();
-    ensure!(lost.is_empty(), "{who} missed {} of {} events, the first is {:?}", lost.len(), happened.len(), lost[0]);
+    let missed: Vec<_> = happened.iter().filter(|event| !known.contains(event)).collect();
+    ensure!(
+        missed.is_empty(),
+        "{who} missed {} of {} events, the first is {:?}",
+        missed.len(),
+        happened.len(),
+        missed[0]
+    );
     let real: BTreeSet<&Told> = happened.iter().collect();
     let made_up = told.iter().find(|event| Some(event.0) <= last && !real.contains(event));
     ensure!(made_up.is_none(), "{who} was told what never happened: {made_up:?}");

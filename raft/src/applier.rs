@@ -117,7 +117,8 @@ impl Applier {
         })
     }
 
-    fn open(&self, entry: Entry) -> Result<tables::Entry, ApplyError> {
+    /// The entry as the tables take it, and who is removed once it is applied, where it says so.
+    fn open(&self, entry: Entry) -> Result<(tables::Entry, Option<BTreeSet<NodeId>>), ApplyError> {
         let index = entry.log_id.index;
         let mut removed = None;
         let payload = match entry.payload {
@@ -137,10 +138,10 @@ impl Applier {
                 tables::EntryPayload::Membership(bytes)
             }
         };
-        Ok(tables::Entry { position: position_of(entry.log_id), payload })
+        Ok((tables::Entry { position: position_of(entry.log_id), payload }, removed))
     }
 
-    fn apply_one(&self, entry: tables::Entry) -> Result<Applied, ApplyError> {
+    fn apply_one(&self, entry: tables::Entry, removed: Option<BTreeSet<NodeId>>) -> Result<Applied, ApplyError> {
         let index = entry.position.index;
         let outcomes = self.tables.apply(entry).map_err(|source| ApplyError::Tables { index, source })?;
         self.counters.entries_applied.add(1);
@@ -205,11 +206,13 @@ impl Applier {
 /// Whether an entry may take so long that the heartbeats on this thread must not wait for it: a rollback reads and changes a whole state.
 fn takes_long(entry: &tables::Entry) -> bool {
     match &entry.payload {
-        tables::EntryPayload::Batch(batch) => {
-            batch.commands.iter().any(|command| matches!(command.body, Body::Rollback { .. }))
-        }
+        tables::EntryPayload::Batch(batch) => batch.commands.iter().any(|command| is_rollback(&command.body)),
         tables::EntryPayload::Blank | tables::EntryPayload::Membership(_) => false,
     }
+}
+
+fn is_rollback(body: &Body) -> bool {
+    if let Body::Expecting { body, .. } = body { is_rollback(body) } else { matches!(body, Body::Rollback { .. }) }
 }
 
 /// Log ids carry no leader: at most one leads in a term.
@@ -244,11 +247,11 @@ impl RaftStateMachine<TypeConfig> for Applier {
             while self.tables.backlog_ops() > BACKLOG_REST_OPS && self.fatal.borrow().is_none() {
                 tokio::time::sleep(BACKLOG_REST).await;
             }
-            let entry = self.stop(self.open(entry))?;
+            let (entry, removed) = self.stop(self.open(entry))?;
             let applied = if takes_long(&entry) {
-                self.on_a_thread("applying a rollback", move |this| this.apply_one(entry)).await
+                self.on_a_thread("applying a rollback", move |this| this.apply_one(entry, removed)).await
             } else {
-                self.apply_one(entry)
+                self.apply_one(entry, removed)
             };
             let applied = self.stop(applied)?;
             if let Some(responder) = responder {

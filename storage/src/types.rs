@@ -128,9 +128,9 @@ mod tests {
         };
         let removed = |roster: &Roster| roster.removed.iter().copied().collect::<Vec<_>>();
         let roster = Roster::default().followed_by(members(&[1, 2, 3], &[]));
-        assert_eq!(removed(&roster), []);
+        assert_eq!(removed(&roster), [0; 0]);
         let roster = roster.followed_by(members(&[1, 2], &[3, 4]));
-        assert_eq!(removed(&roster), [], "a demoted voter is still a member");
+        assert_eq!(removed(&roster), [0; 0], "a demoted voter is still a member");
         let roster = roster.followed_by(members(&[1, 2], &[4]));
         assert_eq!(removed(&roster), [3]);
         let roster = roster.followed_by(members(&[2], &[]));

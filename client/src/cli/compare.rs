@@ -54,7 +54,7 @@ fn between(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Field
 
 fn all(block: &Block) -> Map<String, Value> {
     let mut fields = block.task.as_deref().map(runtime).unwrap_or_default();
-    let place: String = block.order.value.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let place = super::render::hex(&block.order.value.0);
     fields.insert("place".to_owned(), place.into());
     fields.insert("mark".to_owned(), block.mark.value.clone().into());
     fields.insert("text".to_owned(), format!("{}{}", block.lead, block.text.value).trim_end().into());

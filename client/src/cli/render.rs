@@ -92,6 +92,15 @@ pub(super) fn cell(value: &Value) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// Bytes as two digits each.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 fn cut(text: &str) -> String {
     if text.chars().count() <= CELL_CHARS_MAX {
         return text.to_owned();

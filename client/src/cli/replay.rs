@@ -142,9 +142,7 @@ async fn request(context: &Context, client: &crate::Client, args: ReplayArgs) ->
 }
 
 fn shown(result: &ReplayResult) -> Value {
-    let hex = |bytes: &Option<Vec<u8>>| {
-        bytes.as_ref().map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-    };
+    let hex = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| super::render::hex(bytes));
     let differing = result.differences.iter().map(|difference| {
         json!({
             "record": RecordId::from_u64(difference.record).to_string(),

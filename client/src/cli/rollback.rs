@@ -31,8 +31,8 @@ pub(super) struct RollbackArgs {
     #[arg(long)]
     dry_run: bool,
     /// Refuse if anything in the scope changed after this revision.
-    #[arg(long, value_name = "REV")]
-    expected: Option<u64>,
+    #[arg(long, visible_alias = "expected", value_name = "REV")]
+    expect: Option<u64>,
 }
 
 /// What goes back, and its name for people.
@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, args: RollbackArgs) -> Result<Report,
         let (differences, _) = preview::of(context, &client, target.scope, to).await?;
         context.confirm(&question(&target.name, to, &differences))?;
     }
-    let body = Body::Rollback { scope: target.scope, to, expected: args.expected.map(Revision) };
+    let body = Body::Rollback { scope: target.scope, to, expected: args.expect.map(Revision) };
     let what = format!("{} at revision {to}", target.name);
     let (done, created) = context.propose(&client, body, &what).await?;
     let point = match created.first() {

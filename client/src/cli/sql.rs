@@ -61,7 +61,9 @@ fn script(args: &SqlArgs) -> Result<String, Failure> {
         |what: &str, error: &std::io::Error| Failure::new(Code::File, format!("{what} can't be read: {error}"));
     match (&args.query, &args.file) {
         (Some(query), _) => Ok(query.clone()),
-        (None, Some(file)) => fs_err::read_to_string(file).map_err(|error| failed(&file.display().to_string(), &error)),
+        (None, Some(file)) => {
+            std::fs::read_to_string(file).map_err(|error| failed(&file.display().to_string(), &error))
+        }
         (None, None) if std::io::stdin().is_terminal() => {
             Err(Failure::new(Code::Usage, "there is no query: give one, or --file FILE, or write it to stdin"))
         }
@@ -105,9 +107,7 @@ fn value(value: v1::SqlValue) -> Value {
         Some(sql_value::Value::Integer(number)) => number.into(),
         Some(sql_value::Value::Real(number)) => number.into(),
         Some(sql_value::Value::Text(text)) => text.into(),
-        Some(sql_value::Value::Blob(bytes)) => {
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
-        }
+        Some(sql_value::Value::Blob(bytes)) => render::hex(&bytes).into(),
     }
 }
 
@@ -127,12 +127,9 @@ fn shown(format: Format, results: &[Table], revision: Revision, written: Option<
         }
     }
     if let Some((revision, created)) = written {
-        text.push_str(&format!("written at revision {revision}"));
-        if !created.is_empty() {
-            let ids: Vec<String> = created.iter().map(ToString::to_string).collect();
-            text.push_str(&format!(": new {}", ids.join(", ")));
-        }
-        text.push('\n');
+        let ids: Vec<String> = created.iter().map(ToString::to_string).collect();
+        let new = if ids.is_empty() { String::new() } else { format!(": new {}", ids.join(", ")) };
+        text.extend(["written at revision ", &revision.to_string(), &new, "\n"]);
     }
     let tables: Vec<Value> = results
         .iter()

@@ -7,6 +7,7 @@
 mod row;
 
 use super::context::Context;
+use super::render::hex;
 use super::report::{Failure, Output, Report};
 use crate::client::Client;
 use crate::code::Code;
@@ -15,7 +16,6 @@ use crate::read::{Consistency, Read};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use zyflow_api::v1;
@@ -148,14 +148,6 @@ fn most_common<'a>(digests: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> 
     let mut counts = std::collections::BTreeMap::<_, usize>::new();
     digests.for_each(|digest| *counts.entry(digest).or_default() += 1);
     counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(digest, _)| digest)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub(super) fn maybe_twice(
             known.block.kind == block.kind && holds_words_of(block.title(), known.block.title())
         };
         // Each is at most one line's rewording.
-        let known = new.swap_remove(new.iter().position(|known| is_twin(&known))?);
+        let known = new.swap_remove(new.iter().position(is_twin)?);
         Some(record(known.id, None, Some(block), &known.block))
     });
     found.take(RECORDS_MAX).collect()

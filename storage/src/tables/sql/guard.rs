@@ -19,6 +19,7 @@ pub(super) struct Touched {
 
 impl Touched {
     /// Why an action isn't allowed; `None` = it is, and is noted.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what SQLite may learn to do is refused too")]
     fn refusal(&mut self, context: &AuthContext<'_>, by_trigger: bool) -> Option<String> {
         match context.action {
             AuthAction::Read { table_name, .. } if table_name == PENDING && !by_trigger => {
@@ -48,7 +49,6 @@ impl Touched {
             AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
                 Some("no other database can be attached".to_owned())
             }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "what SQLite may learn to do is refused too")]
             _ => {
                 Some("only queries, and INSERT, UPDATE and DELETE on the documented views, can be run here".to_owned())
             }

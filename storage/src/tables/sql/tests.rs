@@ -23,7 +23,8 @@ fn texts(answer: &SqlAnswer) -> Vec<Vec<String>> {
         SqlValue::Null => "NULL".to_owned(),
         SqlValue::Integer(number) => number.to_string(),
         SqlValue::Text(text) => text.clone(),
-        other => format!("{other:?}"),
+        SqlValue::Real(number) => number.to_string(),
+        SqlValue::Blob(bytes) => format!("{bytes:?}"),
     };
     let rows = answer.results.iter().flat_map(|result| &result.rows);
     rows.map(|row| row.iter().map(shown).collect()).collect()
