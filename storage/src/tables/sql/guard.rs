@@ -8,6 +8,9 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use super::schema::{PENDING, Source, TRIGGERS, WRITABLE};
 
+/// Why everything else is refused.
+const ONLY: &str = "only queries, and INSERT, UPDATE and DELETE on the documented views, can be run here";
+
 /// What the statements that were prepared so far touch.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
@@ -32,6 +35,12 @@ impl Touched {
             AuthAction::Function { function_name } if is_dangerous(function_name) => {
                 Some(format!("the function {function_name}() can't be called here"))
             }
+            // The schema itself: CREATE and DROP.
+            AuthAction::Insert { table_name } | AuthAction::Delete { table_name }
+                if table_name.starts_with("sqlite_") =>
+            {
+                Some(ONLY.to_owned())
+            }
             AuthAction::Insert { table_name }
             | AuthAction::Delete { table_name }
             | AuthAction::Update { table_name, .. } => {
@@ -49,9 +58,7 @@ impl Touched {
             AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
                 Some("no other database can be attached".to_owned())
             }
-            _ => {
-                Some("only queries, and INSERT, UPDATE and DELETE on the documented views, can be run here".to_owned())
-            }
+            _ => Some(ONLY.to_owned()),
         }
     }
 }

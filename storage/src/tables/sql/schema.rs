@@ -98,7 +98,8 @@ pub(super) const TRIGGERS: [&str; 4] = ["task_updated", "task_inserted", "task_d
 /// Where the triggers put what they caught.
 pub(super) const PENDING: &str = "pending_writes";
 
-/// What makes the views writable. A value that can't be set is refused where it is, with the reason.
+/// What makes the views writable. A value that can't be set is refused where it is, with the reason. Lists are texts: what a JSON function made
+/// would else stand in the object as an array.
 pub(super) const WRITES: &str = "
     CREATE TEMP TABLE pending_writes (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, id TEXT, before TEXT, after TEXT NOT NULL
@@ -113,9 +114,9 @@ pub(super) const WRITES: &str = "
                OLD.held_until_ms, OLD.revision);
         INSERT INTO pending_writes (verb, id, before, after) VALUES ('update', OLD.id,
             json_object('title', OLD.title, 'status', OLD.status, 'assignee', OLD.assignee, 'priority', OLD.priority,
-                'due', OLD.due, 'labels', OLD.labels, 'blocked_by', OLD.blocked_by, 'note', OLD.note),
+                'due', OLD.due, 'labels', OLD.labels || '', 'blocked_by', OLD.blocked_by || '', 'note', OLD.note),
             json_object('title', NEW.title, 'status', NEW.status, 'assignee', NEW.assignee, 'priority', NEW.priority,
-                'due', NEW.due, 'labels', NEW.labels, 'blocked_by', NEW.blocked_by, 'note', NEW.note));
+                'due', NEW.due, 'labels', NEW.labels || '', 'blocked_by', NEW.blocked_by || '', 'note', NEW.note));
         UPDATE tasks_rows SET title = NEW.title, status = NEW.status, assignee = NEW.assignee, priority = NEW.priority,
             due = NEW.due, labels = NEW.labels, blocked_by = NEW.blocked_by, note = NEW.note WHERE id = OLD.id;
     END;
@@ -126,7 +127,7 @@ pub(super) const WRITES: &str = "
                NEW.held_until_ms, NEW.revision) IS NOT NULL;
         INSERT INTO pending_writes (verb, id, after) VALUES ('insert', NEW.change,
             json_object('title', NEW.title, 'status', NEW.status, 'assignee', NEW.assignee, 'priority', NEW.priority,
-                'due', NEW.due, 'labels', NEW.labels, 'note', NEW.note));
+                'due', NEW.due, 'labels', NEW.labels || '', 'note', NEW.note));
     END;
     CREATE TEMP TRIGGER task_deleted INSTEAD OF DELETE ON tasks BEGIN
         INSERT INTO pending_writes (verb, id, after) VALUES ('delete', OLD.id, '{}');

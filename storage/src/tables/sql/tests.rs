@@ -180,7 +180,7 @@ fn whatever_is_not_documented_is_refused_with_the_reason() {
     let (node, change, _) = node(1);
     let cases = [
         ("UPDATE tasks_rows SET title = 'x'", "can't be changed"),
-        ("DELETE FROM projects", "can't be changed"),
+        ("DELETE FROM projects", "because it is a view"),
         ("INSERT INTO temp.pending_writes (verb, after) VALUES ('delete', '{}')", "can't be changed"),
         ("SELECT * FROM pending_writes", "not to be read"),
         ("CREATE TABLE x (y)", "only queries"),
@@ -191,7 +191,7 @@ fn whatever_is_not_documented_is_refused_with_the_reason() {
         ("SELECT load_extension('x')", "load_extension"),
         ("SELECT ?", "no parameters"),
         ("  -- nothing", "empty"),
-        ("SELECT nothing FROM tasks", "no such column: nothing"),
+        ("SELECT colour FROM tasks", "no such column: colour"),
         ("SELEC 1", "syntax error"),
         ("BEGIN", "within a transaction"),
         ("UPDATE tasks SET mark = 'x'", "of a task only"),
@@ -202,11 +202,11 @@ fn whatever_is_not_documented_is_refused_with_the_reason() {
         ("INSERT INTO tasks (change, title) VALUES ('9.9', 'x')", "change 9.9 isn't there"),
         ("INSERT INTO comments (text) VALUES ('x')", "has task and text"),
     ];
-    for (script, reason) in cases {
-        let told = refusal(&node, script);
-        assert!(told.contains(reason), "{script}: {told}");
-    }
-    let second = format!("INSERT INTO tasks (change, title) VALUES ('{change}', 'x'); DELETE FROM changes");
+    let told = cases.map(|(script, reason)| (script, reason, refusal(&node, script)));
+    let others: Vec<_> = told.iter().filter(|(_, reason, told)| !told.contains(reason)).collect();
+    assert!(others.is_empty(), "{others:#?}");
+    let second =
+        format!("INSERT INTO tasks (change, title) VALUES ('{change}', 'x'); UPDATE tasks_rows SET title = 'y'");
     assert!(refusal(&node, &second).contains("can't be changed"), "no statement runs where one is refused");
 }
 
