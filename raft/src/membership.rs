@@ -33,6 +33,10 @@ use crate::consensus::Consensus;
 use crate::error::MembershipError;
 use crate::shared::{Route, Shared};
 
+/// How often a step is tried again, a heartbeat apart, where this leader isn't one yet: a new one refuses everything until a majority has
+/// answered it.
+const READY_TRIES: u32 = 10;
+
 /// The next step of a change; `None` = it is done.
 type Plan = Box<dyn Fn(&Members) -> Result<Option<Change>, MembershipError> + Send>;
 
@@ -133,6 +137,7 @@ impl Consensus {
 
 impl Shared {
     async fn change(&self, plan: Plan) -> Result<(), MembershipError> {
+        let mut tries = 0;
         loop {
             let newest = self.settled_membership().await?;
             let next = if newest.membership().get_joint_config().len() > 1 {
@@ -148,7 +153,14 @@ impl Shared {
                 Err(RaftError::Fatal(fatal)) => return Err(MembershipError::Fatal(fatal.to_string())),
                 Err(RaftError::APIError(
                     ClientWriteError::ForwardToLeader(forward) | ClientWriteError::LogEntryDiscarded(forward),
-                )) => return Err(MembershipError::NotLeader { leader: forward.leader_id }),
+                )) => {
+                    let may_lead_soon = forward.leader_id.is_none() && self.route() == Route::Here;
+                    if !may_lead_soon || tries == READY_TRIES {
+                        return Err(MembershipError::NotLeader { leader: forward.leader_id });
+                    }
+                    tries += 1;
+                    tokio::time::sleep(self.config.heartbeat).await;
+                }
                 Err(RaftError::APIError(error)) => return Err(MembershipError::Refused(error.to_string())),
             }
         }
