@@ -17,7 +17,7 @@ use super::report::{Failure, Output, Report};
 use crate::ClientError;
 use crate::code::Code;
 
-/// Most bytes of a script: nobody writes more by hand.
+/// Most bytes of a script: nobody writes more by hand. A longer one is refused whole, as the first part alone could mean something else.
 const SCRIPT_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
@@ -62,18 +62,25 @@ fn script(args: &SqlArgs) -> Result<String, Failure> {
     match (&args.query, &args.file) {
         (Some(query), _) => Ok(query.clone()),
         (None, Some(file)) => {
-            std::fs::read_to_string(file).map_err(|error| failed(&file.display().to_string(), &error))
+            whole(std::fs::read_to_string(file).map_err(|error| failed(&file.display().to_string(), &error))?)
         }
         (None, None) if std::io::stdin().is_terminal() => {
             Err(Failure::new(Code::Usage, "there is no query: give one, or --file FILE, or write it to stdin"))
         }
         (None, None) => {
             let mut text = String::new();
-            let read = std::io::stdin().lock().take(SCRIPT_BYTES_MAX).read_to_string(&mut text);
+            let read = std::io::stdin().lock().take(SCRIPT_BYTES_MAX + 1).read_to_string(&mut text);
             read.map_err(|error| failed("stdin", &error))?;
-            Ok(text)
+            whole(text)
         }
     }
+}
+
+fn whole(script: String) -> Result<String, Failure> {
+    let is_whole = u64::try_from(script.len()).is_ok_and(|bytes| bytes <= SCRIPT_BYTES_MAX);
+    let message =
+        || format!("the script is longer than {SCRIPT_BYTES_MAX} bytes, and nothing of it was run: divide it");
+    if is_whole { Ok(script) } else { Err(Failure::new(Code::Usage, message())) }
 }
 
 /// What one statement answered, with a name for each column that no other has.
@@ -141,4 +148,26 @@ fn shown(format: Format, results: &[Table], revision: Revision, written: Option<
     });
     let value = json!({ "revision": revision.0, "results": tables, "written": written });
     Output::Text { text: text.into_bytes(), value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_that_is_too_long_is_refused_whole() {
+        let most = usize::try_from(SCRIPT_BYTES_MAX).unwrap_or(usize::MAX);
+        assert!(whole("x".repeat(most)).is_ok());
+        let refused = whole("x".repeat(most + 1)).expect_err("one byte too many");
+        assert_eq!(refused.code, Code::Usage);
+    }
+
+    #[test]
+    fn columns_of_one_name_are_told_apart() {
+        let number = |number| v1::SqlValue { value: Some(sql_value::Value::Integer(number)) };
+        let rows = vec![v1::SqlRow { values: vec![number(1), number(2)] }];
+        let table = Table::new(v1::SqlRows { columns: vec!["n".to_owned(), "n".to_owned()], rows, cut: false });
+        assert_eq!(table.columns, ["n", "n:2"]);
+        assert_eq!(table.items, [json!({ "n": 1, "n:2": 2 })]);
+    }
 }
