@@ -27,6 +27,7 @@ pub use error::SnapshotError;
 pub use store::{IncomingSnapshot, SnapshotMeta, SnapshotStore};
 
 use crate::tables::{Installation, SnapshotSource, Tables};
+pub(crate) use format::Parts;
 use format::{Item, Reader};
 
 impl Tables {

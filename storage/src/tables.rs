@@ -22,6 +22,7 @@
 //! Deliberately not here: consensus, permissions, and what a command means.
 
 mod apply;
+mod backups;
 mod codec;
 mod config;
 mod database;
@@ -44,6 +45,7 @@ mod siblings;
 mod snapshots;
 mod sql;
 mod state;
+mod undone;
 mod view;
 mod writer;
 
@@ -66,9 +68,11 @@ pub use ranges::{RANGE_PARTS_MAX, RangeDigest};
 pub use sql::{SqlAnswer, SqlError, SqlLimits, SqlRows, SqlValue};
 pub use view::TablesView;
 
-pub(crate) use codec::Body;
+pub(crate) use backups::BackupSource;
+pub(crate) use codec::{Body, Codec};
+pub(crate) use database::chain;
 pub(crate) use snapshots::{Installation, SnapshotSource, TravellingVersion};
-pub(crate) use state::SavedState;
+pub(crate) use state::{SavedSession, SavedState};
 
 use shared::Shared;
 use view::Lane;

@@ -26,6 +26,7 @@ mod put;
 mod run;
 mod runtime;
 mod sides;
+mod undone;
 #[cfg(test)]
 mod tests;
 

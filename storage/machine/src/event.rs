@@ -2,7 +2,7 @@
 
 use crate::command::{Author, NewBlock, TaskField};
 use crate::id::{ClusterTime, EventId, RecordId, RequestId};
-use crate::record::{Claim, Comment, Conflict, Kind, OrderKey, Point, Policy, Record, Settled, Status};
+use crate::record::{Claim, Comment, Conflict, Kind, OrderKey, Point, Policy, Record, Restore, Settled, Status};
 use serde::{Deserialize, Serialize};
 
 /// A fact about one record, at (revision, ordinal).
@@ -123,11 +123,13 @@ pub enum Fact {
         /// `None` = open.
         settled: Option<Settled>,
     },
+    /// A new cluster began with the state of a backup. No command does this.
+    Restored(Restore),
 }
 
 impl Fact {
     /// What the types of events are called, as a filter names them.
-    pub const NAMES: [&str; 21] = [
+    pub const NAMES: [&str; 22] = [
         "project-created",
         "change-created",
         "change-deleted",
@@ -149,6 +151,7 @@ impl Fact {
         "change-restored",
         "restored",
         "conflict-restored",
+        "backup-restored",
     ];
 
     /// The name of its type, one of [`Fact::NAMES`].
@@ -176,6 +179,7 @@ impl Fact {
             Self::ChangeRestored { .. } => "change-restored",
             Self::BlockRestored { .. } => "restored",
             Self::ConflictRestored { .. } => "conflict-restored",
+            Self::Restored(_) => "backup-restored",
         }
     }
 }

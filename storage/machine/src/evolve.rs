@@ -71,6 +71,7 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
         Fact::ConflictRecorded(conflict) => Some(Record::Conflict(conflict.clone())),
         Fact::Commented(comment) => Some(Record::Comment(comment.clone())),
         Fact::PointCreated(point) => Some(Record::Point(point.clone())),
+        Fact::Restored(restore) => Some(Record::Restore(*restore)),
         Fact::ChangeDeleted
         | Fact::ChangeMoved { .. }
         | Fact::PolicySet(_)
@@ -98,7 +99,10 @@ fn revived(gone: &Stored, fact: &Fact, at: Revision) -> Option<Record> {
         (Kind::Block, Fact::BlockRestored { order, block, fields }) => {
             Some(Record::Block(restored(gone.parent, order, block, fields, at)))
         }
-        (Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point, _) => None,
+        (
+            Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Restore,
+            _,
+        ) => None,
     }
 }
 
@@ -124,9 +128,15 @@ fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
         (Record::Conflict(conflict), Fact::ConflictRestored { settled }) => {
             Some(Fate::Lives(Record::Conflict(Conflict { settled: settled.clone(), ..conflict.clone() })))
         }
-        (Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_), _) => {
-            None
-        }
+        (
+            Record::Project(_)
+            | Record::Change(_)
+            | Record::Conflict(_)
+            | Record::Comment(_)
+            | Record::Point(_)
+            | Record::Restore(_),
+            _,
+        ) => None,
     }
 }
 
@@ -168,7 +178,8 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
         | Fact::PointCreated(_)
         | Fact::PointRemoved
         | Fact::ChangeRestored { .. }
-        | Fact::ConflictRestored { .. } => return None,
+        | Fact::ConflictRestored { .. }
+        | Fact::Restored(_) => return None,
     }
     Some(block)
 }
@@ -260,6 +271,7 @@ impl Kind {
             Self::Conflict => "conflict",
             Self::Comment => "comment",
             Self::Point => "rollback point",
+            Self::Restore => "restore",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the state consists of: records, each with the revision that last changed each of its fields.
 //!
 //! A record has an address besides its id: (kind, parent, order). The order of a project is its name, of a change its
-//! path within the project, of a block its fractional order key, of a conflict or comment its own id, of a point its name; so
+//! path within the project, of a block its fractional order key, of a conflict, comment or restore its own id, of a point its name; so
 //! every lookup the machine needs is one ordered index.
 
 mod conflict;
@@ -33,11 +33,14 @@ pub enum Kind {
     Comment,
     /// A named revision.
     Point,
+    /// That everything after a revision was undone by a restore from a backup.
+    Restore,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point];
+    pub const ALL: [Self; 7] =
+        [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point, Self::Restore];
 
     /// The number that is stored.
     #[must_use]
@@ -49,6 +52,8 @@ impl Kind {
             Self::Conflict => 4,
             Self::Comment => 5,
             Self::Point => 6,
+            // 7 is that of what is kept of the past.
+            Self::Restore => 8,
         }
     }
 
@@ -90,6 +95,8 @@ pub enum Record {
     Comment(Comment),
     /// See [`Point`].
     Point(Point),
+    /// See [`Restore`].
+    Restore(Restore),
 }
 
 /// A named set of changes that checkouts are bound to.
@@ -346,6 +353,24 @@ pub struct Point {
     pub is_automatic: bool,
 }
 
+/// That the state was put back to that of a backup: what happened after `cut`, up to the revision of the record's own id, is no part of
+/// this history any more. Nothing changes it, and nothing removes it: whoever saw what was undone can always be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// The revision whose state was restored.
+    pub cut: Revision,
+    /// The last revision that the backup held: later ones may have been seen too.
+    pub last: Revision,
+}
+
+impl Restore {
+    /// Whether a revision was undone by the restore that happened at `at`.
+    #[must_use]
+    pub fn undid(&self, revision: Revision, at: Revision) -> bool {
+        self.cut < revision && revision < at
+    }
+}
+
 impl TaskFields {
     /// Whether `field` has that value already.
     #[must_use]
@@ -418,14 +443,15 @@ impl Record {
             Self::Conflict(_) => Kind::Conflict,
             Self::Comment(_) => Kind::Comment,
             Self::Point(_) => Kind::Point,
+            Self::Restore(_) => Kind::Restore,
         }
     }
 
-    /// The record it belongs to; [`RecordId::ROOT`] for projects and points.
+    /// The record it belongs to; [`RecordId::ROOT`] for projects, points and restores.
     #[must_use]
     pub fn parent(&self) -> RecordId {
         match self {
-            Self::Project(_) | Self::Point(_) => RecordId::ROOT,
+            Self::Project(_) | Self::Point(_) | Self::Restore(_) => RecordId::ROOT,
             Self::Change(change) => change.project,
             Self::Comment(comment) => comment.task,
             Self::Block(block) => block.change,
@@ -440,7 +466,7 @@ impl Record {
             Self::Project(project) => project.name.clone().into_bytes(),
             Self::Change(change) => change.path.clone().into_bytes(),
             Self::Block(block) => block.order.value.0.clone(),
-            Self::Conflict(_) | Self::Comment(_) => id.to_u64().to_be_bytes().to_vec(),
+            Self::Conflict(_) | Self::Comment(_) | Self::Restore(_) => id.to_u64().to_be_bytes().to_vec(),
             Self::Point(point) => point.name.clone().into_bytes(),
         }
     }

@@ -17,7 +17,7 @@ use zyflow_machine::format::{self, FormatError};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 use zyflow_machine::record::{
-    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, OrderKey, Point, Policy, Priority, Project, Record,
+    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, OrderKey, Point, Policy, Priority, Project, Record, Restore,
     Settled, SettledBy, Settlement, Status, Strategy, TaskFields,
 };
 use zyflow_machine::{Digest, Machine, MapView};
@@ -85,6 +85,10 @@ fn policy() -> Policy {
         transitions: BTreeMap::from([(Status::Todo, BTreeSet::from([Status::InProgress, Status::Cancelled]))]),
         convention: Some(text("kiro,~=blocked")),
     }
+}
+
+fn restore() -> Restore {
+    Restore { cut: Revision(700), last: Revision(900) }
 }
 
 fn claim() -> Claim {
@@ -223,6 +227,7 @@ fn records() -> Vec<(&'static str, Option<Record>)> {
         ("open-conflict", Some(Record::Conflict(Conflict { settled: None, ..conflict() }))),
         ("comment", Some(Record::Comment(comment()))),
         ("point", Some(Record::Point(point()))),
+        ("restore", Some(Record::Restore(restore()))),
     ]
 }
 
@@ -292,6 +297,7 @@ fn facts() -> Vec<(&'static str, Fact)> {
             Fact::BlockRestored { order: OrderKey(vec![0x80, 0xc0, 7]), block: new_block(), fields: fields() },
         ),
         ("conflict-restored", Fact::ConflictRestored { settled: Some(settled()) }),
+        ("backup-restored", Fact::Restored(restore())),
     ]
 }
 

@@ -23,6 +23,7 @@ use super::config::TablesConfig;
 use super::error::TablesError;
 use super::schema::{self, from_sql, get_meta, meta, put_meta};
 use super::state::{SavedSession, SavedState};
+use super::undone::Undone;
 use crate::layout::replace_file;
 
 const CURRENT_FILE: &str = "CURRENT";
@@ -37,6 +38,8 @@ pub(crate) struct Database {
     pub(crate) generation: u64,
     pub(crate) codec: Codec,
     pub(crate) horizon: Revision,
+    /// What restores have undone.
+    pub(crate) undone: Undone,
     /// `None` = nothing was applied yet.
     pub(crate) state: Option<SavedState>,
     pub(crate) sessions: Vec<SavedSession>,
@@ -96,6 +99,7 @@ pub(crate) fn create(
         generation,
         codec: Codec::new(Arc::clone(key), lookup),
         horizon: Revision::default(),
+        undone: Undone::default(),
         state: None,
         sessions: Vec::new(),
         rebuilt: None,
@@ -153,8 +157,9 @@ fn load(config: &TablesConfig, key: &Arc<LocalKey>, generation: u64) -> Result<D
     let codec = Codec::new(Arc::clone(key), load_lookup(&connection, key)?);
     let (state, sessions) = load_state(&connection, &codec)?;
     let horizon = load_horizon(&connection)?;
+    let undone = Undone::load(&connection, &codec)?;
     put_meta(&connection, meta::IN_USE, &[1])?;
-    Ok(Database { connection, path, generation, codec, horizon, state, sessions, rebuilt: None })
+    Ok(Database { connection, path, generation, codec, horizon, undone, state, sessions, rebuilt: None })
 }
 
 fn refuse_marked(dir: &Path) -> Result<(), TablesError> {

@@ -106,5 +106,6 @@ pub(super) fn text_bytes(stored: &Stored) -> usize {
         }
         Some(Record::Comment(comment)) => comment.text.len(),
         Some(Record::Point(point)) => point.name.len() + point.note.len(),
+        Some(Record::Restore(_)) => 0,
     }
 }

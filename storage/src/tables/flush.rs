@@ -150,7 +150,8 @@ pub(crate) fn moves(fact: &Fact) -> bool {
         | Fact::Commented(_)
         | Fact::PointCreated(_)
         | Fact::PointRemoved
-        | Fact::ConflictRestored { .. } => false,
+        | Fact::ConflictRestored { .. }
+        | Fact::Restored(_) => false,
     }
 }
 

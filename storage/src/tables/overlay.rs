@@ -28,6 +28,7 @@ use super::hash::HashIds;
 use super::past::{Edge, Past, RecentTime};
 use super::pool::Pool;
 use super::siblings::{Families, Family, Siblings};
+use super::undone::Undone;
 
 /// Bytes of a cached record besides its texts: fields with their revisions, allocations, the cache's own entry.
 const CACHED_FIXED_BYTES: usize = 768;
@@ -42,6 +43,8 @@ pub(crate) struct Base {
     pub(crate) cache: Cache<RecordId, Arc<Stored>, HashIds>,
     /// The oldest revision that can be read.
     pub(crate) horizon: Revision,
+    /// What restores have undone.
+    pub(crate) undone: Undone,
 }
 
 impl Base {
@@ -57,7 +60,13 @@ impl Base {
                 .weigher(weigh)
                 .build_with_hasher(HashIds::default()),
             horizon,
+            undone: Undone::default(),
         }
+    }
+
+    /// The same, above restores.
+    pub(crate) fn above(self, undone: Undone) -> Self {
+        Self { undone, ..self }
     }
 }
 

@@ -211,7 +211,7 @@ impl TablesView {
 fn may_move(kind: Kind) -> bool {
     match kind {
         Kind::Block | Kind::Change => true,
-        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point => false,
+        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Restore => false,
     }
 }
 
@@ -219,7 +219,7 @@ fn refuse_compacted(revision: Revision, base: &Base) -> Result<(), TablesError> 
     if revision < base.horizon {
         return Err(TablesError::Compacted { revision, horizon: base.horizon });
     }
-    Ok(())
+    base.undone.refuse(revision)
 }
 
 impl View for TablesView {

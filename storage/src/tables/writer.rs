@@ -220,7 +220,7 @@ impl Writer {
         let mut replacement = Applier::new(&database)?;
         replacement.is_stopped = applier.is_stopped;
         database::make_current(&self.shared.config.dir, database.generation)?;
-        let base = Base::new(&self.shared.config, &database.path, database.horizon);
+        let base = Base::new(&self.shared.config, &database.path, database.horizon).above(database.undone.clone());
         self.shared.overlay_mut()?.replace(base, revision);
         *applier = replacement;
         self.shared.backlog_ops.store(0, Ordering::Relaxed);

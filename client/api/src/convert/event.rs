@@ -6,7 +6,8 @@ use super::{ConvertError, required};
 use crate::v1;
 use v1::fact;
 use zyflow_machine::event::Fact;
-use zyflow_machine::record::{OrderKey, Status};
+use zyflow_machine::id::Revision;
+use zyflow_machine::record::{OrderKey, Restore, Status};
 
 impl From<Fact> for v1::Fact {
     fn from(fact: Fact) -> Self {
@@ -55,6 +56,9 @@ impl From<Fact> for v1::Fact {
             }),
             Fact::ConflictRestored { settled } => {
                 Out::ConflictRestored(fact::ConflictRestored { settled: settled.map(Into::into) })
+            }
+            Fact::Restored(restore) => {
+                Out::Restored(fact::Restored { cut: restore.cut.0, last: restore.last.0 })
             }
         };
         Self { fact: Some(fact) }
@@ -111,6 +115,7 @@ impl TryFrom<v1::Fact> for Fact {
             In::ConflictRestored(it) => {
                 Self::ConflictRestored { settled: it.settled.map(TryInto::try_into).transpose()? }
             }
+            In::Restored(it) => Self::Restored(Restore { cut: Revision(it.cut), last: Revision(it.last) }),
         })
     }
 }

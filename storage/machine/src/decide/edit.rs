@@ -73,14 +73,22 @@ impl Target {
 fn block_of(stored: &Stored) -> Option<&Block> {
     match &stored.record {
         Some(Record::Block(block)) => Some(block),
-        Some(Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_))
+        Some(
+            Record::Project(_)
+            | Record::Change(_)
+            | Record::Conflict(_)
+            | Record::Comment(_)
+            | Record::Point(_)
+            | Record::Restore(_),
+        )
         | None => None,
     }
 }
 
 impl Edit<'_> {
     pub(super) fn decide<V: View>(&self, scratch: &mut Scratch<'_, V>) -> Decided<Vec<RecordId>, V> {
-        self.check_limits(scratch.revision())?;
+        check_seen(scratch, self.base)?;
+        self.check_limits()?;
         self.check_change(scratch)?;
         let mut progress = Progress {
             places: Places::new(self.change),
@@ -108,8 +116,7 @@ impl Edit<'_> {
         Ok(progress.created)
     }
 
-    fn check_limits(&self, revision: Revision) -> Result<(), Reject> {
-        check_seen(self.base, revision)?;
+    fn check_limits(&self) -> Result<(), Reject> {
         check("operations of an edit", self.ops.len(), limits::OPS_PER_EDIT_MAX)?;
         check("conflicts of an edit", self.conflicts.len(), limits::CONFLICTS_PER_EDIT_MAX)?;
         let of_ops = self.ops.iter().map(text_bytes);

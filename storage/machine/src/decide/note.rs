@@ -41,7 +41,7 @@ pub(super) fn create_point<V: View>(
     }
     check("bytes of a note", note.len(), limits::NOTE_BYTES_MAX)?;
     let revision = at.unwrap_or(Revision(scratch.revision().0.saturating_sub(1)));
-    check_seen(revision, scratch.revision())?;
+    check_seen(scratch, revision)?;
     if let Some(id) = scratch.find(Kind::Point, RecordId::ROOT, name.as_bytes())? {
         return Err(exists(Kind::Point, name, id).into());
     }

@@ -89,7 +89,11 @@ fn show(node: &Node, path: &str, out: &mut String) {
                     }
                 }
                 Record::Conflict(conflict) => writeln!(out, "{id}  {}", of_conflict(&conflict)).unwrap(),
-                Record::Project(_) | Record::Change(_) | Record::Comment(_) | Record::Point(_) => {}
+                Record::Project(_)
+                | Record::Change(_)
+                | Record::Comment(_)
+                | Record::Point(_)
+                | Record::Restore(_) => {}
             }
         }
     }
@@ -169,6 +173,7 @@ fn of_row(row: &RowChange) -> String {
             let settled = settled.as_ref().map(|settled| settled.settlement.strategy);
             format!("conflict restored {settled:?}")
         }
+        Fact::Restored(restore) => format!("restored to {}", restore.cut),
     };
     let previous = row.previous.map_or(String::new(), |previous| format!(" after {previous}"));
     format!("{} of {}{previous}: {what}", row.version, row.id)
