@@ -80,8 +80,8 @@ impl NewCluster {
     fn make(harness: &Harness, nodes: &[u64]) -> anyhow::Result<Self> {
         let dir = harness.folder().join("new");
         std::fs::create_dir(&dir)?;
-        let script = Path::new(&std::env::var("CARGO_MANIFEST_DIR").context("cargo sets it")?)
-            .join("../deploy/certificates.sh");
+        let script =
+            Path::new(&std::env::var("CARGO_MANIFEST_DIR").context("cargo sets it")?).join("../deploy/certificates.sh");
         let mut command = Command::new("sh");
         command.arg(script).arg(dir.join("certs")).args([NEW, "ca", "admin", "dev"]);
         for node in nodes {
@@ -234,7 +234,12 @@ fn refuses(harness: &Harness, dest: &str, node: &NewNode, newest: u64) -> anyhow
 }
 
 /// A cluster at a moment between two events, and what it says of what came after.
-async fn an_older_state_is_restored(dest: &str, node: &mut NewNode, task: RecordId, between: u64) -> anyhow::Result<()> {
+async fn an_older_state_is_restored(
+    dest: &str,
+    node: &mut NewNode,
+    task: RecordId,
+    between: u64,
+) -> anyhow::Result<()> {
     let restored = json(&node.restore(dest, &["--to", &between.to_string()])?)?;
     ensure!(restored["restored"] == between, "{restored}");
     let begins = restored["revision"].as_u64().context("a revision")?;
@@ -270,7 +275,8 @@ async fn a_cluster_is_backed_up_under_load_and_a_new_one_begins_with_it() -> any
     let newest = verified["newest"].as_u64().context("a revision")?;
     ensure!(verified["cluster"] == "dev" && verified["objects"] == 4, "{verified}");
     let at_newest = newest.to_string();
-    let (list, show) = (["task", "list", "-o", "json", "--at", &at_newest], ["spec", "show", CHANGE, "--at", &at_newest]);
+    let (list, show) =
+        (["task", "list", "-o", "json", "--at", &at_newest], ["spec", "show", CHANGE, "--at", &at_newest]);
     let (tasks_then, text_then) = (harness.zyflow(&list)?, harness.zyflow(&show)?);
     ensure!(tasks_then.code == 0 && text_then.code == 0, "{tasks_then:?} {text_then:?}");
 

@@ -104,7 +104,8 @@ impl Client {
             let Some(object) = object else { return Ok(begun.newest) };
             let sent = |source| BackupError::Sent { address: self.address(self.preferred()).to_owned(), source };
             let checked = check(object.as_slice()).map_err(sent)?;
-            let follows = last.as_ref().map_or_else(|| may_begin(&checked.header), |last| last.precedes(&checked.header));
+            let follows =
+                last.as_ref().map_or_else(|| may_begin(&checked.header), |last| last.precedes(&checked.header));
             follows.map_err(sent)?;
             let number = checked.header.number;
             if place.keep(number, object).await? == Kept::Taken {
@@ -141,7 +142,9 @@ impl Client {
         let asked = timeout(within, service.read_backup(ReadBackupRequest { after, full })).await;
         let mut stream = asked.map_err(late)?.map_err(failed)?.into_inner();
         let (mut begun, mut object): (Option<Begun>, Vec<u8>) = (None, Vec::new());
-        while let Some(ReadBackupResponse { item }) = timeout(within, stream.message()).await.map_err(late)?.map_err(failed)? {
+        while let Some(ReadBackupResponse { item }) =
+            timeout(within, stream.message()).await.map_err(late)?.map_err(failed)?
+        {
             match item.ok_or_else(|| missing("item"))? {
                 Item::Begun(told) => begun = Some(told),
                 Item::Part(part) if object.len() + part.len() > OBJECT_BYTES_MAX => {

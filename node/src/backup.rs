@@ -132,20 +132,23 @@ fn told(error: &BackupError) -> String {
         Moment::Revision(revision) => format!("revision {revision}"),
         Moment::Time(time) => shown(*time),
     };
-    let of = |time_ms: &Option<u64>| time_ms.map_or_else(String::new, |time| format!(", of {}", shown(ClusterTime(time))));
-    match error {
-        BackupError::TooOld { wanted: moment, oldest, time_ms } => format!(
-            "the backup holds nothing of {}: the oldest that can be restored is revision {oldest}{}",
-            wanted(moment),
+    let of =
+        |time_ms: &Option<u64>| time_ms.map_or_else(String::new, |time| format!(", of {}", shown(ClusterTime(time))));
+    if let BackupError::TooOld { wanted: moment, oldest, time_ms } = error {
+        let wanted = wanted(moment);
+        return format!(
+            "the backup holds nothing of {wanted}: the oldest that can be restored is revision {oldest}{}",
             of(time_ms)
-        ),
-        BackupError::TooNew { wanted: moment, newest, time_ms } => format!(
-            "the backup ends before {}: the newest that can be restored is revision {newest}{}",
-            wanted(moment),
-            of(time_ms)
-        ),
-        other => error_chain(other),
+        );
     }
+    if let BackupError::TooNew { wanted: moment, newest, time_ms } = error {
+        let wanted = wanted(moment);
+        return format!(
+            "the backup ends before {wanted}: the newest that can be restored is revision {newest}{}",
+            of(time_ms)
+        );
+    }
+    error_chain(error)
 }
 
 #[cfg(test)]
@@ -163,11 +166,8 @@ mod tests {
 
     #[test]
     fn times_are_told_as_people_write_them() {
-        let error = BackupError::TooNew {
-            wanted: Moment::Time(ClusterTime(2_000)),
-            newest: Revision(9),
-            time_ms: Some(1_000),
-        };
+        let error =
+            BackupError::TooNew { wanted: Moment::Time(ClusterTime(2_000)), newest: Revision(9), time_ms: Some(1_000) };
         let told = told(&error);
         assert!(told.contains("before 1970-01-01T00:00:02Z") && told.contains("9, of 1970-01-01T00:00:01Z"), "{told}");
     }

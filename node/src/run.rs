@@ -194,6 +194,19 @@ async fn listen_all(config: &Config) -> Result<[TcpListener; 3], RunError> {
     ])
 }
 
+fn consensus_config(config: &Config, storage: &Storage) -> ConsensusConfig {
+    let mut consensus = ConsensusConfig::new(
+        config.node.id,
+        config.node.cluster.clone(),
+        storage.lineage,
+        config.peer.advertise.clone(),
+        storage.layout.snapshots_dir(),
+    );
+    consensus.disk_free_bytes_min = config.limits.disk_free_min.0;
+    consensus.backlog_ops_max = config.limits.backlog_ops_max;
+    consensus
+}
+
 async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let started = Instant::now();
     let material = load_tls(&config)?;
@@ -202,23 +215,13 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let metrics = Metrics::install().map_err(part("metrics"))?;
     let acceptor = Acceptor::new(material.clone());
     let connector = Connector::new(material);
-    let mut consensus_config = ConsensusConfig::new(
-        config.node.id,
-        config.node.cluster.clone(),
-        storage.lineage,
-        config.peer.advertise.clone(),
-        storage.layout.snapshots_dir(),
-    );
-    consensus_config.disk_free_bytes_min = config.limits.disk_free_min.0;
-    consensus_config.backlog_ops_max = config.limits.backlog_ops_max;
+    let consensus_config = consensus_config(&config, &storage);
     let log = storage.log.handle();
     let Storage { layout, log: store, tables, local, ring, lineage } = storage;
-    let sealing = Arc::clone(&ring);
-    let consensus = Consensus::start(consensus_config, store, tables.clone(), ring, peer, acceptor.clone(), connector)
-        .await
-        .map_err(part("consensus can't start"))?;
-    let about = backup::About { lineage, cluster: config.node.cluster.clone(), node: config.node.id };
-    let backup = BackupService::new(consensus.clone(), tables.clone(), sealing, about);
+    let consensus =
+        Consensus::start(consensus_config, store, tables.clone(), Arc::clone(&ring), peer, acceptor.clone(), connector)
+            .await
+            .map_err(part("consensus can't start"))?;
     let setup = Setup {
         folder: layout.checkouts_dir(),
         node_id: config.node.id,
@@ -249,7 +252,9 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let about = About { config: config.clone(), lineage, started, runtime: files };
     let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
     let replay = ReplayService::new(consensus.clone(), tables.clone(), layout.dir());
-    let api = tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), (admin, replay, backup), stopped));
+    let backup = BackupService::new(consensus.clone(), tables.clone(), ring, backup::About::new(&config, lineage));
+    let api =
+        tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), (admin, replay, backup), stopped));
     info!(node = config.node.id, api = %config.api.listen, peer = %config.peer.listen, "node started");
 
     let ended = until_told(&consensus).await;

@@ -110,7 +110,7 @@ impl Tables {
             Ok(shared) => Arc::new(shared),
             Err(error) if error.is_damage() => {
                 // Rows and machine contradict each other: the next look at the folder must not believe it either.
-                database::mark_damaged(&config.dir, &database::chain(&error));
+                database::mark_damaged(&config.dir, &chain(&error));
                 drop(database);
                 let database = database::open(&config, &key)?;
                 return Self::start(Arc::new(Shared::new(config, key, &database)?), database, durable);

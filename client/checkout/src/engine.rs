@@ -26,9 +26,9 @@ mod put;
 mod run;
 mod runtime;
 mod sides;
-mod undone;
 #[cfg(test)]
 mod tests;
+mod undone;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -328,7 +328,9 @@ mod tests {
         for yes in ["http://127.0.0.1:9000", "http://localhost:9000/", "http://[::1]:9000", "http://127.1.2.3"] {
             assert!(is_plain_loopback(yes), "{yes}");
         }
-        for no in ["", "https://127.0.0.1", "http://10.0.0.1:9000", "http://127.0.0.1.example.org", "http://localhost.x"] {
+        for no in
+            ["", "https://127.0.0.1", "http://10.0.0.1:9000", "http://127.0.0.1.example.org", "http://localhost.x"]
+        {
             assert!(!is_plain_loopback(no), "{no}");
         }
     }

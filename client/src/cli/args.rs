@@ -1,8 +1,8 @@
 //! The grammar of the command line.
 
 use super::{
-    backup, bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, rollback, spec, sql,
-    sync, task, verify,
+    backup, bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, rollback, spec,
+    sql, sync, task, verify,
 };
 use crate::moment::Moment;
 use crate::read::Consistency;

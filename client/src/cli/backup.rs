@@ -24,7 +24,7 @@ use zyflow_machine::id::ClusterTime;
 pub(super) enum BackupCommand {
     /// Add what has happened since the last time; the first time, everything. Any node can be asked, also one without a quorum.
     Create {
-        /// A folder, or s3://BUCKET/PREFIX.
+        /// A folder, or `s3://BUCKET/PREFIX`.
         dest: String,
         /// Begin anew with everything that is kept.
         #[arg(long)]
@@ -32,12 +32,12 @@ pub(super) enum BackupCommand {
     },
     /// Show the objects of a backup.
     List {
-        /// A folder, or s3://BUCKET/PREFIX.
+        /// A folder, or `s3://BUCKET/PREFIX`.
         dest: String,
     },
     /// Read a backup to its last byte; with the data key, also do all that happened again and compare.
     Verify {
-        /// A folder, or s3://BUCKET/PREFIX.
+        /// A folder, or `s3://BUCKET/PREFIX`.
         dest: String,
         /// The data key.
         #[arg(long, value_name = "FILE")]
@@ -45,7 +45,7 @@ pub(super) enum BackupCommand {
     },
     /// Make the data folder of a new cluster's first voter.
     Restore {
-        /// A folder, or s3://BUCKET/PREFIX.
+        /// A folder, or `s3://BUCKET/PREFIX`.
         dest: String,
         /// That voter's configuration: a new cluster name, the old lineage and data key, and an empty data folder.
         #[arg(long, value_name = "FILE")]
@@ -162,7 +162,12 @@ async fn create(context: &Context, place: &Place, full: bool) -> Result<Report, 
         is_current &= knows_all;
         if is_watched {
             // Progress is a courtesy: a closed stderr doesn't stop the backup.
-            let _ = writeln!(std::io::stderr(), "{}, up to revision {}", object_name(checked.header.number), checked.header.last);
+            let _ = writeln!(
+                std::io::stderr(),
+                "{}, up to revision {}",
+                object_name(checked.header.number),
+                checked.header.last
+            );
         }
     };
     client.back_up(place, full, context.within(), made).await?;
@@ -201,7 +206,8 @@ async fn folder(place: &Place) -> Result<(PathBuf, Option<TempDir>), Failure> {
 /// Runs `zyflowd backup`; what it prints is what is reported.
 async fn zyflowd(what: &str, args: Vec<OsString>) -> Result<Report, Failure> {
     let program = find_zyflowd()?;
-    let ran = tokio::process::Command::new(&program).args(["backup", what]).args(args).kill_on_drop(true).output().await;
+    let ran =
+        tokio::process::Command::new(&program).args(["backup", what]).args(args).kill_on_drop(true).output().await;
     let ran = ran.map_err(|error| Failure::new(Code::File, format!("{} can't be run: {error}", program.display())))?;
     if !ran.status.success() {
         let said = String::from_utf8_lossy(&ran.stderr);

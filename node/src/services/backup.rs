@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use zyflow_api::ApiError;
 use zyflow_api::v1::backup_server::Backup;
 use zyflow_api::v1::read_backup_response::{Begun, Item};
-use zyflow_api::v1::{self, ErrorCode, ReadBackupRequest, ReadBackupResponse};
+use zyflow_api::v1::{ErrorCode, ReadBackupRequest, ReadBackupResponse};
 use zyflow_crypto::{KeyRing, Lineage};
 use zyflow_machine::id::Revision;
 use zyflow_raft::{Consensus, Consistency};
@@ -26,6 +26,7 @@ use zyflow_storage::tables::{Tables, TablesError};
 
 use crate::checkouts::error_chain;
 use crate::cluster::wall_clock_ms;
+use crate::config::Config;
 use crate::services::{read_error, tables_error};
 
 /// How long it waits at its beginning until this node knows all that was acknowledged: an election. Then it goes on with what it has.
@@ -66,6 +67,14 @@ pub struct About {
     pub cluster: String,
     /// This node.
     pub node: u64,
+}
+
+impl About {
+    /// That of the node with this configuration.
+    #[must_use]
+    pub fn new(config: &Config, lineage: Lineage) -> Self {
+        Self { lineage, cluster: config.node.cluster.clone(), node: config.node.id }
+    }
 }
 
 impl BackupService {
@@ -112,7 +121,8 @@ impl Backup for BackupService {
         &self,
         request: Request<ReadBackupRequest>,
     ) -> Result<Response<Self::ReadBackupStream>, Status> {
-        let busy = |_| ApiError::new(ErrorCode::Overloaded, "this node makes a backup already: wait, or ask another one");
+        let busy =
+            |_| ApiError::new(ErrorCode::Overloaded, "this node makes a backup already: wait, or ask another one");
         let turn = Arc::clone(&self.turn).try_acquire_owned().map_err(busy)?;
         let after = self.after(request.into_inner())?;
         let is_current = self.settle(after).await?;
@@ -159,7 +169,8 @@ struct Sink {
 
 impl Sink {
     fn send(&self, item: Item) -> io::Result<()> {
-        let taken = self.runtime.block_on(timeout(TAKEN_WITHIN, self.tx.send(Ok(ReadBackupResponse { item: Some(item) }))));
+        let taken =
+            self.runtime.block_on(timeout(TAKEN_WITHIN, self.tx.send(Ok(ReadBackupResponse { item: Some(item) }))));
         match taken {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_gone)) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "whoever asked is gone")),
@@ -190,24 +201,19 @@ impl Write for Sink {
 /// Why there is no next object, as clients are told.
 fn backup_error(error: &BackupError) -> ApiError {
     let full = "make a new base with `zyflow backup create --full`";
-    match error {
-        BackupError::Tables(TablesError::Compacted { revision, horizon }) => {
-            let message = format!("what follows revision {revision} is kept only from {horizon} on: {full}");
-            ApiError::new(ErrorCode::Revision, message)
-        }
-        BackupError::Tables(TablesError::Undone { revision, at, .. }) => {
-            let message = format!(
-                "the backup ends at revision {revision}, which was undone when the cluster was restored and went on at {at}: {full}"
-            );
-            ApiError::new(ErrorCode::Revision, message)
-        }
-        BackupError::Tables(TablesError::Future { revision, applied }) => {
-            let message = format!(
-                "the backup ends at revision {revision}, this node is at {applied}: is it a backup of another cluster? {full}"
-            );
-            ApiError::new(ErrorCode::Revision, message)
-        }
-        BackupError::Tables(error) => tables_error(error),
-        other => ApiError::new(ErrorCode::NodeFailed, error_chain(other)),
-    }
+    let BackupError::Tables(error) = error else { return ApiError::new(ErrorCode::NodeFailed, error_chain(error)) };
+    let message = if let TablesError::Compacted { revision, horizon } = error {
+        format!("what follows revision {revision} is kept only from {horizon} on: {full}")
+    } else if let TablesError::Undone { revision, at, .. } = error {
+        format!(
+            "the backup ends at revision {revision}, which was undone when the cluster was restored and went on at {at}: {full}"
+        )
+    } else if let TablesError::Future { revision, applied } = error {
+        format!(
+            "the backup ends at revision {revision}, this node is at {applied}: is it a backup of another cluster? {full}"
+        )
+    } else {
+        return tables_error(error);
+    };
+    ApiError::new(ErrorCode::Revision, message)
 }

@@ -70,10 +70,8 @@ pub(crate) fn tables_error(error: &TablesError) -> ApiError {
         );
         return ApiError::new(ErrorCode::Revision, message);
     }
-    let is_revision = matches!(
-        error,
-        TablesError::Compacted { .. } | TablesError::Future { .. } | TablesError::Undone { .. }
-    );
+    let is_revision =
+        matches!(error, TablesError::Compacted { .. } | TablesError::Future { .. } | TablesError::Undone { .. });
     let code = if is_revision { ErrorCode::Revision } else { ErrorCode::NodeFailed };
     ApiError::new(code, error.to_string())
 }

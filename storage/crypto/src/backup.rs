@@ -96,7 +96,9 @@ pub enum ObjectError {
         found: u16,
     },
     /// It doesn't follow the one before.
-    #[error("it doesn't go on from the object before it ({0}): an object is missing, was replaced, or is of another backup")]
+    #[error(
+        "it doesn't go on from the object before it ({0}): an object is missing, was replaced, or is of another backup"
+    )]
     Chain(&'static str),
 }
 
@@ -113,6 +115,9 @@ pub struct Checked {
 
 impl Header {
     /// Its bytes.
+    ///
+    /// # Panics
+    /// Never: its parts have a fixed length.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let kind = if self.previous.is_some() { 2 } else { 1 };
@@ -179,11 +184,10 @@ impl Checked {
             return Err(ObjectError::Chain("its number isn't the next one"));
         }
         match next.previous {
-            None => Ok(()),
             Some(previous) if previous != self.hash => Err(ObjectError::Chain("it names another object")),
             Some(_) if next.first != self.header.last + 1 => Err(ObjectError::Chain("revisions are missing")),
             Some(_) if next.oldest != self.header.oldest => Err(ObjectError::Chain("its past begins elsewhere")),
-            Some(_) => Ok(()),
+            None | Some(_) => Ok(()),
         }
     }
 }
@@ -332,9 +336,9 @@ impl<R: Read> Frames<R> {
     }
 
     fn read(&mut self, out: &mut [u8]) -> Result<(), ObjectError> {
-        self.source.read_exact(out).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => ObjectError::Damaged("it is cut short"),
-            _ => ObjectError::Io(error),
+        self.source.read_exact(out).map_err(|error| {
+            let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
+            if is_cut { ObjectError::Damaged("it is cut short") } else { ObjectError::Io(error) }
         })?;
         self.bytes += u64::try_from(out.len()).unwrap_or(u64::MAX);
         self.hasher.update(out);
@@ -373,7 +377,9 @@ mod tests {
 
     fn object(header: &Header, chunks: &[&[u8]]) -> Vec<u8> {
         let mut writer = FrameWriter::begin(Vec::new(), header).unwrap();
-        chunks.iter().for_each(|chunk| writer.chunk(chunk).unwrap());
+        for chunk in chunks {
+            writer.chunk(chunk).unwrap();
+        }
         writer.finish().unwrap().1
     }
 

@@ -17,8 +17,8 @@ use zyflow_machine::format::{self, FormatError};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 use zyflow_machine::record::{
-    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, OrderKey, Point, Policy, Priority, Project, Record, Restore,
-    Settled, SettledBy, Settlement, Status, Strategy, TaskFields,
+    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, OrderKey, Point, Policy, Priority, Project, Record,
+    Restore, Settled, SettledBy, Settlement, Status, Strategy, TaskFields,
 };
 use zyflow_machine::{Digest, Machine, MapView};
 

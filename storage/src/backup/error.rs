@@ -42,7 +42,9 @@ pub enum BackupError {
         source: ObjectError,
     },
     /// An object's contents are wrong.
-    #[error("object {name} is damaged ({reason}): take it from another copy of the backup, or restore from an older one")]
+    #[error(
+        "object {name} is damaged ({reason}): take it from another copy of the backup, or restore from an older one"
+    )]
     Damaged {
         /// Its name.
         name: String,

@@ -54,7 +54,8 @@ pub(super) fn write(
         cluster: sealing.cluster.to_owned(),
         digest: digest.map(Digest::to_bytes),
     };
-    let contents = postcard::to_stdvec(&contents).expect("invariant: memory is the only sink and every length is known");
+    let contents =
+        postcard::to_stdvec(&contents).expect("invariant: memory is the only sink and every length is known");
     writer.put_bytes(&contents)?;
     let mut count = 0_u64;
     versions(&mut |given| {
@@ -223,7 +224,8 @@ impl<'a, R: Read> Reader<'a, R> {
     }
 
     fn next_part(&mut self) -> Result<(), BackupError> {
-        let next = if self.is_last { None } else { self.frames.next_chunk().map_err(BackupError::object(&self.name))? };
+        let next =
+            if self.is_last { None } else { self.frames.next_chunk().map_err(BackupError::object(&self.name))? };
         let Some(sealed) = next else { return Err(self.damaged("it ends in the middle of an item")) };
         let Header { lineage, id, .. } = self.frames.header().clone();
         let opened = zyflow_crypto::open(self.ring, Purpose::BackupChunk, &lineage, &sealed)

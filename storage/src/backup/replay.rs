@@ -210,7 +210,7 @@ impl Replay {
             self.cut_at(wanted);
         }
         let before = self.newest.get(given.id)?;
-        self.compare(given, &row, before.as_ref()).map_err(|what| damaged(what))?;
+        self.compare(given, &row, before.as_ref()).map_err(damaged)?;
         if let Some((version, body)) = &before
             && body.stored(*version)?.record.is_some()
         {
@@ -273,7 +273,8 @@ struct Newest {
 impl Newest {
     fn create(working: &Path, ring: &KeyRing) -> Result<Self, BackupError> {
         let key = LocalKey::create_or_load(&working.join(KEY_FILE), ring)?;
-        let connection = Connection::open(working.join(FILE)).map_err(BackupError::working("open the working database"))?;
+        let connection =
+            Connection::open(working.join(FILE)).map_err(BackupError::working("open the working database"))?;
         let setup = format!(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE_KIB}; \
              PRAGMA locking_mode = EXCLUSIVE; DROP TABLE IF EXISTS newest; \

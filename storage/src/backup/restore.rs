@@ -26,10 +26,10 @@ use zyflow_machine::record::Restore;
 use zyflow_machine::view::Stored;
 use zyflow_machine::{Digest, Machine};
 
+use super::BackupError;
 use super::archive::{Archive, Object};
 use super::object::Reader;
 use super::replay::{Moment, Replayed, State, replay};
-use super::BackupError;
 use crate::codec::encode_roster;
 use crate::layout::Layout;
 use crate::snapshot::{Parts, SnapshotError, SnapshotStore};
@@ -105,11 +105,7 @@ pub fn restore(
     let digest = cut.digest.add(Digest::of_encoded_row(mark.id, mark.body.encoded_record()?));
     let machine = Machine::begin_at(revision, plan.now.max(newest_time(&replayed)), digest);
     let position = Position { term: 0, leader: 0, index: revision.0 };
-    let state = SavedState {
-        position,
-        membership: Some((position, roster(plan))),
-        machine: machine.save().header,
-    };
+    let state = SavedState { position, membership: Some((position, roster(plan))), machine: machine.save().header };
     let mut versions = 0;
     Layout::create_filled(plan.data, (lineage, plan.node), |layout| {
         let store = SnapshotStore::open(&layout.snapshots_dir(), 1)?;
@@ -224,8 +220,7 @@ fn mark(at: Revision, restore: Restore, time: ClusterTime) -> Result<TravellingV
     let event = Event { id: version, record: id, fact: Fact::Restored(restore) };
     let made = evolve(event, None).expect("invariant: the record is new, so the event fits");
     let author = Author { name: "zyflow backup restore".to_owned(), clock_ms: time.0 };
-    let stored =
-        Stored { version, kind: made.kind, parent: made.parent, order: made.order, record: made.record };
+    let stored = Stored { version, kind: made.kind, parent: made.parent, order: made.order, record: made.record };
     let provenance = Arc::new(Provenance { author, time, request: None });
     let row = Row { id, stored: Arc::new(stored), previous: None, fact: made.fact, provenance };
     Ok(TravellingVersion { version, id, previous: None, body: Body::of_row(&row) })

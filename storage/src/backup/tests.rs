@@ -204,12 +204,9 @@ fn a_time_between_two_events_is_the_state_after_the_first() {
     assert_eq!(second.0, first.0 + 1);
     backed.all(300);
     let to = |time| Some(Moment::Time(ClusterTime(time)));
-    for (time, cut, expected) in [
-        (5_000, first, "first"),
-        (5_999, first, "first"),
-        (6_000, second, "second"),
-        (8_999, second, "second"),
-    ] {
+    for (time, cut, expected) in
+        [(5_000, first, "first"), (5_999, first, "first"), (6_000, second, "second"), (8_999, second, "second")]
+    {
         let (restored, node) = backed.restored(to(time));
         assert_eq!((restored.cut, note_of(&node.view(), tasks[1]).as_str()), (cut, expected), "{time}");
     }
@@ -267,7 +264,9 @@ fn objects_that_are_swapped_missing_repeated_or_another_backups_are_found() {
     let all: Vec<Vec<u8>> = (1..=count).map(|number| std::fs::read(backed.path(number)).unwrap()).collect();
     let refused = |objects: &[(u32, &Vec<u8>)]| {
         let dir = tempfile::tempdir().unwrap();
-        objects.iter().for_each(|(number, bytes)| std::fs::write(dir.path().join(object_name(*number)), bytes).unwrap());
+        for (number, bytes) in objects {
+            std::fs::write(dir.path().join(object_name(*number)), bytes).unwrap();
+        }
         Archive::open(dir.path()).map(drop).map_err(|error| error.to_string())
     };
     let whole: Vec<(u32, &Vec<u8>)> = (1..).zip(&all).collect();

@@ -71,14 +71,9 @@ impl BackupSource {
             }
         }
         let cut = cut(&connection, after, bytes_max)?;
-        let digest = match cut {
-            Some(_) => None,
-            None => {
-                let machine = Machine::restore(&state.machine, sessions.into_iter())
-                    .map_err(|source| TablesError::Undecodable { what: "the machine's state".to_owned(), source })?;
-                Some(machine.rows_digest())
-            }
-        };
+        let machine = Machine::restore(&state.machine, sessions.into_iter())
+            .map_err(|source| TablesError::Undecodable { what: "the machine's state".to_owned(), source })?;
+        let digest = cut.is_none().then(|| machine.rows_digest());
         Ok(Some(Self { shared, connection, after, horizon, last: cut.unwrap_or(newest), newest, digest }))
     }
 

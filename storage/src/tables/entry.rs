@@ -90,7 +90,7 @@ pub(super) fn text_bytes(stored: &Stored) -> usize {
     use zyflow_machine::record::Record;
     let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     match &stored.record {
-        None => 0,
+        None | Some(Record::Restore(_)) => 0,
         Some(Record::Project(project)) => project.name.len() + project.files.iter().map(String::len).sum::<usize>(),
         Some(Record::Change(change)) => change.path.len(),
         Some(Record::Block(block)) => {
@@ -106,6 +106,5 @@ pub(super) fn text_bytes(stored: &Stored) -> usize {
         }
         Some(Record::Comment(comment)) => comment.text.len(),
         Some(Record::Point(point)) => point.name.len() + point.note.len(),
-        Some(Record::Restore(_)) => 0,
     }
 }

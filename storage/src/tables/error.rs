@@ -183,7 +183,11 @@ impl TablesError {
     pub(super) fn is_fatal(&self) -> bool {
         !matches!(
             self,
-            Self::Compacted { .. } | Self::Future { .. } | Self::Undone { .. } | Self::BeforeFirst { .. } | Self::Stopped
+            Self::Compacted { .. }
+                | Self::Future { .. }
+                | Self::Undone { .. }
+                | Self::BeforeFirst { .. }
+                | Self::Stopped
         )
     }
 }

@@ -57,9 +57,7 @@ impl From<Fact> for v1::Fact {
             Fact::ConflictRestored { settled } => {
                 Out::ConflictRestored(fact::ConflictRestored { settled: settled.map(Into::into) })
             }
-            Fact::Restored(restore) => {
-                Out::Restored(fact::Restored { cut: restore.cut.0, last: restore.last.0 })
-            }
+            Fact::Restored(restore) => Out::Restored(fact::Restored { cut: restore.cut.0, last: restore.last.0 }),
         };
         Self { fact: Some(fact) }
     }

@@ -14,8 +14,8 @@ use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 use zyflow_machine::record::{
-    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, Kind, OrderKey, Point, Policy, Priority, Project, Restore,
-    Settled, SettledBy, Settlement, Status, Strategy as Way, TaskFields,
+    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, Kind, OrderKey, Point, Policy, Priority, Project,
+    Restore, Settled, SettledBy, Settlement, Status, Strategy as Way, TaskFields,
 };
 
 fn event() -> impl Strategy<Value = EventId> {

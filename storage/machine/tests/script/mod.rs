@@ -89,11 +89,8 @@ fn show(node: &Node, path: &str, out: &mut String) {
                     }
                 }
                 Record::Conflict(conflict) => writeln!(out, "{id}  {}", of_conflict(&conflict)).unwrap(),
-                Record::Project(_)
-                | Record::Change(_)
-                | Record::Comment(_)
-                | Record::Point(_)
-                | Record::Restore(_) => {}
+                Record::Project(_) | Record::Change(_) | Record::Comment(_) | Record::Point(_) | Record::Restore(_) => {
+                }
             }
         }
     }

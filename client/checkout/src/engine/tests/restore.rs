@@ -28,7 +28,8 @@ impl Scene {
 
     async fn all_hold(&self, path: &str, text: &str) {
         let texts = || self.benches.iter().map(|bench| bench.read_at(path)).collect::<Vec<_>>();
-        let what = || format!("all hold\n{text}\nthey hold {:#?}\nthe cluster\n{}", texts(), cluster_text(&self.nodes[0]));
+        let what =
+            || format!("all hold\n{text}\nthey hold {:#?}\nthe cluster\n{}", texts(), cluster_text(&self.nodes[0]));
         until(what, || {
             crate::testing::deliver(&self.nodes);
             texts().iter().all(|held| held == text) && cluster_text_at(&self.nodes[0], path) == text
@@ -70,7 +71,10 @@ fn what_was_agreed_on_after_the_backup_comes_back_from_the_files() {
         scene.stop(running).await;
 
         scene.restore(backup);
-        assert_eq!((cluster_text(&scene.nodes[0]), cluster_text_at(&scene.nodes[0], OTHER)), (TWO.to_owned(), String::new()));
+        assert_eq!(
+            (cluster_text(&scene.nodes[0]), cluster_text_at(&scene.nodes[0], OTHER)),
+            (TWO.to_owned(), String::new())
+        );
         let running = scene.start();
         for (path, text) in [(PATH, THREE_TICKED), (OTHER, THREE)] {
             scene.all_hold(path, text).await;
