@@ -253,7 +253,7 @@ impl Replay {
             }
             (None, None) => None,
             // What was before the oldest revision isn't kept.
-            (None, Some(previous)) if previous.revision() < self.oldest => return Ok(()),
+            (None, Some(previous)) if previous.revision() <= self.oldest => return Ok(()),
             (None, Some(_)) | (Some(_), None) => return Err(missing),
         };
         let event = Event { id: given.version, record: given.id, fact: row.fact.clone() };
