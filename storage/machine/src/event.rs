@@ -1,8 +1,8 @@
 //! What a command did, as a fact: one event, one row version.
 
 use crate::command::{Author, NewBlock, TaskField};
-use crate::id::{ClusterTime, EventId, RecordId, RequestId};
-use crate::record::{Claim, Comment, Conflict, Kind, OrderKey, Point, Policy, Record, Settled, Status};
+use crate::id::{ClusterTime, EventId, RecordId, RequestId, Revision};
+use crate::record::{Claim, Comment, Conflict, Keep, Kind, OrderKey, Point, Policy, Record, Settled, Status};
 use serde::{Deserialize, Serialize};
 
 /// A fact about one record, at (revision, ordinal).
@@ -123,11 +123,22 @@ pub enum Fact {
         /// `None` = open.
         settled: Option<Settled>,
     },
+    /// It was said for the first time how much of the history is kept.
+    RetentionCreated(Keep),
+    /// It was said how much of the history is kept.
+    RetentionSet(Keep),
+    /// The history begins later.
+    HorizonMoved {
+        /// The oldest revision that can be read from now on.
+        to: Revision,
+        /// The cluster's time there.
+        time: ClusterTime,
+    },
 }
 
 impl Fact {
     /// What the types of events are called, as a filter names them.
-    pub const NAMES: [&str; 21] = [
+    pub const NAMES: [&str; 24] = [
         "project-created",
         "change-created",
         "change-deleted",
@@ -149,6 +160,9 @@ impl Fact {
         "change-restored",
         "restored",
         "conflict-restored",
+        "retention-created",
+        "retention-set",
+        "horizon-moved",
     ];
 
     /// The name of its type, one of [`Fact::NAMES`].
@@ -176,6 +190,9 @@ impl Fact {
             Self::ChangeRestored { .. } => "change-restored",
             Self::BlockRestored { .. } => "restored",
             Self::ConflictRestored { .. } => "conflict-restored",
+            Self::RetentionCreated(_) => "retention-created",
+            Self::RetentionSet(_) => "retention-set",
+            Self::HorizonMoved { .. } => "horizon-moved",
         }
     }
 }

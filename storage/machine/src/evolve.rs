@@ -3,7 +3,9 @@
 use crate::command::{NewBlock, TaskField};
 use crate::event::{Event, Fact, RowChange};
 use crate::id::{EventId, RecordId, Revision};
-use crate::record::{Block, Change, Conflict, Field, KIND_TASK, Kind, OrderKey, Project, Record, Status, TaskFields};
+use crate::record::{
+    Block, Change, Conflict, Field, KIND_TASK, Kind, OrderKey, Project, Record, Retention, Status, TaskFields,
+};
 use crate::view::Stored;
 
 /// An event that can't have happened to the record it names: rows and events don't belong together.
@@ -71,6 +73,7 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
         Fact::ConflictRecorded(conflict) => Some(Record::Conflict(conflict.clone())),
         Fact::Commented(comment) => Some(Record::Comment(comment.clone())),
         Fact::PointCreated(point) => Some(Record::Point(point.clone())),
+        Fact::RetentionCreated(keep) => Some(Record::Retention(Retention { keep: *keep, ..Retention::default() })),
         Fact::ChangeDeleted
         | Fact::ChangeMoved { .. }
         | Fact::PolicySet(_)
@@ -85,7 +88,9 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
         | Fact::PointRemoved
         | Fact::ChangeRestored { .. }
         | Fact::BlockRestored { .. }
-        | Fact::ConflictRestored { .. } => None,
+        | Fact::ConflictRestored { .. }
+        | Fact::RetentionSet(_)
+        | Fact::HorizonMoved { .. } => None,
     }
 }
 
@@ -98,7 +103,10 @@ fn revived(gone: &Stored, fact: &Fact, at: Revision) -> Option<Record> {
         (Kind::Block, Fact::BlockRestored { order, block, fields }) => {
             Some(Record::Block(restored(gone.parent, order, block, fields, at)))
         }
-        (Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point, _) => None,
+        (
+            Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention,
+            _,
+        ) => None,
     }
 }
 
@@ -124,9 +132,22 @@ fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
         (Record::Conflict(conflict), Fact::ConflictRestored { settled }) => {
             Some(Fate::Lives(Record::Conflict(Conflict { settled: settled.clone(), ..conflict.clone() })))
         }
-        (Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_), _) => {
-            None
+        (Record::Retention(retention), Fact::RetentionSet(keep)) => {
+            Some(Fate::Lives(Record::Retention(Retention { keep: *keep, ..*retention })))
         }
+        (Record::Retention(retention), Fact::HorizonMoved { to, time }) => {
+            let moved = Retention { horizon: *to, horizon_time: *time, ..*retention };
+            Some(Fate::Lives(Record::Retention(moved)))
+        }
+        (
+            Record::Project(_)
+            | Record::Change(_)
+            | Record::Conflict(_)
+            | Record::Comment(_)
+            | Record::Point(_)
+            | Record::Retention(_),
+            _,
+        ) => None,
     }
 }
 
@@ -168,7 +189,10 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
         | Fact::PointCreated(_)
         | Fact::PointRemoved
         | Fact::ChangeRestored { .. }
-        | Fact::ConflictRestored { .. } => return None,
+        | Fact::ConflictRestored { .. }
+        | Fact::RetentionCreated(_)
+        | Fact::RetentionSet(_)
+        | Fact::HorizonMoved { .. } => return None,
     }
     Some(block)
 }
@@ -260,6 +284,7 @@ impl Kind {
             Self::Conflict => "conflict",
             Self::Comment => "comment",
             Self::Point => "rollback point",
+            Self::Retention => "retention",
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What the state consists of: records, each with the revision that last changed each of its fields.
 //!
 //! A record has an address besides its id: (kind, parent, order). The order of a project is its name, of a change its
-//! path within the project, of a block its fractional order key, of a conflict or comment its own id, of a point its name; so
-//! every lookup the machine needs is one ordered index.
+//! path within the project, of a block its fractional order key, of a conflict or comment its own id, of a point its name, of the
+//! one retention a constant; so every lookup the machine needs is one ordered index.
 
 mod conflict;
+mod retention;
 
 pub use conflict::{CONFLICT_FIELDS, Conflict, ConflictClass, Settled, Severity};
+pub use retention::{Keep, Retention};
 
 use crate::command::TaskField;
 use crate::id::{ClusterTime, RecordId, Revision};
@@ -33,11 +35,14 @@ pub enum Kind {
     Comment,
     /// A named revision.
     Point,
+    /// How much of the history is kept: one record for the whole cluster.
+    Retention,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point];
+    pub const ALL: [Self; 7] =
+        [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point, Self::Retention];
 
     /// The number that is stored.
     #[must_use]
@@ -49,6 +54,7 @@ impl Kind {
             Self::Conflict => 4,
             Self::Comment => 5,
             Self::Point => 6,
+            Self::Retention => 7,
         }
     }
 
@@ -90,6 +96,8 @@ pub enum Record {
     Comment(Comment),
     /// See [`Point`].
     Point(Point),
+    /// See [`Retention`].
+    Retention(Retention),
 }
 
 /// A named set of changes that checkouts are bound to.
@@ -418,14 +426,15 @@ impl Record {
             Self::Conflict(_) => Kind::Conflict,
             Self::Comment(_) => Kind::Comment,
             Self::Point(_) => Kind::Point,
+            Self::Retention(_) => Kind::Retention,
         }
     }
 
-    /// The record it belongs to; [`RecordId::ROOT`] for projects and points.
+    /// The record it belongs to; [`RecordId::ROOT`] for projects, points and the retention.
     #[must_use]
     pub fn parent(&self) -> RecordId {
         match self {
-            Self::Project(_) | Self::Point(_) => RecordId::ROOT,
+            Self::Project(_) | Self::Point(_) | Self::Retention(_) => RecordId::ROOT,
             Self::Change(change) => change.project,
             Self::Comment(comment) => comment.task,
             Self::Block(block) => block.change,
@@ -442,6 +451,7 @@ impl Record {
             Self::Block(block) => block.order.value.0.clone(),
             Self::Conflict(_) | Self::Comment(_) => id.to_u64().to_be_bytes().to_vec(),
             Self::Point(point) => point.name.clone().into_bytes(),
+            Self::Retention(_) => Retention::ORDER.to_vec(),
         }
     }
 }

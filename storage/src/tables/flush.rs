@@ -150,7 +150,10 @@ pub(crate) fn moves(fact: &Fact) -> bool {
         | Fact::Commented(_)
         | Fact::PointCreated(_)
         | Fact::PointRemoved
-        | Fact::ConflictRestored { .. } => false,
+        | Fact::ConflictRestored { .. }
+        | Fact::RetentionCreated(_)
+        | Fact::RetentionSet(_)
+        | Fact::HorizonMoved { .. } => false,
     }
 }
 

@@ -13,6 +13,7 @@ mod group;
 mod note;
 mod place;
 mod project;
+mod retention;
 mod rollback;
 mod task;
 
@@ -94,6 +95,8 @@ pub(crate) fn decide<V: View>(
             let rollback = rollback::Rollback { scope: *scope, to: *to, expected: *expected };
             rollback.decide(scratch, cause)
         }
+        Body::SetRetention { keep } => retention::set_retention(scratch, *keep),
+        Body::Compact { to, time } => retention::compact(scratch, *to, *time),
         Body::OpenSession | Body::CloseSession => Ok(Vec::new()),
     }
 }
@@ -154,9 +157,14 @@ fn task_of(stored: &Stored, id: RecordId) -> Result<(&Block, &TaskFields), Rejec
             let task = block.task.as_deref().ok_or_else(wrong_kind)?;
             Ok((block, task))
         }
-        Some(Record::Project(_) | Record::Change(_) | Record::Conflict(_) | Record::Comment(_) | Record::Point(_)) => {
-            Err(wrong_kind())
-        }
+        Some(
+            Record::Project(_)
+            | Record::Change(_)
+            | Record::Conflict(_)
+            | Record::Comment(_)
+            | Record::Point(_)
+            | Record::Retention(_),
+        ) => Err(wrong_kind()),
         None => Err(not_found("task", id)),
     }
 }
