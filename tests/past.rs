@@ -198,3 +198,50 @@ fn the_past_comes_out_the_same_again(harness: &Harness, story: &Story) -> anyhow
     check(&harness.zyflow(&["replay", "--strategy", "selective"])?, 2, &["needs one of them"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn history_is_let_go_of_on_every_node_and_by_a_checkout_that_was_away() -> anyhow::Result<()> {
+    let harness = Harness::start(3).await?;
+    let story = tell(&harness).await?;
+    let away = harness.file(2, CHANGE);
+    until("the change in the second checkout", || !text(&away).is_empty()).await?;
+    let folder = harness.cluster.layout().checkout(2);
+    let folder = folder.to_str().context("a UTF-8 path")?;
+    check(&harness.zyflow(&["checkout", "pause", folder])?, 0, &[]);
+    check(&harness.zyflow(&["--yes", "change", "delete", CHANGE])?, 0, &[]);
+    until("the deletion in the first checkout", || !harness.file(1, CHANGE).exists()).await?;
+
+    check(&harness.zyflow(&["retention", "show"])?, 0, &["all"]);
+    check(&harness.zyflow(&["retention", "set"])?, 2, &["--revisions"]);
+    check(&harness.zyflow(&["retention", "set", "--revisions", "0"])?, 1, &["E-INVALID", "keep at least one"]);
+    check(&harness.zyflow(&["--yes", "retention", "compact", "99999999"])?, 3, &["E-REVISION"]);
+    check(&harness.zyflow(&["retention", "compact", &story.second])?, 2, &["--yes"]);
+    let held = harness.zyflow(&["--yes", "retention", "compact", &story.second])?;
+    check(&held, 1, &["before-release", &story.first, "remove the point"]);
+    check(&harness.zyflow(&["--yes", "point", "remove", "before-release"])?, 0, &[]);
+    let newest = member(&harness.zyflow(&["-o", "jsonl", "retention", "show"])?.out, "revision")?;
+    check(&harness.zyflow(&["--yes", "retention", "compact", &newest])?, 0, &[]);
+
+    for node in ["1", "2", "3"] {
+        let on = |args: &[&str]| harness.zyflow(&[&["--node", node, "--consistency", "linearizable"], args].concat());
+        check(&on(&["retention", "show"])?, 0, &[&newest]);
+        check(&on(&["--at", &story.second, "task", "list"])?, 3, &["E-REVISION", "no longer kept", &newest]);
+        check(&on(&["task", "show", &story.task])?, 3, &["E-NOT-FOUND"]);
+        check(&on(&["--at", &newest, "task", "list"])?, 0, &[]);
+    }
+    check(&harness.zyflow(&["log", "--from", "1"])?, 3, &["E-REVISION", "no longer kept"]);
+    check(&harness.zyflow(&["log", "--type", "horizon-moved", "-o", "jsonl"])?, 0, &[&newest]);
+    check(&harness.zyflow(&["--yes", "rollback", &story.first])?, 3, &["E-REVISION", &newest]);
+    check(&harness.zyflow(&["--at", &story.first_time, "task", "list"])?, 3, &["E-REVISION", "the oldest revision is"]);
+    check(&harness.zyflow(&["point", "create", "too-late", "--at", &story.first])?, 3, &["E-REVISION"]);
+    check(&harness.zyflow(&["verify", "--recompute"])?, 0, &[]);
+
+    // Nobody knows of the change any more, and the checkout that was away takes it for what it is: deleted.
+    ensure!(away.exists());
+    check(&harness.zyflow(&["checkout", "resume", folder])?, 0, &[]);
+    until("the deletion in the checkout that was away", || !away.exists()).await?;
+    check(&harness.zyflow(&["change", "list"])?, 0, &[]);
+    ensure!(!harness.zyflow(&["change", "list"])?.out.contains(CHANGE), "the change has come back");
+    harness.cluster.stop().await?;
+    Ok(())
+}

@@ -10,8 +10,11 @@ const FILES: [&str; 3] =
     ["openspec/changes/add-login/tasks.md", "openspec/changes/add-a/tasks.md", "openspec/changes/add-b/tasks.md"];
 const NEWER: &str = "openspec/changes/add-c/tasks.md";
 
-/// Edits of each checkout before the point, and again after it.
-const ROUNDS: u64 = 4;
+/// Edits of each checkout before the point, and again after it: 1,000 in all.
+const ROUNDS: u64 = 50;
+
+/// Edits of each checkout while a rollback is under way.
+const RACING_ROUNDS: u64 = 10;
 
 /// Every file of one checkout, by path; empty = it isn't there.
 type Snapshot = Vec<(&'static str, String)>;
@@ -89,11 +92,11 @@ async fn ten_checkouts_go_back_to_a_point_and_forward_again() -> anyhow::Result<
     }
     team.all_agree("begin", 2).await?;
 
-    edit_everywhere(&team, "first")?;
+    edit_everywhere(&team, "first", ROUNDS)?;
     let at_point = team.all_agree("first", usize::try_from(CHECKOUTS * ROUNDS)?).await?;
     team.zyflow(&["point", "create", "good", "--note", "before the mess"], 0)?;
 
-    edit_everywhere(&team, "second")?;
+    edit_everywhere(&team, "second", ROUNDS)?;
     team.all_agree("second", usize::try_from(CHECKOUTS * ROUNDS)?).await?;
     save(&team.file(4, FILES[0]), |text| text.replace("- [ ] first", "- [x] first").replacen("second", "reworded", 3))?;
     save(&team.file(5, NEWER), |_| "- [ ] 1.1 a change too many\n".to_owned())?;
@@ -110,14 +113,15 @@ async fn ten_checkouts_go_back_to_a_point_and_forward_again() -> anyhow::Result<
 
     refusals(&team)?;
     there_and_forth(&team, &at_point, &mess).await?;
+    edits_race_the_command(&team).await?;
     team.zyflow(&["verify"], 0)?;
     team.harness.cluster.stop().await?;
     Ok(())
 }
 
 /// Each checkout saves a line in one file after the other, without waiting for the others.
-fn edit_everywhere(team: &Team, word: &str) -> anyhow::Result<()> {
-    for round in 0..ROUNDS {
+fn edit_everywhere(team: &Team, word: &str, rounds: u64) -> anyhow::Result<()> {
+    for round in 0..rounds {
         for checkout in 1..=CHECKOUTS {
             let path = FILES[usize::try_from((checkout + round) % 3)?];
             // Words that no two lines share: what a stale save carries is told apart by them.
@@ -126,6 +130,36 @@ fn edit_everywhere(team: &Team, word: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whatever is saved while everything goes back stands afterwards, or did when it went back: then the point that was made has it.
+async fn edits_race_the_command(team: &Team) -> anyhow::Result<()> {
+    let (said, edited) = std::thread::scope(|scope| {
+        let rollback = scope.spawn(|| team.zyflow(&["-o", "json", "--yes", "rollback", "good"], 0));
+        let edited = edit_everywhere(team, "racing", RACING_ROUNDS);
+        (rollback.join(), edited)
+    });
+    edited?;
+    let said = said.map_err(|_| anyhow::anyhow!("the rollback panicked"))??;
+    let undo = member(&said, "undo_point").with_context(|| format!("no undo point in {said:?}"))?;
+    let points = team.zyflow(&["-o", "json", "point", "show", undo], 0)?;
+    let at =
+        points.out.split("\"at\":").nth(1).and_then(|rest| rest.split(&[',', '}'][..]).next()).context("a point")?;
+    let mut then = String::new();
+    for path in FILES {
+        then += &team.zyflow(&["--at", at, "spec", "show", path], 0)?.out;
+    }
+    let lost = |now: &str| {
+        let lines =
+            (0..RACING_ROUNDS).flat_map(|round| (1..=CHECKOUTS).map(move |at| format!("racing-{at}-{round}\n")));
+        lines.filter(|line| !now.contains(line.as_str()) && !then.contains(line.as_str())).collect::<Vec<_>>()
+    };
+    let all = |snapshot: &Snapshot| snapshot.iter().map(|(_, text)| text.as_str()).collect::<String>();
+    let done = until("one text everywhere, with every racing line in it or in the point", || {
+        let first = team.snapshot(1);
+        lost(&all(&first)).is_empty() && (2..=CHECKOUTS).all(|checkout| team.snapshot(checkout) == first)
+    });
+    done.await.with_context(|| format!("neither here nor there: {:?}", lost(&all(&team.snapshot(1)))))
 }
 
 fn refusals(team: &Team) -> anyhow::Result<()> {

@@ -30,6 +30,7 @@ mod render;
 mod replay;
 mod report;
 mod resolve;
+mod retention;
 mod rollback;
 mod spec;
 mod sql;
@@ -114,6 +115,7 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Spec(command) => spec::run(context, command).await,
         Command::Conflict(command) => conflict::run(context, command).await,
         Command::Point(command) => point::run(context, command).await,
+        Command::Retention(command) => retention::run(context, command).await,
         Command::Diff(args) => diff::run(context, args).await,
         Command::Replay(args) => replay::run(context, args).await,
         Command::Log(args) => log::run(context, args).await,

@@ -9,7 +9,7 @@ use zyflow_api::convert::{event_id, record_id};
 use zyflow_api::{ConvertError, v1};
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, Revision};
-use zyflow_machine::record::{Block, Change, Comment, Conflict, Point, Project, Status};
+use zyflow_machine::record::{Block, Change, Comment, Conflict, Point, Project, Retention, Status};
 
 /// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,6 +288,17 @@ impl Client {
             let point =
                 |found: v1::Point| Ok((record_id("point.id", found.id)?, must("point.record", found.record)?.into()));
             Some(list.points.into_iter().map(point).collect())
+        })
+        .await
+    }
+
+    /// How much of the history is kept, and where it begins.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn retention(&self, read: Read) -> Result<Answer<Retention>, ClientError> {
+        self.read(read, Query::Retention(ask::Retention {}), |answer| {
+            if let Got::Retention(retention) = answer { Some(retention.try_into()) } else { None }
         })
         .await
     }

@@ -83,9 +83,14 @@ impl Cluster for NodeCluster {
 
     fn document(&self, change: RecordId, at: Option<Revision>) -> Result<Option<ClusterDocument>, ClusterError> {
         let view = self.tables.view(at).map_err(read_error)?;
-        let Some(stored) = view.get(change).map_err(read_error)? else { return Ok(None) };
+        let deleted = ClusterDocument { revision: view.revision(), deleted: true, blocks: Vec::new() };
+        let Some(stored) = view.get(change).map_err(read_error)? else {
+            // A change of before the horizon that isn't known any more was deleted before the horizon.
+            let horizon = self.tables.horizon().map_err(read_error)?;
+            return Ok((change.0.revision() <= horizon).then_some(deleted));
+        };
         if stored.record.is_none() {
-            return Ok(Some(ClusterDocument { revision: view.revision(), deleted: true, blocks: Vec::new() }));
+            return Ok(Some(deleted));
         }
         let blocks = view.blocks(change).map_err(read_error)?;
         let blocks = blocks.into_iter().filter_map(|(id, stored)| match &stored.record {
@@ -158,7 +163,7 @@ impl TouchedLog {
                         Kind::Block => Some(row.stored.parent),
                         // A project's globs and policy: whoever doesn't know it as a change reads the list anew.
                         Kind::Project | Kind::Change => Some(row.id),
-                        Kind::Conflict | Kind::Comment | Kind::Point | Kind::Restore => None,
+                        Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => None,
                     });
                     let touched: BTreeSet<RecordId> = touched.collect();
                     self.up_to = change.revision;

@@ -15,6 +15,7 @@ pub mod config;
 pub mod http;
 pub mod metrics;
 mod replay;
+mod retention;
 pub mod run;
 pub mod services;
 pub mod stream;

@@ -39,6 +39,8 @@ pub struct Readings {
     pub digest_compared: u64,
     /// Newest revision whose digest was computed again from SQLite.
     pub digest_recomputed: u64,
+    /// Oldest revision that can be read.
+    pub horizon: u64,
 }
 
 const PROPOSALS: &str = "zyflow_proposals_total";
@@ -100,10 +102,11 @@ const GAUGES: &[(&str, &str)] = &[
     ("zyflow_digest_alarm", "0 where nobody's digest differs, 1 where somebody's does, 2 where a majority's does"),
     ("zyflow_digest_compared_revision", "Newest revision whose digest was compared with other nodes'"),
     ("zyflow_digest_recomputed_revision", "Newest revision whose digest was computed again from SQLite"),
+    ("zyflow_horizon_revision", "Oldest revision that can be read"),
 ];
 
 impl Readings {
-    fn values(&self) -> [f64; 15] {
+    fn values(&self) -> [f64; 16] {
         let bit = |is: bool| if is { 1.0 } else { 0.0 };
         // Exact up to 2^53; a gauge needs no more.
         let number = |value: u64| metrics::IntoF64::into_f64(std::time::Duration::from_secs(value));
@@ -124,6 +127,7 @@ impl Readings {
             number(self.digest_alarm),
             number(self.digest_compared),
             number(self.digest_recomputed),
+            number(self.horizon),
         ]
     }
 }

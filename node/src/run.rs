@@ -35,6 +35,7 @@ use crate::cluster::NodeCluster;
 use crate::config::Config;
 use crate::http::{self, Probe};
 use crate::metrics::{Metrics, Readings};
+use crate::retention::Keeper;
 use crate::services::admin::{About, AdminService};
 use crate::services::backup::{self, BackupService};
 use crate::services::propose::ProposeService;
@@ -246,6 +247,7 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
         metrics,
     };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
+    tokio::spawn(Keeper::new(consensus.clone(), tables.clone(), files.clone()).run(stopped.clone()));
     if let Some(notifier) = notifier(&config, &consensus, &tables)? {
         files.spawn(tell(notifier, stopped.clone()));
     }
@@ -368,6 +370,8 @@ impl Probe for NodeProbe {
             digest_alarm: self.findings.alarm(),
             digest_compared: self.findings.compared(),
             digest_recomputed: self.findings.recomputed(),
+            // Poisoned: the node stops for that reason.
+            horizon: self.tables.horizon().unwrap_or_default().0,
         })
     }
 

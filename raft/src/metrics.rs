@@ -37,6 +37,8 @@ pub struct Counts {
     pub snapshots_sent: u64,
     /// Snapshots received and installed.
     pub snapshots_installed: u64,
+    /// Transfers of snapshots to this node that went on where an earlier one broke.
+    pub snapshots_resumed: u64,
 }
 
 macro_rules! counters {
@@ -72,6 +74,7 @@ counters!(
     calls_refused,
     snapshots_sent,
     snapshots_installed,
+    snapshots_resumed,
 );
 
 /// One number that only grows.

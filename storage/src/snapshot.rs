@@ -16,6 +16,7 @@
 
 mod error;
 mod format;
+mod incoming;
 mod store;
 
 use std::path::Path;
@@ -24,7 +25,8 @@ use zyflow_crypto::{KeyRing, Lineage};
 use zyflow_machine::Digest;
 
 pub use error::SnapshotError;
-pub use store::{IncomingSnapshot, SnapshotMeta, SnapshotStore};
+pub use incoming::{Arrived, IncomingSnapshot};
+pub use store::{SnapshotMeta, SnapshotStore};
 
 use crate::tables::{Installation, SnapshotSource, Tables};
 pub(crate) use format::Parts;

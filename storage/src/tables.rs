@@ -36,6 +36,7 @@ mod kept;
 mod overlay;
 mod past;
 mod pool;
+mod purge;
 mod query;
 mod ranges;
 mod read;
@@ -58,6 +59,7 @@ use zyflow_crypto::LocalKey;
 use zyflow_machine::Digest;
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::outcome::Outcome;
+use zyflow_machine::record::Retention;
 
 pub use config::{Synchronous, TablesConfig};
 pub use entry::{Change, Entry, EntryPayload, Position, Row};
@@ -126,7 +128,7 @@ impl Tables {
         durable: watch::Receiver<Option<u64>>,
     ) -> Result<Self, TablesError> {
         let (jobs, inbox) = mpsc::unbounded_channel();
-        let writer = Writer::new(Arc::clone(&shared), database.connection, inbox, durable);
+        let writer = Writer::new(Arc::clone(&shared), database, inbox, durable);
         let thread = std::thread::Builder::new()
             .name("tables-writer".to_owned())
             .spawn(move || writer.run())
@@ -208,7 +210,15 @@ impl Tables {
     /// # Errors
     /// A thread panicked before.
     pub fn horizon(&self) -> Result<Revision, TablesError> {
-        Ok(self.shared.overlay()?.base().horizon)
+        Ok(self.retention()?.horizon)
+    }
+
+    /// How much of the history is kept, as of the newest applied entry.
+    ///
+    /// # Errors
+    /// A thread panicked before.
+    pub fn retention(&self) -> Result<Retention, TablesError> {
+        Ok(self.shared.overlay()?.retention())
     }
 
     /// The newest applied revision and its digest, as the machine keeps it.
@@ -276,7 +286,10 @@ impl Tables {
         }
         let base = self.shared.overlay()?.base();
         let connection = base.readers.lease()?;
-        ranges::digests(&connection, &self.shared.codec, at, (first.to_u64(), last.to_u64()), parts)
+        let range = (first.to_u64(), last.to_u64());
+        let digests = ranges::digests(&connection, &self.shared.codec, at, range, parts);
+        self.view(Some(at))?;
+        digests
     }
 
     /// Makes the next start build the tables anew from snapshot and log.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context, ensure};
+use zyflow_client::Profile;
 
 use crate::{Harness, binary, text};
 
@@ -52,12 +53,66 @@ impl Spare {
         let path = layout.config(id);
         std::fs::write(&path, config)?;
         let log = layout.log(id);
-        let said = File::create(&log)?;
-        let errors = said.try_clone()?;
-        let mut command = Command::new(binary("zyflowd")?);
-        let child = command.args(["run", "--config"]).arg(path).stdout(said).stderr(errors).spawn()?;
+        let child = run(&path, &log)?;
         Ok(Self { id, peer, api, log, child })
     }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut would end the process.
+    ///
+    /// # Errors
+    /// Where it has ended by itself.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Tells it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// Where it ends in another way.
+    pub fn terminate(&mut self) -> anyhow::Result<()> {
+        let told = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        ensure!(told.success(), "node {} can't be told to stop", self.id);
+        let ended = self.child.wait()?;
+        ensure!(ended.success(), "node {} ended badly: {ended}", self.id);
+        Ok(())
+    }
+
+    /// Starts it again, on its data.
+    ///
+    /// # Errors
+    /// Where the process can't be made.
+    pub fn start_again(&mut self, harness: &Harness) -> anyhow::Result<()> {
+        self.child = run(&harness.cluster.layout().config(self.id), &self.log)?;
+        Ok(())
+    }
+
+    /// A profile that knows this node alone.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub fn profile(&self, harness: &Harness) -> anyhow::Result<PathBuf> {
+        let mut profile = Profile::load(&harness.cluster.layout().profile())?;
+        profile.endpoints = vec![self.api.clone()];
+        let path = harness.folder().join(format!("client-{}.toml", self.id));
+        std::fs::write(&path, toml::to_string(&profile)?)?;
+        Ok(path)
+    }
+}
+
+/// What it says comes behind what it said before.
+fn run(config: &Path, log: &Path) -> anyhow::Result<Child> {
+    let said = File::options().create(true).append(true).open(log)?;
+    let errors = said.try_clone()?;
+    let mut command = Command::new(binary("zyflowd")?);
+    Ok(command.args(["run", "--config"]).arg(config).stdout(said).stderr(errors).spawn()?)
 }
 
 impl Drop for Spare {

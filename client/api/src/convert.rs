@@ -11,6 +11,7 @@ mod ids;
 mod outcome;
 mod policy;
 mod record;
+mod retention;
 
 #[cfg(test)]
 mod tests;

@@ -69,7 +69,7 @@ impl Ledger {
                     }
                 }
                 Kind::Block => self.touched.push((revision, row.parent)),
-                Kind::Conflict | Kind::Comment | Kind::Point | Kind::Restore => {}
+                Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => {}
             }
         }
         let outcome = effects.outcomes.into_iter().next().unwrap();
@@ -100,6 +100,7 @@ impl Ledger {
             | Record::Block(_)
             | Record::Comment(_)
             | Record::Point(_)
+            | Record::Retention(_)
             | Record::Restore(_) => None,
         });
         conflicts.collect()

@@ -1,8 +1,8 @@
 //! The grammar of the command line.
 
 use super::{
-    backup, bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, rollback, spec,
-    sql, sync, task, verify,
+    backup, bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, retention,
+    rollback, spec, sql, sync, task, verify,
 };
 use crate::moment::Moment;
 use crate::read::Consistency;
@@ -99,6 +99,9 @@ pub(super) enum Command {
     /// Names for revisions, agreed by all machines.
     #[command(subcommand)]
     Point(point::PointCommand),
+    /// How much of the history is kept, on every machine.
+    #[command(subcommand)]
+    Retention(retention::RetentionCommand),
     /// Put everything, a project or a change back to what it was, on every machine; a point is made first, to undo it by.
     Rollback(rollback::RollbackArgs),
     /// Show what differs between two moments: text, and fields of tasks.
@@ -247,6 +250,10 @@ mod tests {
         "zyflow rollback before-release --dry-run",
         "zyflow rollback 12 --project demo --yes",
         "zyflow rollback 12 --change add-login --expected 40 -o json",
+        "zyflow retention show",
+        "zyflow retention set --revisions 100000 --age 90d",
+        "zyflow retention set --all",
+        "zyflow retention compact before-release --yes",
         "zyflow change archive add-login --date 2026-01-02",
         "zyflow change move add-login --to b/tasks.md",
         "zyflow sync add-login --direction spec-to-runtime --dry-run",

@@ -182,6 +182,8 @@ pub(super) fn fact(fact: &Fact) -> Value {
         Fact::ConflictRecorded(conflict) => {
             json!({ "field": conflict.field, "base": conflict.base, "spec": conflict.spec, "runtime": conflict.runtime })
         }
+        Fact::RetentionCreated(keep) | Fact::RetentionSet(keep) => super::retention::shown(*keep),
+        Fact::HorizonMoved { to, time: at } => json!({ "to": to.0, "time": time(*at) }),
         Fact::ChangeDeleted | Fact::BlockMoved { .. } | Fact::BlockDeleted | Fact::Released | Fact::PointRemoved => {
             json!({})
         }

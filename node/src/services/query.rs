@@ -163,6 +163,7 @@ impl Reader<'_> {
                 let found = self.view.points().map_err(|error| tables_error(&error))?;
                 A::Points(v1::PointList { points: found.iter().filter_map(point).collect() })
             }
+            Q::Retention(_) => A::Retention(self.view.retention().map_err(|error| tables_error(&error))?.into()),
             Q::Digest(_) => {
                 return Err(ApiError::new(ErrorCode::Invalid, "a digest is of the newest state, without --at"));
             }

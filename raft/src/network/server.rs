@@ -198,6 +198,15 @@ impl Peer for PeerService {
         Ok(Response::new(proto::SnapshotReply { vote: wire::vote_bytes(&response.vote) }))
     }
 
+    async fn snapshot_arrived(
+        &self,
+        request: Request<proto::SnapshotHead>,
+    ) -> Result<Response<proto::SnapshotArrivedReply>, Status> {
+        let caller = self.admit(&request, "SnapshotArrived", Asks::Voter)?;
+        let arrived = snapshot::arrived(request.into_inner(), &caller, &self.shared).await;
+        Ok(Response::new(self.count(arrived)?))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<proto::TransferRequest>,

@@ -234,7 +234,14 @@ pub(crate) fn transfer_response(
     })
 }
 
-pub(crate) fn snapshot_head(ends: Ends, vote: &Vote, meta: &SnapshotMeta, total_bytes: u64) -> proto::SnapshotHead {
+/// `name` is what no other snapshot is called.
+pub(crate) fn snapshot_head(
+    ends: Ends,
+    vote: &Vote,
+    meta: &SnapshotMeta,
+    total_bytes: u64,
+    name: String,
+) -> proto::SnapshotHead {
     let mut membership = Vec::new();
     codec::encode_stored_membership(&meta.last_membership, &mut membership);
     proto::SnapshotHead {
@@ -244,6 +251,8 @@ pub(crate) fn snapshot_head(ends: Ends, vote: &Vote, meta: &SnapshotMeta, total_
         last: optional_bytes(meta.last_log_id.as_ref()),
         membership: membership.into(),
         total_bytes,
+        name,
+        offset: 0,
     }
 }
 

@@ -61,7 +61,10 @@ impl Caller {
             last: none(),
             membership: bytes::Bytes::new(),
             total_bytes: 1,
+            name: "one".to_owned(),
+            offset: 0,
         };
+        let asked = head.clone();
         let head = proto::SnapshotRequest { part: Some(proto::snapshot_request::Part::Head(head)) };
         let transfer = proto::TransferRequest { from, to, vote: elected.clone(), heir: 1, last: none() };
         let forward = proto::ForwardRequest { from, to, commands: Vec::new() };
@@ -76,6 +79,7 @@ impl Caller {
             ("Vote", code(self.client.vote(candidate.clone()).await)),
             ("PreVote", code(self.client.pre_vote(candidate).await)),
             ("Snapshot", code(self.client.snapshot(futures::stream::iter([head])).await)),
+            ("SnapshotArrived", code(self.client.snapshot_arrived(asked).await)),
             ("TransferLeader", code(self.client.transfer_leader(transfer).await)),
             ("Forward", code(forwarded)),
             ("Barrier", code(self.client.barrier(barrier).await)),

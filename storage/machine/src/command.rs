@@ -2,7 +2,7 @@
 
 use crate::id::{ClusterTime, RecordId, RequestId, Revision};
 use crate::limits;
-use crate::record::{ConflictClass, Policy, Priority, Settlement, Status};
+use crate::record::{ConflictClass, Keep, Policy, Priority, Settlement, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -181,6 +181,20 @@ pub enum Body {
         /// Stale if anything in the scope changed after this revision; `None` = what changed since the author looked goes back too.
         expected: Option<Revision>,
     },
+    /// Says how much of the history is kept. What is let go of, and when, follows by [`Body::Compact`].
+    SetRetention {
+        /// From now on.
+        keep: Keep,
+    },
+    /// Lets go of the history before a revision, which can be read on: older ones can't, and nothing that was deleted by then is known any
+    /// more. Nothing where it begins later already. Rejected where a point that somebody made names an older revision; those that the
+    /// system made go with it.
+    Compact {
+        /// The oldest revision from now on.
+        to: Revision,
+        /// The cluster's time there, as the proposer read it; only what a time means depends on it.
+        time: ClusterTime,
+    },
 }
 
 /// The newest version of something that a caller has seen.
@@ -216,7 +230,9 @@ impl Body {
             | Self::Comment { .. }
             | Self::CreatePoint { .. }
             | Self::RemovePoint { .. }
-            | Self::SetPolicy { .. } => false,
+            | Self::SetPolicy { .. }
+            | Self::SetRetention { .. }
+            | Self::Compact { .. } => false,
         }
     }
 }

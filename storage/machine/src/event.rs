@@ -1,8 +1,8 @@
 //! What a command did, as a fact: one event, one row version.
 
 use crate::command::{Author, NewBlock, TaskField};
-use crate::id::{ClusterTime, EventId, RecordId, RequestId};
-use crate::record::{Claim, Comment, Conflict, Kind, OrderKey, Point, Policy, Record, Restore, Settled, Status};
+use crate::id::{ClusterTime, EventId, RecordId, RequestId, Revision};
+use crate::record::{Claim, Comment, Conflict, Keep, Kind, OrderKey, Point, Policy, Record, Restore, Settled, Status};
 use serde::{Deserialize, Serialize};
 
 /// A fact about one record, at (revision, ordinal).
@@ -123,13 +123,24 @@ pub enum Fact {
         /// `None` = open.
         settled: Option<Settled>,
     },
+    /// It was said for the first time how much of the history is kept.
+    RetentionCreated(Keep),
+    /// It was said how much of the history is kept.
+    RetentionSet(Keep),
+    /// The history begins later.
+    HorizonMoved {
+        /// The oldest revision that can be read from now on.
+        to: Revision,
+        /// The cluster's time there.
+        time: ClusterTime,
+    },
     /// A new cluster began with the state of a backup. No command does this.
     Restored(Restore),
 }
 
 impl Fact {
     /// What the types of events are called, as a filter names them.
-    pub const NAMES: [&str; 22] = [
+    pub const NAMES: [&str; 25] = [
         "project-created",
         "change-created",
         "change-deleted",
@@ -151,6 +162,9 @@ impl Fact {
         "change-restored",
         "restored",
         "conflict-restored",
+        "retention-created",
+        "retention-set",
+        "horizon-moved",
         "backup-restored",
     ];
 
@@ -179,6 +193,9 @@ impl Fact {
             Self::ChangeRestored { .. } => "change-restored",
             Self::BlockRestored { .. } => "restored",
             Self::ConflictRestored { .. } => "conflict-restored",
+            Self::RetentionCreated(_) => "retention-created",
+            Self::RetentionSet(_) => "retention-set",
+            Self::HorizonMoved { .. } => "horizon-moved",
             Self::Restored(_) => "backup-restored",
         }
     }

@@ -3,7 +3,9 @@
 use crate::command::{NewBlock, TaskField};
 use crate::event::{Event, Fact, RowChange};
 use crate::id::{EventId, RecordId, Revision};
-use crate::record::{Block, Change, Conflict, Field, KIND_TASK, Kind, OrderKey, Project, Record, Status, TaskFields};
+use crate::record::{
+    Block, Change, Conflict, Field, KIND_TASK, Kind, OrderKey, Project, Record, Retention, Status, TaskFields,
+};
 use crate::view::Stored;
 
 /// An event that can't have happened to the record it names: rows and events don't belong together.
@@ -71,6 +73,7 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
         Fact::ConflictRecorded(conflict) => Some(Record::Conflict(conflict.clone())),
         Fact::Commented(comment) => Some(Record::Comment(comment.clone())),
         Fact::PointCreated(point) => Some(Record::Point(point.clone())),
+        Fact::RetentionCreated(keep) => Some(Record::Retention(Retention { keep: *keep, ..Retention::default() })),
         Fact::Restored(restore) => Some(Record::Restore(*restore)),
         Fact::ChangeDeleted
         | Fact::ChangeMoved { .. }
@@ -86,7 +89,9 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
         | Fact::PointRemoved
         | Fact::ChangeRestored { .. }
         | Fact::BlockRestored { .. }
-        | Fact::ConflictRestored { .. } => None,
+        | Fact::ConflictRestored { .. }
+        | Fact::RetentionSet(_)
+        | Fact::HorizonMoved { .. } => None,
     }
 }
 
@@ -100,7 +105,14 @@ fn revived(gone: &Stored, fact: &Fact, at: Revision) -> Option<Record> {
             Some(Record::Block(restored(gone.parent, order, block, fields, at)))
         }
         (
-            Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Restore,
+            Kind::Project
+            | Kind::Change
+            | Kind::Block
+            | Kind::Conflict
+            | Kind::Comment
+            | Kind::Point
+            | Kind::Retention
+            | Kind::Restore,
             _,
         ) => None,
     }
@@ -128,12 +140,20 @@ fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
         (Record::Conflict(conflict), Fact::ConflictRestored { settled }) => {
             Some(Fate::Lives(Record::Conflict(Conflict { settled: settled.clone(), ..conflict.clone() })))
         }
+        (Record::Retention(retention), Fact::RetentionSet(keep)) => {
+            Some(Fate::Lives(Record::Retention(Retention { keep: *keep, ..*retention })))
+        }
+        (Record::Retention(retention), Fact::HorizonMoved { to, time }) => {
+            let moved = Retention { horizon: *to, horizon_time: *time, ..*retention };
+            Some(Fate::Lives(Record::Retention(moved)))
+        }
         (
             Record::Project(_)
             | Record::Change(_)
             | Record::Conflict(_)
             | Record::Comment(_)
             | Record::Point(_)
+            | Record::Retention(_)
             | Record::Restore(_),
             _,
         ) => None,
@@ -179,6 +199,9 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
         | Fact::PointRemoved
         | Fact::ChangeRestored { .. }
         | Fact::ConflictRestored { .. }
+        | Fact::RetentionCreated(_)
+        | Fact::RetentionSet(_)
+        | Fact::HorizonMoved { .. }
         | Fact::Restored(_) => return None,
     }
     Some(block)
@@ -271,6 +294,7 @@ impl Kind {
             Self::Conflict => "conflict",
             Self::Comment => "comment",
             Self::Point => "rollback point",
+            Self::Retention => "retention",
             Self::Restore => "restore",
         }
     }

@@ -5,7 +5,7 @@ use crate::event::RowChange;
 use crate::id::{RecordId, Revision};
 use crate::machine::Effects;
 use crate::record::{Kind, Record};
-use crate::view::{Changed, Stored, View};
+use crate::view::{Changed, Stored, View, is_gone};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
@@ -60,6 +60,39 @@ impl MapView {
     /// All records of that kind and parent, deleted ones included, by order.
     pub fn all(&self, kind: Kind, parent: RecordId) -> impl Iterator<Item = RecordId> {
         self.siblings(kind, parent, &[]).map(|(_, id)| id)
+    }
+
+    /// The oldest revision that can be read.
+    #[must_use]
+    pub fn horizon(&self) -> Revision {
+        let mut kept = self.live(Kind::Retention, RecordId::ROOT);
+        let retention = kept.next().and_then(|(_, id)| self.newest(id)?.record.as_ref());
+        match retention {
+            Some(Record::Retention(retention)) => retention.horizon,
+            _ => Revision::default(),
+        }
+    }
+
+    /// Deletes what no read finds any more: versions that were replaced by the horizon, and records that were deleted by then.
+    pub fn purge(&mut self) {
+        self.purge_to(self.horizon());
+    }
+
+    /// The same for a later horizon than the map's own: what is left then of a past state.
+    pub fn purge_to(&mut self, horizon: Revision) {
+        for versions in self.versions.values_mut() {
+            let at_horizon = versions.partition_point(|stored| stored.version.revision() <= horizon);
+            versions.drain(..at_horizon.saturating_sub(1));
+        }
+        let (versions, places) = (&mut self.versions, &mut self.places);
+        versions.retain(|id, versions| {
+            let Some(last) = versions.last() else { return false };
+            let is_gone = is_gone(last.version, last.record.is_some(), horizon);
+            if is_gone {
+                places.remove(&(last.kind, last.parent, last.order.clone(), *id));
+            }
+            !is_gone
+        });
     }
 
     /// The digest of all rows, from the rows alone.
@@ -125,17 +158,15 @@ impl View for MapView {
     type Error = Infallible;
 
     fn get(&self, id: RecordId) -> Result<Option<Arc<Stored>>, Infallible> {
-        Ok(self.newest(id).cloned())
+        let horizon = self.horizon();
+        Ok(self.newest(id).filter(|stored| !is_gone(stored.version, stored.record.is_some(), horizon)).cloned())
     }
 
     fn get_at(&self, id: RecordId, revision: Revision) -> Result<Option<Arc<Stored>>, Infallible> {
-        let versions = self.history(id);
+        let (versions, horizon) = (self.history(id), self.horizon());
         let after = versions.partition_point(|stored| stored.version.revision() <= revision);
-        Ok(after.checked_sub(1).map(|last| Arc::clone(&versions[last])))
-    }
-
-    fn horizon(&self) -> Result<Revision, Infallible> {
-        Ok(Revision::default())
+        let found = after.checked_sub(1).map(|last| &versions[last]);
+        Ok(found.filter(|stored| !is_gone(stored.version, stored.record.is_some(), horizon)).cloned())
     }
 
     fn changed(&self, kind: Kind, parent: RecordId, revision: Revision) -> Result<Vec<Changed>, Infallible> {
@@ -159,7 +190,11 @@ impl View for MapView {
         after: Option<&[u8]>,
     ) -> Result<Option<(Vec<u8>, RecordId)>, Infallible> {
         let mut from = self.siblings(kind, parent, after.unwrap_or_default());
-        let next = from.find(|(order, _)| after.is_none_or(|after| order.as_slice() > after));
+        let horizon = self.horizon();
+        let is_there = |id: RecordId| {
+            self.newest(id).is_some_and(|stored| !is_gone(stored.version, stored.record.is_some(), horizon))
+        };
+        let next = from.find(|(order, id)| after.is_none_or(|after| order.as_slice() > after) && is_there(*id));
         Ok(next.map(|(order, id)| (order.clone(), id)))
     }
 

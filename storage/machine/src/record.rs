@@ -1,12 +1,14 @@
 //! What the state consists of: records, each with the revision that last changed each of its fields.
 //!
 //! A record has an address besides its id: (kind, parent, order). The order of a project is its name, of a change its
-//! path within the project, of a block its fractional order key, of a conflict, comment or restore its own id, of a point its name; so
-//! every lookup the machine needs is one ordered index.
+//! path within the project, of a block its fractional order key, of a conflict, comment or restore its own id, of a point its name, of
+//! the one retention a constant; so every lookup the machine needs is one ordered index.
 
 mod conflict;
+mod retention;
 
 pub use conflict::{CONFLICT_FIELDS, Conflict, ConflictClass, Settled, Severity};
+pub use retention::{Keep, Retention};
 
 use crate::command::TaskField;
 use crate::id::{ClusterTime, RecordId, Revision};
@@ -33,14 +35,24 @@ pub enum Kind {
     Comment,
     /// A named revision.
     Point,
+    /// How much of the history is kept: one record for the whole cluster.
+    Retention,
     /// That everything after a revision was undone by a restore from a backup.
     Restore,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point, Self::Restore];
+    pub const ALL: [Self; 8] = [
+        Self::Project,
+        Self::Change,
+        Self::Block,
+        Self::Conflict,
+        Self::Comment,
+        Self::Point,
+        Self::Retention,
+        Self::Restore,
+    ];
 
     /// The number that is stored.
     #[must_use]
@@ -52,7 +64,7 @@ impl Kind {
             Self::Conflict => 4,
             Self::Comment => 5,
             Self::Point => 6,
-            // 7 is that of what is kept of the past.
+            Self::Retention => 7,
             Self::Restore => 8,
         }
     }
@@ -95,6 +107,8 @@ pub enum Record {
     Comment(Comment),
     /// See [`Point`].
     Point(Point),
+    /// See [`Retention`].
+    Retention(Retention),
     /// See [`Restore`].
     Restore(Restore),
 }
@@ -285,7 +299,7 @@ pub enum Status {
 
 impl Status {
     /// All of them.
-    pub const ALL: [Self; 7] =
+    pub const ALL: [Self; 8] =
         [Self::Todo, Self::InProgress, Self::Review, Self::Blocked, Self::Done, Self::Cancelled, Self::Archived];
 
     /// Whether the task still has to be worked on.
@@ -443,15 +457,16 @@ impl Record {
             Self::Conflict(_) => Kind::Conflict,
             Self::Comment(_) => Kind::Comment,
             Self::Point(_) => Kind::Point,
+            Self::Retention(_) => Kind::Retention,
             Self::Restore(_) => Kind::Restore,
         }
     }
 
-    /// The record it belongs to; [`RecordId::ROOT`] for projects, points and restores.
+    /// The record it belongs to; [`RecordId::ROOT`] for projects, points, restores and the retention.
     #[must_use]
     pub fn parent(&self) -> RecordId {
         match self {
-            Self::Project(_) | Self::Point(_) | Self::Restore(_) => RecordId::ROOT,
+            Self::Project(_) | Self::Point(_) | Self::Retention(_) | Self::Restore(_) => RecordId::ROOT,
             Self::Change(change) => change.project,
             Self::Comment(comment) => comment.task,
             Self::Block(block) => block.change,
@@ -468,6 +483,7 @@ impl Record {
             Self::Block(block) => block.order.value.0.clone(),
             Self::Conflict(_) | Self::Comment(_) | Self::Restore(_) => id.to_u64().to_be_bytes().to_vec(),
             Self::Point(point) => point.name.clone().into_bytes(),
+            Self::Retention(_) => Retention::ORDER.to_vec(),
         }
     }
 }

@@ -163,11 +163,6 @@ impl<'v, V: View> Scratch<'v, V> {
         self.view.get_at(id, revision).map_err(Halt::View)
     }
 
-    /// See [`View::horizon`].
-    pub(crate) fn horizon(&self) -> Decided<Revision, V> {
-        self.view.horizon().map_err(Halt::View)
-    }
-
     /// See [`View::changed`]; `revision` is before this entry's.
     pub(crate) fn changed(&self, kind: Kind, parent: RecordId, revision: Revision) -> Decided<Vec<Changed>, V> {
         let mut changed = self.view.changed(kind, parent, revision).map_err(Halt::View)?;

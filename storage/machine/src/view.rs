@@ -31,6 +31,11 @@ pub struct Changed {
 }
 
 /// Reads of the state at one point. Two implementations: the tables of a node, and a `BTreeMap` in tests.
+///
+/// What the retention lets go of is not there for any of these reads from the next entry on, whether or not the storage has deleted it
+/// yet: outcomes depend on what they find, so each must give the same on every node. That is, with the horizon of the newest applied
+/// [`crate::record::Retention`]: a record whose newest version is a deletion at or before the horizon doesn't exist and never did
+/// ([`is_gone`]). Versions that were replaced by then aren't asked for: nobody may read below the horizon.
 pub trait View {
     /// A read that failed: fatal for the node, never part of an outcome.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -46,13 +51,6 @@ pub trait View {
     /// # Errors
     /// Where the storage can't be read, or `revision` is below the horizon.
     fn get_at(&self, id: RecordId, revision: Revision) -> Result<Option<Arc<Stored>>, Self::Error>;
-
-    /// The oldest revision that the past can be read at. Outcomes depend on it, so it must be the same on every node that applies an
-    /// entry: whoever moves it does so by the log.
-    ///
-    /// # Errors
-    /// Where the storage can't be read.
-    fn horizon(&self) -> Result<Revision, Self::Error>;
 
     /// All records of that kind and parent, deleted ones included, whose newest version was made after `revision`, by id.
     ///
@@ -82,4 +80,10 @@ pub trait View {
     /// # Errors
     /// Where the storage can't be read.
     fn children(&self, kind: Kind, parent: RecordId) -> Result<Vec<(Vec<u8>, RecordId)>, Self::Error>;
+}
+
+/// Whether a version is a deletion that the history no longer holds: then there is no such record.
+#[must_use]
+pub fn is_gone(version: EventId, is_live: bool, horizon: Revision) -> bool {
+    !is_live && version.revision() <= horizon && horizon > Revision::default()
 }

@@ -17,8 +17,8 @@ use zyflow_machine::format::{self, FormatError};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 use zyflow_machine::record::{
-    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, OrderKey, Point, Policy, Priority, Project, Record,
-    Restore, Settled, SettledBy, Settlement, Status, Strategy, TaskFields,
+    Block, Change, Claim, Comment, Conflict, ConflictClass, Field, Keep, OrderKey, Point, Policy, Priority, Project,
+    Record, Restore, Retention, Settled, SettledBy, Settlement, Status, Strategy, TaskFields,
 };
 use zyflow_machine::{Digest, Machine, MapView};
 
@@ -175,6 +175,27 @@ fn rollbacks() -> Batch {
     ])
 }
 
+fn retentions() -> Batch {
+    sealed([
+        Body::SetRetention { keep: keep() },
+        Body::Compact { to: Revision(1 << 40), time: ClusterTime(1_790_000_000_000) },
+    ])
+}
+
+fn keep() -> Keep {
+    Keep { revisions: Some(100_000), age_ms: Some(7_776_000_000) }
+}
+
+fn every_batch() -> [(&'static str, Batch); 5] {
+    [
+        ("every-command", batch()),
+        ("expecting", expecting()),
+        ("group", group()),
+        ("rollbacks", rollbacks()),
+        ("retentions", retentions()),
+    ]
+}
+
 fn sealed<const N: usize>(bodies: [Body; N]) -> Batch {
     let commands = bodies.into_iter().zip([None, Some(request())].into_iter().cycle());
     let commands = commands.map(|(body, request)| Command { request, author: author(), body });
@@ -227,6 +248,14 @@ fn records() -> Vec<(&'static str, Option<Record>)> {
         ("open-conflict", Some(Record::Conflict(Conflict { settled: None, ..conflict() }))),
         ("comment", Some(Record::Comment(comment()))),
         ("point", Some(Record::Point(point()))),
+        (
+            "retention",
+            Some(Record::Retention(Retention {
+                keep: Keep { age_ms: None, ..keep() },
+                horizon: Revision(77),
+                horizon_time: ClusterTime(1_790_000_000_000),
+            })),
+        ),
         ("restore", Some(Record::Restore(restore()))),
     ]
 }
@@ -297,6 +326,9 @@ fn facts() -> Vec<(&'static str, Fact)> {
             Fact::BlockRestored { order: OrderKey(vec![0x80, 0xc0, 7]), block: new_block(), fields: fields() },
         ),
         ("conflict-restored", Fact::ConflictRestored { settled: Some(settled()) }),
+        ("retention-created", Fact::RetentionCreated(keep())),
+        ("retention-set", Fact::RetentionSet(Keep::default())),
+        ("horizon-moved", Fact::HorizonMoved { to: Revision(77), time: ClusterTime(1_790_000_000_000) }),
         ("backup-restored", Fact::Restored(restore())),
     ]
 }
@@ -352,8 +384,7 @@ fn refuses_damage<T: Debug>(bytes: &[u8], decode: &impl Fn(&[u8]) -> Result<T, F
 #[test]
 fn batches() {
     let frozen = include_str!("../../../tests/compat/batch-v2.hex");
-    let batches =
-        [("every-command", batch()), ("expecting", expecting()), ("group", group()), ("rollbacks", rollbacks())];
+    let batches = every_batch();
     check(frozen, &batches, format::encode_batch, format::decode_batch);
 }
 

@@ -333,10 +333,6 @@ impl View for Broken {
         Err(Gone)
     }
 
-    fn horizon(&self) -> Result<Revision, Gone> {
-        Err(Gone)
-    }
-
     fn changed(&self, _: Kind, _: RecordId, _: Revision) -> Result<Vec<Changed>, Gone> {
         Err(Gone)
     }

@@ -15,7 +15,7 @@ use zyflow_machine::Digest;
 use zyflow_machine::event::Event;
 use zyflow_machine::evolve::evolve;
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, Revision};
-use zyflow_machine::record::{Record, Restore};
+use zyflow_machine::record::{Record, Restore, Retention};
 
 use super::archive::{Archive, Object};
 use super::object::Reader;
@@ -88,6 +88,8 @@ pub(super) struct State {
     pub(super) digest: Digest,
     /// The time of the newest event.
     pub(super) time: Option<ClusterTime>,
+    /// The record that says what is kept, with its newest version.
+    pub(super) retention: Option<(RecordId, EventId, Retention)>,
 }
 
 /// What came of a chain.
@@ -119,7 +121,7 @@ pub(super) fn replay(
         newest: Newest::create(working, ring)?,
         oldest,
         last: None,
-        state: State { revision: Revision::default(), digest: Digest::ZERO, time: None },
+        state: State { revision: Revision::default(), digest: Digest::ZERO, time: None, retention: None },
         wanted,
         came: Replayed {
             versions: 0,
@@ -221,6 +223,9 @@ impl Replay {
         }
         if let Some(Record::Restore(restore)) = &row.stored.record {
             self.came.restores.push((revision, *restore));
+        }
+        if let Some(Record::Retention(retention)) = &row.stored.record {
+            self.state.retention = Some((given.id, given.version, *retention));
         }
         if revision <= self.oldest || self.came.oldest_time.is_none() {
             self.came.oldest_time = Some(time);

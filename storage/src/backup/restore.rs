@@ -22,7 +22,7 @@ use zyflow_machine::command::Author;
 use zyflow_machine::event::{Event, Fact, Provenance};
 use zyflow_machine::evolve::evolve;
 use zyflow_machine::id::{ClusterTime, EventId, REVISION_MAX, RecordId, Revision};
-use zyflow_machine::record::Restore;
+use zyflow_machine::record::{Keep, Kind, Record, Restore, Retention};
 use zyflow_machine::view::Stored;
 use zyflow_machine::{Digest, Machine};
 
@@ -101,25 +101,27 @@ pub fn restore(
     if replayed.cluster == plan.cluster {
         return Err(BackupError::SameCluster(replayed.cluster));
     }
-    let mark = mark(revision, Restore { cut: cut.revision, last }, plan.now.max(newest_time(&replayed)))?;
-    let digest = cut.digest.add(Digest::of_encoded_row(mark.id, mark.body.encoded_record()?));
-    let machine = Machine::begin_at(revision, plan.now.max(newest_time(&replayed)), digest);
+    let time = plan.now.max(newest_time(&replayed));
+    let mut mark = Mark::new(revision, time, cut);
+    mark.add(None, None, Fact::Restored(Restore { cut: cut.revision, last }))?;
+    let horizon = mark.move_horizon(&replayed)?;
+    let Mark { versions: marks, digest, .. } = mark;
+    let machine = Machine::begin_at(revision, time, digest);
     let position = Position { term: 0, leader: 0, index: revision.0 };
     let state = SavedState { position, membership: Some((position, roster(plan))), machine: machine.save().header };
     let mut versions = 0;
     Layout::create_filled(plan.data, (lineage, plan.node), |layout| {
         let store = SnapshotStore::open(&layout.snapshots_dir(), 1)?;
-        let parts = Parts { state: &state, horizon: replayed.oldest, digest: machine.digest() };
+        let parts = Parts { state: &state, horizon, digest: machine.digest() };
         let meta = store.add_parts(&parts, ring, &lineage, |give| {
             versions = feed(chain, cut.revision, ring, give)?;
-            Ok::<_, BackupError>(give(&mark)?)
+            Ok::<_, BackupError>(marks.iter().try_for_each(give)?)
         })?;
         store.verify(&meta.file, ring, &lineage)?;
         Ok::<_, BackupError>(())
     })?;
-    let versions = versions + 1;
-    let oldest = replayed.oldest;
-    Ok(Restored { cut: cut.revision, cut_time: cut.time, last, revision, oldest, versions, digest })
+    let versions = versions + u64::try_from(marks.len()).unwrap_or(u64::MAX);
+    Ok(Restored { cut: cut.revision, cut_time: cut.time, last, revision, oldest: horizon, versions, digest })
 }
 
 /// The newest chain that has the moment, replayed, with the state there.
@@ -213,17 +215,69 @@ fn feed(
     Ok(count)
 }
 
-/// The version that says what was undone.
-fn mark(at: Revision, restore: Restore, time: ClusterTime) -> Result<TravellingVersion, BackupError> {
-    let version = EventId::new(at, 0).ok_or(BackupError::RevisionsUsedUp(at))?;
-    let id = RecordId(version);
-    let event = Event { id: version, record: id, fact: Fact::Restored(restore) };
-    let made = evolve(event, None).expect("invariant: the record is new, so the event fits");
-    let author = Author { name: "zyflow backup restore".to_owned(), clock_ms: time.0 };
-    let stored = Stored { version, kind: made.kind, parent: made.parent, order: made.order, record: made.record };
-    let provenance = Arc::new(Provenance { author, time, request: None });
-    let row = Row { id, stored: Arc::new(stored), previous: None, fact: made.fact, provenance };
-    Ok(TravellingVersion { version, id, previous: None, body: Body::of_row(&row) })
+/// What happens at the revision at which the new cluster begins.
+struct Mark {
+    at: Revision,
+    time: ClusterTime,
+    cut: State,
+    versions: Vec<TravellingVersion>,
+    /// Of the rows, with those that are made here.
+    digest: Digest,
+}
+
+impl Mark {
+    fn new(at: Revision, time: ClusterTime, cut: State) -> Self {
+        Self { at, time, cut, versions: Vec::new(), digest: cut.digest }
+    }
+
+    /// Where the history begins: the backup's oldest revision. At the cut it may have begun earlier; what it let go of since isn't in the
+    /// backup, so it is let go of again.
+    fn move_horizon(&mut self, replayed: &Replayed) -> Result<Revision, BackupError> {
+        let oldest = replayed.oldest;
+        let (id, version, retention) = match self.cut.retention {
+            Some(kept) => kept,
+            None if oldest == Revision::default() => return Ok(oldest),
+            None => {
+                let id = self.add(None, None, Fact::RetentionCreated(Keep::default()))?;
+                (id, id.0, Retention::default())
+            }
+        };
+        if retention.horizon >= oldest {
+            return Ok(retention.horizon);
+        }
+        let order = Record::Retention(retention).order(id);
+        let before = Stored {
+            version,
+            kind: Kind::Retention,
+            parent: RecordId::ROOT,
+            order,
+            record: Some(Record::Retention(retention)),
+        };
+        let time = replayed.oldest_time.unwrap_or_default();
+        self.add(Some(id), Some(&before), Fact::HorizonMoved { to: oldest, time })?;
+        Ok(oldest)
+    }
+
+    /// Adds an event about a record that was `before`, or about a new one.
+    fn add(&mut self, record: Option<RecordId>, before: Option<&Stored>, fact: Fact) -> Result<RecordId, BackupError> {
+        let ordinal = u32::try_from(self.versions.len()).expect("invariant: these are three at most");
+        let version = EventId::new(self.at, ordinal).ok_or(BackupError::RevisionsUsedUp(self.at))?;
+        let id = record.unwrap_or(RecordId(version));
+        let made = evolve(Event { id: version, record: id, fact }, before);
+        let made = made.expect("invariant: the event is about that record, or the record is new");
+        let author = Author { name: "zyflow backup restore".to_owned(), clock_ms: self.time.0 };
+        let stored = Stored { version, kind: made.kind, parent: made.parent, order: made.order, record: made.record };
+        let provenance = Arc::new(Provenance { author, time: self.time, request: None });
+        let previous = before.map(|before| before.version);
+        let row = Row { id, stored: Arc::new(stored), previous, fact: made.fact, provenance };
+        if let Some(record) = before.and_then(|before| before.record.as_ref()) {
+            self.digest = self.digest.remove(Digest::of_row(id, record));
+        }
+        let body = Body::of_row(&row);
+        self.digest = self.digest.add(Digest::of_encoded_row(id, body.encoded_record()?));
+        self.versions.push(TravellingVersion { version, id, previous, body });
+        Ok(id)
+    }
 }
 
 /// This node alone, as a voter.

@@ -1,9 +1,8 @@
 //! The folder of a node's snapshots.
 //!
 //! A name says what a snapshot covers, so that they sort; what is under a final name is complete. Files that are being
-//! written carry another ending, and are deleted at the next start.
+//! written carry another ending, and are deleted at the next start; what was received in part stays for the transfer to go on with.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use crate::tables::{Position, SnapshotSource, TravellingVersion};
 
 const ENDING: &str = ".snapshot";
 const TEMPORARY_ENDING: &str = ".tmp";
+const PARTIAL_ENDING: &str = ".partial";
 
 /// What a snapshot covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,16 +85,6 @@ impl SnapshotStore {
         meta_of(file, &header, id)
     }
 
-    /// Begins a snapshot that another node sends.
-    ///
-    /// # Errors
-    /// The file can't be made.
-    pub fn receive(&self) -> Result<IncomingSnapshot, SnapshotError> {
-        let path = self.temporary(format::mint_id()?);
-        let file = fs::File::create(&path).map_err(SnapshotError::file("create", &path))?;
-        Ok(IncomingSnapshot { store: self.clone(), path, file })
-    }
-
     /// Writes a snapshot, and deletes those that are too many then.
     pub(super) fn add(
         &self,
@@ -124,53 +114,35 @@ impl SnapshotStore {
     }
 
     /// Gives a complete and synced file its final name.
-    fn adopt(&self, temporary: &Path, position: Position, id: [u8; 16]) -> Result<PathBuf, SnapshotError> {
+    pub(super) fn adopt(&self, temporary: &Path, position: Position, id: [u8; 16]) -> Result<PathBuf, SnapshotError> {
         let path = self.dir.join(format!("{}{ENDING}", name_of(position, id)));
         fs::rename(temporary, &path).map_err(SnapshotError::file("rename", temporary))?;
         sync_folder(&self.dir).map_err(SnapshotError::file("sync", &self.dir))?;
         for surplus in self.list()?.iter().skip(self.kept) {
             fs::remove_file(surplus).map_err(SnapshotError::file("remove", surplus))?;
         }
+        // What is half here of another one is older than this, or will be sent anew.
+        self.forget_partial(None)?;
         Ok(path)
+    }
+
+    /// Deletes what is half here, but for this file.
+    pub(super) fn forget_partial(&self, kept: Option<&Path>) -> Result<(), SnapshotError> {
+        for path in files(&self.dir, PARTIAL_ENDING)? {
+            if Some(path.as_path()) != kept {
+                fs::remove_file(&path).map_err(SnapshotError::file("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the snapshot of that name is kept while it is half here. Names come from other nodes, so only their hash is used.
+    pub(super) fn partial(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{}{PARTIAL_ENDING}", hex(&blake3::hash(name.as_bytes()).as_bytes()[..16])))
     }
 
     fn temporary(&self, id: [u8; 16]) -> PathBuf {
         self.dir.join(format!("{}{TEMPORARY_ENDING}", hex(&id)))
-    }
-}
-
-/// A snapshot that is being received. Nothing of it stays if it is dropped.
-#[derive(Debug)]
-pub struct IncomingSnapshot {
-    store: SnapshotStore,
-    path: PathBuf,
-    file: fs::File,
-}
-
-impl IncomingSnapshot {
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// They can't be written.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        self.file.write_all(bytes).map_err(SnapshotError::file("write", &self.path))
-    }
-
-    /// Verifies the file to its last byte, and keeps it among the others.
-    ///
-    /// # Errors
-    /// Any byte of it is wrong, missing or too many; then nothing of it stays.
-    pub fn finish(self, ring: &KeyRing, lineage: &Lineage) -> Result<SnapshotMeta, SnapshotError> {
-        self.file.sync_all().map_err(SnapshotError::file("sync", &self.path))?;
-        let (header, id) = verify(&self.path, ring, lineage)?;
-        let path = self.store.adopt(&self.path, header.state.position, id)?;
-        meta_of(&path, &header, id)
-    }
-}
-
-impl Drop for IncomingSnapshot {
-    fn drop(&mut self) {
-        remove_if_there(&self.path);
     }
 }
 
@@ -183,7 +155,7 @@ impl Drop for Temporary {
     }
 }
 
-fn remove_if_there(path: &Path) {
+pub(super) fn remove_if_there(path: &Path) {
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -199,7 +171,7 @@ pub(super) fn meta(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<Sna
     meta_of(file, &header, reader.id)
 }
 
-fn verify(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<(Header, [u8; 16]), SnapshotError> {
+pub(super) fn verify(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<(Header, [u8; 16]), SnapshotError> {
     let mut reader = Reader::open(file, ring, lineage)?;
     let header = reader.header()?;
     let mut last = None;
@@ -221,7 +193,7 @@ fn verify(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<(Header, [u8
     Ok((header, reader.id))
 }
 
-fn meta_of(file: &Path, header: &Header, id: [u8; 16]) -> Result<SnapshotMeta, SnapshotError> {
+pub(super) fn meta_of(file: &Path, header: &Header, id: [u8; 16]) -> Result<SnapshotMeta, SnapshotError> {
     let bytes = fs::metadata(file).map_err(SnapshotError::file("stat", file))?.len();
     Ok(SnapshotMeta {
         position: header.state.position,

@@ -230,17 +230,47 @@ fn a_snapshot_that_is_received_is_kept_only_if_it_is_whole() {
     let target = Node::new(|_| {});
     let snapshots = store(&target);
     let send = |bytes: &[u8]| {
-        let mut incoming = snapshots.receive().unwrap();
+        let mut incoming = snapshots.receive("one", 0).unwrap();
         bytes.chunks(1000).for_each(|part| incoming.write(part).unwrap());
         incoming.finish(&ring(), &LINEAGE)
     };
     assert!(send(&bytes[..bytes.len() - 1]).is_err());
-    drop(snapshots.receive().unwrap());
     assert_eq!(std::fs::read_dir(target.dir.path().join("snapshots")).unwrap().count(), 0);
     let received = send(&bytes).unwrap();
     assert_eq!((received.position, received.digest, &received.id), (meta.position, meta.digest, &meta.id));
     install(&target, &received.file).unwrap();
     assert_eq!(target.assert_digests_equal(), source.assert_digests_equal());
+}
+
+#[test]
+fn what_has_arrived_of_a_snapshot_stays_for_the_transfer_to_go_on_with() {
+    let source = filled(20);
+    let meta = source.tables().build_snapshot(&store(&source), &ring(), &LINEAGE).unwrap();
+    let bytes = std::fs::read(&meta.file).unwrap();
+    let target = Node::new(|_| {});
+    let snapshots = store(&target);
+    let hash = |bytes: &[u8]| *blake3::hash(bytes).as_bytes();
+    let arrived = |name: &str| store(&target).arrived(name).unwrap();
+    assert_eq!(arrived("one"), Arrived { bytes: 0, hash: hash(b"") });
+    let mut incoming = snapshots.receive("one", 0).unwrap();
+    incoming.write(&bytes[..1000]).unwrap();
+    assert_eq!(incoming.hash_with(&bytes[1000..1100]), hash(&bytes[..1100]));
+    drop(incoming);
+    assert_eq!(arrived("one"), Arrived { bytes: 1000, hash: hash(&bytes[..1000]) });
+    assert_eq!(arrived("another").bytes, 0);
+    let error = snapshots.receive("one", 1001).unwrap_err();
+    assert!(error.to_string().contains("1000 bytes are here"), "{error}");
+    // The sender has other bytes there than have arrived: it goes on from before them.
+    let mut incoming = snapshots.receive("one", 600).unwrap();
+    assert_eq!(incoming.written(), 600);
+    incoming.write(&bytes[600..]).unwrap();
+    let received = incoming.finish(&ring(), &LINEAGE).unwrap();
+    assert_eq!(received.digest, meta.digest);
+    assert_eq!(arrived("one").bytes, 0, "it isn't half here any more");
+    // One at a time is half here.
+    drop(snapshots.receive("two", 0).unwrap().write(b"half"));
+    drop(snapshots.receive("three", 0).unwrap().write(b"half"));
+    assert_eq!((arrived("two").bytes, arrived("three").bytes), (0, 4));
 }
 
 #[test]

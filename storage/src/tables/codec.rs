@@ -63,7 +63,7 @@ impl Codec {
     pub(crate) fn place(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Vec<u8> {
         match kind {
             Kind::Block | Kind::Conflict | Kind::Comment | Kind::Restore => order.to_vec(),
-            Kind::Project | Kind::Change | Kind::Point => {
+            Kind::Project | Kind::Change | Kind::Point | Kind::Retention => {
                 let mut hasher = blake3::Hasher::new_keyed(&self.lookup);
                 hasher.update(&[kind.code()]).update(&parent.to_u64().to_be_bytes()).update(order);
                 hasher.finalize().as_bytes()[..HASHED_ORDER_BYTES].to_vec()
@@ -75,7 +75,7 @@ impl Codec {
     pub(crate) fn keeps_order(kind: Kind) -> bool {
         match kind {
             Kind::Block | Kind::Conflict | Kind::Comment | Kind::Restore => true,
-            Kind::Project | Kind::Change | Kind::Point => false,
+            Kind::Project | Kind::Change | Kind::Point | Kind::Retention => false,
         }
     }
 

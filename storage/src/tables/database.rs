@@ -16,11 +16,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use zyflow_crypto::{Lineage, LocalKey};
-use zyflow_machine::id::{EventId, Revision, SessionId};
+use zyflow_machine::id::{EventId, RecordId, SessionId};
+use zyflow_machine::record::{Kind, Retention};
 
 use super::codec::{Codec, sealing};
 use super::config::TablesConfig;
 use super::error::TablesError;
+use super::read;
 use super::schema::{self, from_sql, get_meta, meta, put_meta};
 use super::state::{SavedSession, SavedState};
 use super::undone::Undone;
@@ -37,7 +39,9 @@ pub(crate) struct Database {
     pub(crate) path: PathBuf,
     pub(crate) generation: u64,
     pub(crate) codec: Codec,
-    pub(crate) horizon: Revision,
+    pub(crate) retention: Retention,
+    /// The last version up to which what the history lets go of is deleted.
+    pub(crate) purged: u64,
     /// What restores have undone.
     pub(crate) undone: Undone,
     /// `None` = nothing was applied yet.
@@ -98,7 +102,8 @@ pub(crate) fn create(
         path,
         generation,
         codec: Codec::new(Arc::clone(key), lookup),
-        horizon: Revision::default(),
+        retention: Retention::default(),
+        purged: 0,
         undone: Undone::default(),
         state: None,
         sessions: Vec::new(),
@@ -156,10 +161,11 @@ fn load(config: &TablesConfig, key: &Arc<LocalKey>, generation: u64) -> Result<D
     check_lineage(&connection, config)?;
     let codec = Codec::new(Arc::clone(key), load_lookup(&connection, key)?);
     let (state, sessions) = load_state(&connection, &codec)?;
-    let horizon = load_horizon(&connection)?;
+    let retention = load_retention(&connection, &codec)?;
+    let purged = load_purged(&connection)?;
     let undone = Undone::load(&connection, &codec)?;
     put_meta(&connection, meta::IN_USE, &[1])?;
-    Ok(Database { connection, path, generation, codec, horizon, undone, state, sessions, rebuilt: None })
+    Ok(Database { connection, path, generation, codec, retention, purged, undone, state, sessions, rebuilt: None })
 }
 
 fn refuse_marked(dir: &Path) -> Result<(), TablesError> {
@@ -226,10 +232,20 @@ pub(crate) fn load_state(
     Ok((state, sessions))
 }
 
-pub(crate) fn load_horizon(connection: &Connection) -> Result<Revision, TablesError> {
-    let Some(bytes) = get_meta(connection, meta::HORIZON)? else { return Ok(Revision::default()) };
-    let bytes = bytes.try_into().map_err(|_| TablesError::damaged("the horizon is malformed"))?;
-    Ok(Revision(u64::from_be_bytes(bytes)))
+/// How much of the history is kept, as the rows say.
+pub(crate) fn load_retention(connection: &Connection, codec: &Codec) -> Result<Retention, TablesError> {
+    let heads = read::family(connection, Kind::Retention, RecordId::ROOT)?;
+    let Some(head) = heads.iter().find(|head| head.is_live) else { return Ok(Retention::default()) };
+    let missing = || TablesError::damaged("the retention has a place but no version");
+    let sealed = read::newest(connection, head.id)?.ok_or_else(missing)?;
+    let body = codec.open_body(sealed.version, head.id, sealed.previous, &sealed.body)?;
+    body.row(sealed.version, head.id, sealed.previous)?.retention().ok_or_else(missing)
+}
+
+fn load_purged(connection: &Connection) -> Result<u64, TablesError> {
+    let Some(bytes) = get_meta(connection, meta::PURGED)? else { return Ok(0) };
+    let bytes = bytes.try_into().map_err(|_| TablesError::damaged("the place of the purge is malformed"))?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 fn current(dir: &Path) -> Result<Option<u64>, TablesError> {

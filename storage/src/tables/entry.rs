@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use zyflow_machine::command::Batch;
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{EventId, RecordId, Revision};
+use zyflow_machine::record::{Record, Retention};
 use zyflow_machine::view::Stored;
 
 /// Where an entry stands in the log: a log id, without openraft.
@@ -69,6 +70,16 @@ pub struct Row {
     pub provenance: Arc<Provenance>,
 }
 
+impl Row {
+    /// The retention from here on, where the row is about that.
+    pub(super) fn retention(&self) -> Option<Retention> {
+        match &self.stored.record {
+            Some(Record::Retention(retention)) => Some(*retention),
+            _ => None,
+        }
+    }
+}
+
 /// What one applied entry changed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Change {
@@ -87,7 +98,6 @@ pub(super) fn weight(row: &Row) -> usize {
 
 /// Bytes of the texts of a version.
 pub(super) fn text_bytes(stored: &Stored) -> usize {
-    use zyflow_machine::record::Record;
     let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     match &stored.record {
         None | Some(Record::Restore(_)) => 0,
@@ -106,5 +116,6 @@ pub(super) fn text_bytes(stored: &Stored) -> usize {
         }
         Some(Record::Comment(comment)) => comment.text.len(),
         Some(Record::Point(point)) => point.name.len() + point.note.len(),
+        Some(Record::Retention(_)) => 0,
     }
 }

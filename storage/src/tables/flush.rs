@@ -151,6 +151,9 @@ pub(crate) fn moves(fact: &Fact) -> bool {
         | Fact::PointCreated(_)
         | Fact::PointRemoved
         | Fact::ConflictRestored { .. }
+        | Fact::RetentionCreated(_)
+        | Fact::RetentionSet(_)
+        | Fact::HorizonMoved { .. }
         | Fact::Restored(_) => false,
     }
 }

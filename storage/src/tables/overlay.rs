@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 use zyflow_machine::id::{ClusterTime, RecordId, Revision};
-use zyflow_machine::view::Stored;
+use zyflow_machine::record::Retention;
+use zyflow_machine::view::{Stored, is_gone};
 
 use super::config::TablesConfig;
 use super::entry::{Change, Row, text_bytes};
@@ -41,14 +42,12 @@ pub(crate) struct Base {
     pub(crate) apply_reader: Pool,
     /// The newest versions that SQLite has, opened.
     pub(crate) cache: Cache<RecordId, Arc<Stored>, HashIds>,
-    /// The oldest revision that can be read.
-    pub(crate) horizon: Revision,
     /// What restores have undone.
     pub(crate) undone: Undone,
 }
 
 impl Base {
-    pub(crate) fn new(config: &TablesConfig, path: &std::path::Path, horizon: Revision) -> Self {
+    pub(crate) fn new(config: &TablesConfig, path: &std::path::Path) -> Self {
         let weigh = |_: &RecordId, stored: &Arc<Stored>| {
             u32::try_from(CACHED_FIXED_BYTES + stored.order.len() + text_bytes(stored)).unwrap_or(u32::MAX)
         };
@@ -59,7 +58,6 @@ impl Base {
                 .max_capacity(config.cache_bytes_max)
                 .weigher(weigh)
                 .build_with_hasher(HashIds::default()),
-            horizon,
             undone: Undone::default(),
         }
     }
@@ -76,6 +74,8 @@ pub(crate) struct Overlay {
     applied: Revision,
     /// Everything up to here is in SQLite.
     flushed: Revision,
+    /// As of the newest applied entry.
+    retention: Retention,
     chains: HashMap<RecordId, Vec<Arc<Row>>, HashIds>,
     members: HashMap<Family, BTreeSet<RecordId>, HashIds>,
     families: Families,
@@ -88,8 +88,10 @@ pub(crate) struct Overlay {
 pub(crate) enum Looked {
     /// This is it.
     Found(Arc<Row>),
+    /// There is no such record any more.
+    Gone,
     /// Ask what lies below; `drops` allows to put the answer into the cache.
-    Below { base: Arc<Base>, drops: u64 },
+    Below { base: Arc<Base>, drops: u64, horizon: Revision },
 }
 
 /// What the overlay knows about a family at a revision.
@@ -97,16 +99,17 @@ pub(crate) enum LookedFamily {
     /// All of it.
     Kept(Arc<Siblings>),
     /// These; what lies below has the others.
-    Partly { base: Arc<Base>, rows: Vec<Arc<Row>> },
+    Partly { base: Arc<Base>, rows: Vec<Arc<Row>>, horizon: Revision },
 }
 
 impl Overlay {
     /// Nothing but what lies below, which is the state at `flushed`.
-    pub(crate) fn new(base: Base, flushed: Revision) -> Self {
+    pub(crate) fn new(base: Base, flushed: Revision, retention: Retention) -> Self {
         Self {
             base: Arc::new(base),
             applied: flushed,
             flushed,
+            retention,
             chains: HashMap::default(),
             members: HashMap::default(),
             families: Families::default(),
@@ -121,6 +124,11 @@ impl Overlay {
 
     pub(crate) fn flushed(&self) -> Revision {
         self.flushed
+    }
+
+    /// How much of the history is kept, and the oldest revision that can be read.
+    pub(crate) fn retention(&self) -> Retention {
+        self.retention
     }
 
     pub(crate) fn base(&self) -> Arc<Base> {
@@ -146,6 +154,13 @@ impl Overlay {
             self.recent.push_back(Arc::clone(change));
         }
         self.applied = change.revision;
+        if let Some(retention) = change.rows.iter().rev().find_map(|row| row.retention()) {
+            if retention.horizon != self.retention.horizon {
+                // Deleted records that they hold are gone from here on.
+                self.families.clear();
+            }
+            self.retention = retention;
+        }
     }
 
     /// Everything up to `revision` is in SQLite from now on, though some of it may still be here.
@@ -183,16 +198,17 @@ impl Overlay {
     }
 
     /// Begins anew over another database, which is the state at `flushed`.
-    pub(crate) fn replace(&mut self, base: Base, flushed: Revision) {
+    pub(crate) fn replace(&mut self, base: Base, flushed: Revision, retention: Retention) {
         let drops = self.drops + 1;
-        *self = Self { drops, ..Self::new(base, flushed) };
+        *self = Self { drops, ..Self::new(base, flushed, retention) };
     }
 
     /// The newest version at or before `at`.
     pub(crate) fn look(&self, id: RecordId, at: Revision) -> Looked {
         match self.chains.get(&id).and_then(|chain| newest(chain, at)) {
+            Some(row) if self.is_gone(row) => Looked::Gone,
             Some(row) => Looked::Found(Arc::clone(row)),
-            None => Looked::Below { base: Arc::clone(&self.base), drops: self.drops },
+            None => Looked::Below { base: Arc::clone(&self.base), drops: self.drops, horizon: self.retention.horizon },
         }
     }
 
@@ -209,7 +225,11 @@ impl Overlay {
             return LookedFamily::Kept(kept);
         }
         let (base, rows) = self.look_members(family, at);
-        LookedFamily::Partly { base, rows }
+        LookedFamily::Partly { base, rows, horizon: self.retention.horizon }
+    }
+
+    fn is_gone(&self, row: &Row) -> bool {
+        is_gone(row.stored.version, row.stored.record.is_some(), self.retention.horizon)
     }
 
     /// The rows that are here of a family, each the newest at or before `at`, and what lies below.
@@ -221,7 +241,7 @@ impl Overlay {
 
     /// Where the recent changes begin and end.
     pub(crate) fn edge(&self) -> Edge {
-        Edge { base: Arc::clone(&self.base), flushed: self.flushed, applied: self.applied }
+        Edge { base: Arc::clone(&self.base), flushed: self.flushed, applied: self.applied, retention: self.retention }
     }
 
     /// What was applied from `from` on, about `rows_max` rows, if all of that is recent.
@@ -273,9 +293,15 @@ impl Overlay {
     }
 
     /// Keeps a family that was read at `at` from `base`, if it is certainly unchanged since.
-    pub(crate) fn keep_family(&mut self, family: Family, siblings: &Arc<Siblings>, at: Revision, base: &Arc<Base>) {
+    pub(crate) fn keep_family(
+        &mut self,
+        family: Family,
+        siblings: &Arc<Siblings>,
+        at: Revision,
+        (base, horizon): (&Arc<Base>, Revision),
+    ) {
         // A later change would be here still (nothing past `at` was dropped), as a member with a later version.
-        let is_same_base = Arc::ptr_eq(base, &self.base);
+        let is_same_base = Arc::ptr_eq(base, &self.base) && self.retention.horizon == horizon;
         let is_later = |id: &RecordId| {
             self.chains.get(id).and_then(|chain| chain.last()).is_some_and(|row| row.stored.version.revision() > at)
         };
@@ -312,7 +338,7 @@ mod tests {
 
     fn overlay() -> Overlay {
         let config = TablesConfig::new("nowhere".into(), Lineage([0; 16]));
-        Overlay::new(Base::new(&config, "nowhere".as_ref(), Revision(0)), Revision(0))
+        Overlay::new(Base::new(&config, "nowhere".as_ref()), Revision(0), Retention::default())
     }
 
     /// One version of the one record.
@@ -327,7 +353,7 @@ mod tests {
 
     fn drops(overlay: &Overlay, at: u64) -> Option<u64> {
         match overlay.look(id(), Revision(at)) {
-            Looked::Found(_) => None,
+            Looked::Found(_) | Looked::Gone => None,
             Looked::Below { drops, .. } => Some(drops),
         }
     }
@@ -364,7 +390,7 @@ mod tests {
     fn a_family_is_kept_only_if_it_is_certainly_that_of_the_newest_revision() {
         let is_kept = |overlay: &mut Overlay, at: u64| {
             let base = overlay.base();
-            overlay.keep_family(FAMILY, &Arc::new(Siblings::new(Revision(at))), Revision(at), &base);
+            overlay.keep_family(FAMILY, &Arc::new(Siblings::new(Revision(at))), Revision(at), (&base, Revision(0)));
             matches!(overlay.look_family(FAMILY, Revision(9)), LookedFamily::Kept(_))
         };
         let mut overlay = overlay();
@@ -375,10 +401,11 @@ mod tests {
         assert!(!is_kept(&mut overlay, 4), "it may have changed later, nobody knows any more");
         let other = overlay.base();
         overlay.replace(
-            Base::new(&TablesConfig::new("other".into(), Lineage([0; 16])), "other".as_ref(), Revision(0)),
+            Base::new(&TablesConfig::new("other".into(), Lineage([0; 16])), "other".as_ref()),
             Revision(5),
+            Retention::default(),
         );
-        overlay.keep_family(FAMILY, &Arc::new(Siblings::new(Revision(5))), Revision(5), &other);
+        overlay.keep_family(FAMILY, &Arc::new(Siblings::new(Revision(5))), Revision(5), (&other, Revision(0)));
         assert!(matches!(overlay.look_family(FAMILY, Revision(9)), LookedFamily::Partly { .. }), "of another database");
         assert!(is_kept(&mut overlay, 5));
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, Revision};
+use zyflow_machine::record::Retention;
 
 use super::entry::{Change, Row};
 use super::error::TablesError;
@@ -36,6 +37,7 @@ pub struct Past {
 /// Where the recent changes begin and end.
 pub(crate) struct Edge {
     pub(crate) base: Arc<Base>,
+    pub(crate) retention: Retention,
     /// Everything up to here is in SQLite.
     pub(crate) flushed: Revision,
     pub(crate) applied: Revision,
@@ -100,12 +102,11 @@ impl Shared {
         if let Some(recent) = recent {
             return Ok(recent);
         }
-        let oldest = oldest_event(&edge.base);
-        if from < oldest {
-            return Err(TablesError::Compacted { revision: from, horizon: oldest });
-        }
+        refuse_compacted(from, oldest_event(edge.retention))?;
         let connection = edge.base.readers.lease()?;
         let (rows, is_cut) = self.rows(&connection, FORWARD, (from, edge.flushed), rows_max)?;
+        // Behind the horizon, versions may have been deleted meanwhile.
+        refuse_compacted(from, oldest_event(self.overlay()?.retention()))?;
         Ok(Past::of(rows, if is_cut { None } else { Some(edge.flushed) }))
     }
 
@@ -117,13 +118,16 @@ impl Shared {
         if !recent.is_empty() {
             return Ok(Past { changes: recent, reached: Revision(edge.flushed.0 + 1) });
         }
-        let oldest = oldest_event(&edge.base);
+        let oldest = oldest_event(edge.retention);
         let to = to.min(edge.flushed);
         if to < oldest {
             return Ok(Past { changes: Vec::new(), reached: oldest });
         }
         let connection = edge.base.readers.lease()?;
-        let (rows, is_cut) = self.rows(&connection, BACKWARD, (oldest, to), rows_max)?;
+        let (mut rows, is_cut) = self.rows(&connection, BACKWARD, (oldest, to), rows_max)?;
+        let oldest = oldest_event(self.overlay()?.retention());
+        rows.retain(|row| row.stored.version.revision() >= oldest);
+        let is_cut = is_cut && !rows.is_empty();
         let mut past = Past::of(rows, if is_cut { None } else { Some(oldest) });
         for change in &mut past.changes {
             // Within a revision events stand in their order, whichever way the revisions go.
@@ -185,6 +189,10 @@ impl Shared {
             let overlay = self.overlay()?;
             (overlay.recent_times(time), overlay.edge())
         };
+        let Retention { horizon, horizon_time, .. } = edge.retention;
+        if horizon > Revision::default() && time < horizon_time {
+            return Err(TablesError::BeforeFirst { time, revision: horizon, first: horizon_time });
+        }
         // What is older than the first recent event is in SQLite.
         let (before_recent, first_recent) = match recent {
             RecentTime::Within(revision) => return Ok(revision),
@@ -196,7 +204,7 @@ impl Shared {
         if let Some((revision, first)) = first.filter(|(_, first)| time < *first) {
             return Err(TablesError::BeforeFirst { time, revision, first });
         }
-        let kept = edge.base.horizon.max(Revision(1));
+        let kept = edge.retention.horizon.max(Revision(1));
         // Of all revisions from `low` to `high`, the first one with an event later than `time`; `high` = there is none.
         let (mut low, mut high) = (kept.0, edge.flushed.0 + 1);
         while low < high {
@@ -209,11 +217,11 @@ impl Shared {
         Ok(if high > edge.flushed.0 { before_recent } else { Revision(high - 1) })
     }
 
-    /// The oldest revision in SQLite that can be read, with its time: the horizon, or that of the first event.
+    /// The oldest revision that can be read, with its time: the horizon, or that of the first event in SQLite.
     fn first_kept(&self, connection: &Connection, edge: &Edge) -> Result<Option<(Revision, ClusterTime)>, TablesError> {
-        if edge.base.horizon > Revision::default() {
-            let found = self.dated(connection, edge.base.horizon)?;
-            return Ok(found.map(|(_, time)| (edge.base.horizon, time)));
+        let Retention { horizon, horizon_time, .. } = edge.retention;
+        if horizon > Revision::default() {
+            return Ok(Some((horizon, horizon_time)));
         }
         let rows = self.some_rows(connection, FORWARD, (Revision::default(), edge.flushed), 1)?;
         Ok(rows.first().map(|row| (row.stored.version.revision(), row.provenance.time)))
@@ -238,7 +246,10 @@ impl Shared {
             return Ok(recent);
         }
         let connection = edge.base.readers.lease()?;
-        Ok(self.dated(&connection, revision.min(edge.flushed))?.map(|(_, time)| time))
+        let Retention { horizon, horizon_time, .. } = edge.retention;
+        let found = self.dated(&connection, revision.min(edge.flushed))?.filter(|(found, _)| *found > horizon);
+        // Events at and before the horizon may be deleted; its time is kept with it.
+        Ok(found.map(|(_, time)| time).or((horizon > Revision::default()).then_some(horizon_time)))
     }
 }
 
@@ -270,8 +281,12 @@ impl Past {
 }
 
 /// The oldest revision whose events are all kept: of the horizon's own, and older ones, only the newest versions are.
-fn oldest_event(base: &Base) -> Revision {
-    if base.horizon == Revision::default() { Revision::default() } else { Revision(base.horizon.0 + 1) }
+fn oldest_event(Retention { horizon, .. }: Retention) -> Revision {
+    if horizon == Revision::default() { Revision::default() } else { Revision(horizon.0 + 1) }
+}
+
+fn refuse_compacted(from: Revision, oldest: Revision) -> Result<(), TablesError> {
+    if from < oldest { Err(TablesError::Compacted { revision: from, horizon: oldest }) } else { Ok(()) }
 }
 
 /// The smallest version that a revision can hold.

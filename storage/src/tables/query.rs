@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId};
-use zyflow_machine::record::{Block, Kind, Priority, Record, Status, TaskFields};
-use zyflow_machine::view::{Stored, View};
+use zyflow_machine::record::{Block, Kind, Priority, Record, Retention, Status, TaskFields};
+use zyflow_machine::view::{Stored, View, is_gone};
 
 use super::error::TablesError;
 use super::read;
@@ -189,6 +189,18 @@ impl TablesView {
         self.live(Kind::Point, RecordId::ROOT)
     }
 
+    /// How much of the history is kept, as was said by the view's revision.
+    ///
+    /// # Errors
+    /// The tables can't be read.
+    pub fn retention(&self) -> Result<Retention, TablesError> {
+        let found = self.live(Kind::Retention, RecordId::ROOT)?;
+        Ok(match found.first().and_then(|(_, stored)| stored.record.as_ref()) {
+            Some(Record::Retention(retention)) => *retention,
+            _ => Retention::default(),
+        })
+    }
+
     fn holds_searched(&self, wanted: &Wanted<'_>, id: RecordId, stored: &Stored) -> Result<bool, TablesError> {
         let Some(words) = &wanted.search else { return Ok(true) };
         let Some(Record::Block(block)) = &stored.record else { return Ok(false) };
@@ -231,7 +243,11 @@ impl TablesView {
 
     fn history_of(&self, id: RecordId) -> Result<Vec<Version>, TablesError> {
         let at = self.revision();
-        let (here, base) = self.shared().overlay()?.look_chain(id, at);
+        let (here, base, horizon) = {
+            let overlay = self.shared().overlay()?;
+            let (here, base) = overlay.look_chain(id, at);
+            (here, base, overlay.retention().horizon)
+        };
         let oldest_here = here.first().map(|row| row.stored.version);
         let sealed = {
             let connection = self.pool(&base).lease()?;
@@ -257,6 +273,12 @@ impl TablesView {
             fact: row.fact.clone(),
             provenance: Arc::clone(&row.provenance),
         }));
+        self.refuse_compacted_since(at)?;
+        // Of what is behind the horizon only its newest, whether or not the rest is deleted yet; and that only if it lives.
+        let behind = versions.partition_point(|version| version.version.revision() <= horizon);
+        let newest = behind.checked_sub(1).map(|newest| &versions[newest]);
+        let is_kept = newest.is_some_and(|newest| !is_gone(newest.version, newest.stored.record.is_some(), horizon));
+        versions.drain(..if is_kept { behind.saturating_sub(1) } else { behind });
         Ok(versions)
     }
 

@@ -4,7 +4,7 @@
 //!   versions   every version of every record: appended in version order, never changed         (MVCC)
 //!   head       the newest version of each record, with the few columns that are asked for      (one index: place)
 //!   sessions   what the machine remembers of clients
-//!   meta       last applied entry, membership, machine header, horizon, ...: moves with the rows
+//!   meta       last applied entry, membership, machine header, ...: moves with the rows
 //!   spans      a view: valid_to is derived, never stored
 //! ```
 
@@ -160,8 +160,8 @@ pub(crate) mod meta {
     pub(crate) const LOOKUP: &str = "lookup";
     /// Last applied entry, membership, machine header: see `state.rs`.
     pub(crate) const APPLIED: &str = "applied";
-    /// The oldest revision that can be read: u64, big endian.
-    pub(crate) const HORIZON: &str = "horizon";
+    /// The last version up to which what the history lets go of is deleted: u64, big endian.
+    pub(crate) const PURGED: &str = "purged";
     /// There while a process uses the database: left behind, it tells of an unclean stop.
     pub(crate) const IN_USE: &str = "in-use";
 }

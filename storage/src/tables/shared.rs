@@ -66,7 +66,7 @@ impl Shared {
     pub(crate) fn new(config: TablesConfig, key: Arc<LocalKey>, database: &Database) -> Result<Self, TablesError> {
         let applier = Applier::new(database)?;
         let revision = applier.machine.revision();
-        let base = Base::new(&config, &database.path, database.horizon).above(database.undone.clone());
+        let base = Base::new(&config, &database.path).above(database.undone.clone());
         Ok(Self {
             config,
             key,
@@ -74,7 +74,7 @@ impl Shared {
             rebuilt: database.rebuilt.clone(),
             generation: AtomicU64::new(database.generation),
             applier: Mutex::new(applier),
-            overlay: RwLock::new(Overlay::new(base, revision)),
+            overlay: RwLock::new(Overlay::new(base, revision, database.retention)),
             room: Condvar::new(),
             backlog_ops: AtomicUsize::new(0),
             wake: Notify::new(),

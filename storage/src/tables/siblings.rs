@@ -137,6 +137,12 @@ impl Families {
         self.places += siblings.len() - before;
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.kept.clear();
+        self.places = 0;
+    }
+
     /// Forgets the families that were not used for longest.
     fn evict(&mut self) {
         let mut ages: Vec<(u64, Family)> =

@@ -10,12 +10,12 @@ use zyflow_machine::id::{EventId, RecordId, Revision, SessionId};
 use zyflow_machine::{Digest, Machine};
 
 use super::codec::Body;
-use super::database::{self, Database, load_horizon, load_state};
+use super::database::{self, Database, load_retention, load_state};
 use super::digest;
 use super::error::TablesError;
 use super::flush::{INSERT_HEAD, moves, status_of, write_session, write_state};
 use super::read::{SealedVersion, raw_version};
-use super::schema::{self, from_sql, meta, put_meta, to_sql};
+use super::schema::{self, from_sql, to_sql};
 use super::shared::Shared;
 use super::state::{SavedSession, SavedState};
 use super::undone::Undone;
@@ -52,7 +52,7 @@ impl SnapshotSource {
         connection.execute_batch("BEGIN").map_err(TablesError::sqlite("begin to read a snapshot"))?;
         let (state, sessions) = load_state(&connection, &shared.codec)?;
         let Some(state) = state else { return Ok(None) };
-        let horizon = load_horizon(&connection)?;
+        let horizon = load_retention(&connection, &shared.codec)?.horizon;
         let machine = Machine::restore(&state.machine, sessions.iter().cloned())
             .map_err(|source| TablesError::Undecodable { what: "the machine's state".to_owned(), source })?;
         Ok(Some(Self { shared, connection, state, sessions, horizon, digest: machine.digest() }))
@@ -137,8 +137,8 @@ impl Installation {
         let place = codec.place(stored.kind, stored.parent, &stored.order);
         let is_moved = moves(&row.fact);
         let written = match given.previous {
-            // What was before the horizon isn't kept.
-            Some(previous) if previous.revision() >= self.horizon || self.is_known(id)? => {
+            // What was replaced by the horizon isn't kept.
+            Some(previous) if previous.revision() > self.horizon || self.is_known(id)? => {
                 let previous = to_sql(previous.to_u64());
                 connection.prepare_cached(if is_moved { MOVE_HEAD } else { UPDATE_HEAD }).and_then(|mut update| {
                     if is_moved {
@@ -182,7 +182,10 @@ impl Installation {
     pub(crate) fn finish(mut self, state: &SavedState, expected: Digest) -> Result<(), TablesError> {
         let (connection, horizon) = (&self.database.connection, self.horizon);
         write_state(connection, state)?;
-        put_meta(connection, meta::HORIZON, &horizon.0.to_be_bytes())?;
+        self.database.retention = load_retention(connection, &self.database.codec)?;
+        if self.database.retention.horizon != horizon {
+            return Err(TablesError::damaged("the horizon of a snapshot is not the one that its rows say"));
+        }
         run(connection, "COMMIT")?;
         let computed = digest::recompute(connection, &self.database.codec, |_begun| (), |_rows| true)?;
         let (_, found) = computed.expect("invariant: nobody ended the reading");
@@ -200,7 +203,6 @@ impl Installation {
         self.database.undone = Undone::load(connection, &self.database.codec)?;
         self.database.state = state;
         self.database.sessions = sessions;
-        self.database.horizon = horizon;
         let database = Box::new(self.database);
         self.tables.ask(|reply| Job::Replace { database, reply })
     }

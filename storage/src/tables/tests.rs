@@ -5,6 +5,7 @@ pub(crate) mod harness;
 mod concurrent;
 mod crash;
 mod damage;
+mod horizon;
 mod limits;
 mod model;
 mod past;

@@ -1,14 +1,15 @@
 //! The state at one revision, read from the overlay, the cache and SQLite, in this order (see `overlay.rs` for why).
 //!
 //! A view costs nothing to hold: it pins a number, not a transaction. What it answers doesn't change while entries are applied
-//! and written, because versions are never changed and every answer is the newest one at or before the number.
+//! and written, because versions are never changed and every answer is the newest one at or before the number. Versions may be deleted
+//! behind the horizon while they are read, so a reader looks at the horizon again when it has read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::record::Kind;
-use zyflow_machine::view::{Changed, Stored, View};
+use zyflow_machine::view::{Changed, Stored, View, is_gone};
 
 use super::codec::Codec;
 use super::error::TablesError;
@@ -50,14 +51,15 @@ impl TablesView {
 
     /// The state at `at`.
     pub(crate) fn pinned(shared: &Arc<Shared>, at: Revision) -> Result<Self, TablesError> {
-        let (applied, base) = {
+        let (applied, horizon, base) = {
             let overlay = shared.overlay()?;
-            (overlay.applied(), overlay.base())
+            (overlay.applied(), overlay.retention().horizon, overlay.base())
         };
         if at > applied {
             return Err(TablesError::Future { revision: at, applied });
         }
-        refuse_compacted(at, &base)?;
+        refuse_compacted(at, horizon)?;
+        base.undone.refuse(at)?;
         Ok(Self { shared: Arc::clone(shared), at, lane: Lane::Query })
     }
 
@@ -77,16 +79,30 @@ impl TablesView {
             return Ok(None);
         }
         let looked = self.shared.overlay()?.look(id, at);
-        let (base, drops) = match looked {
+        let (base, drops, horizon) = match looked {
             Looked::Found(row) => return Ok(Some(Arc::clone(&row.stored))),
-            Looked::Below { base, drops } => (base, drops),
+            Looked::Gone => return Ok(None),
+            Looked::Below { base, drops, horizon } => (base, drops, horizon),
         };
-        refuse_compacted(at, &base)?;
+        refuse_compacted(at, horizon)?;
+        let found = self.version_below(id, at, &base, drops)?;
+        self.refuse_compacted_since(at)?;
+        Ok(found.filter(|stored| !is_gone(stored.version, stored.record.is_some(), horizon)))
+    }
+
+    /// The same from the cache and SQLite.
+    fn version_below(
+        &self,
+        id: RecordId,
+        at: Revision,
+        base: &Base,
+        drops: u64,
+    ) -> Result<Option<Arc<Stored>>, TablesError> {
         let cached = base.cache.get(&id);
         if let Some(stored) = cached.as_ref().filter(|stored| stored.version.revision() <= at) {
             return Ok(Some(Arc::clone(stored)));
         }
-        let connection = self.pool(&base).lease()?;
+        let connection = self.pool(base).lease()?;
         if cached.is_none() {
             let Some(newest) = read::newest(&connection, id)? else { return Ok(None) };
             if newest.version.revision() <= at {
@@ -104,24 +120,28 @@ impl TablesView {
     /// The places of a family at the view's revision.
     pub(crate) fn siblings(&self, family: Family) -> Result<Arc<Siblings>, TablesError> {
         let looked = self.shared.overlay()?.look_family(family, self.at);
-        let (base, rows) = match looked {
+        let (base, rows, horizon) = match looked {
             LookedFamily::Kept(siblings) => return Ok(siblings),
-            LookedFamily::Partly { base, rows } => (base, rows),
+            LookedFamily::Partly { base, rows, horizon } => (base, rows, horizon),
         };
-        refuse_compacted(self.at, &base)?;
+        refuse_compacted(self.at, horizon)?;
         let mut siblings = Siblings::new(self.at);
         let heads = {
             let connection = self.pool(&base).lease()?;
             read::family(&connection, family.0, family.1)?
         };
-        for head in &heads {
+        for head in heads.iter().filter(|head| !is_gone(head.version, head.is_live, horizon)) {
             self.place(family.0, head, &mut siblings)?;
         }
         for row in rows {
-            siblings.set(row.id, &row.stored.order, row.stored.record.is_some());
+            let is_live = row.stored.record.is_some();
+            if !is_gone(row.stored.version, is_live, horizon) {
+                siblings.set(row.id, &row.stored.order, is_live);
+            }
         }
+        self.refuse_compacted_since(self.at)?;
         let siblings = Arc::new(siblings);
-        self.shared.overlay_mut()?.keep_family(family, &siblings, self.at, &base);
+        self.shared.overlay_mut()?.keep_family(family, &siblings, self.at, (&base, horizon));
         Ok(siblings)
     }
 
@@ -138,8 +158,12 @@ impl TablesView {
 
     /// The records of a family that changed after `since`, with what they were then.
     fn changed_since(&self, family: Family, since: Revision) -> Result<Vec<Changed>, TablesError> {
-        let (base, rows) = self.shared.overlay()?.look_members(family, self.at);
-        refuse_compacted(since, &base)?;
+        let (base, rows, horizon) = {
+            let overlay = self.shared.overlay()?;
+            let (base, rows) = overlay.look_members(family, self.at);
+            (base, rows, overlay.retention().horizon)
+        };
+        refuse_compacted(since, horizon)?;
         let (mut ids, mut past) = {
             let connection = self.pool(&base).lease()?;
             // The ids first: who changes in between was in the overlay before.
@@ -155,19 +179,21 @@ impl TablesView {
                 Some(sealed) => Some(self.open(id, &sealed)?),
                 None => self.version_at(id, since)?,
             };
+            let then = then.filter(|then| !is_gone(then.version, then.record.is_some(), horizon));
             changed.push(Changed { id, now, then });
         }
+        self.refuse_compacted_since(since)?;
         Ok(changed)
     }
 
     /// The live record of that place, where the order of a kind never changes, without reading its siblings.
     fn find_placed(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Result<Option<RecordId>, TablesError> {
         let looked = self.shared.overlay()?.look_family((kind, parent), self.at);
-        let (base, rows) = match looked {
+        let (base, rows, horizon) = match looked {
             LookedFamily::Kept(siblings) => return Ok(siblings.find(order)),
-            LookedFamily::Partly { base, rows } => (base, rows),
+            LookedFamily::Partly { base, rows, horizon } => (base, rows, horizon),
         };
-        refuse_compacted(self.at, &base)?;
+        refuse_compacted(self.at, horizon)?;
         let is_it = |stored: &Stored| stored.order == order && stored.record.is_some();
         let here = rows.iter().filter(|row| is_it(&row.stored)).map(|row| row.id).min();
         let place = self.shared.codec.place(kind, parent, order);
@@ -182,6 +208,7 @@ impl TablesView {
                 break;
             }
         }
+        self.refuse_compacted_since(self.at)?;
         Ok(found)
     }
 
@@ -195,6 +222,11 @@ impl TablesView {
             Lane::Apply => &base.apply_reader,
             Lane::Query => &base.readers,
         }
+    }
+
+    /// What was read at a revision holds only if the horizon hasn't passed it meanwhile.
+    pub(crate) fn refuse_compacted_since(&self, at: Revision) -> Result<(), TablesError> {
+        refuse_compacted(at, self.shared.overlay()?.retention().horizon)
     }
 
     /// Apply latches its errors itself, once it has let go of the applier.
@@ -211,15 +243,15 @@ impl TablesView {
 fn may_move(kind: Kind) -> bool {
     match kind {
         Kind::Block | Kind::Change => true,
-        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Restore => false,
+        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => false,
     }
 }
 
-fn refuse_compacted(revision: Revision, base: &Base) -> Result<(), TablesError> {
-    if revision < base.horizon {
-        return Err(TablesError::Compacted { revision, horizon: base.horizon });
+fn refuse_compacted(revision: Revision, horizon: Revision) -> Result<(), TablesError> {
+    if revision < horizon {
+        return Err(TablesError::Compacted { revision, horizon });
     }
-    base.undone.refuse(revision)
+    Ok(())
 }
 
 impl View for TablesView {
@@ -231,10 +263,6 @@ impl View for TablesView {
 
     fn get_at(&self, id: RecordId, revision: Revision) -> Result<Option<Arc<Stored>>, TablesError> {
         self.settle(self.version_at(id, revision.min(self.at)))
-    }
-
-    fn horizon(&self) -> Result<Revision, TablesError> {
-        Ok(self.shared.overlay()?.base().horizon)
     }
 
     fn changed(&self, kind: Kind, parent: RecordId, revision: Revision) -> Result<Vec<Changed>, TablesError> {

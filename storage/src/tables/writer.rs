@@ -23,6 +23,7 @@ use super::error::TablesError;
 use super::flush::write_group;
 use super::group::Group;
 use super::overlay::Base;
+use super::purge::Purge;
 use super::schema::{self, delete_meta, meta};
 use super::shared::{Applier, Shared};
 
@@ -48,6 +49,8 @@ enum Event {
     Job(Job),
     /// Something was applied, a deadline passed, or the log has become more durable.
     Look,
+    /// Nothing else is to be done, and there is something to delete.
+    Purge,
     /// All handles are gone: end as if the process did.
     Abandoned,
 }
@@ -63,16 +66,19 @@ pub(crate) struct Writer {
     next: Option<Group>,
     /// When the open group is old enough.
     due: Option<Instant>,
+    purge: Purge,
 }
 
 impl Writer {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        connection: Connection,
+        database: Database,
         jobs: mpsc::UnboundedReceiver<Job>,
         durable: watch::Receiver<Option<u64>>,
     ) -> Self {
-        Self { shared, connection, jobs, durable, is_durable_open: true, next: None, due: None }
+        let purge = Purge::new(database.retention.horizon, database.purged);
+        let connection = database.connection;
+        Self { shared, connection, jobs, durable, is_durable_open: true, next: None, due: None, purge }
     }
 
     /// Works until it is told to stop, all handles are gone, or something fails.
@@ -108,7 +114,9 @@ impl Writer {
                 None => std::future::pending().await,
             }
         };
+        let has_to_purge = self.purge.is_due();
         tokio::select! {
+            biased;
             job = self.jobs.recv() => job.map_or(Event::Abandoned, Event::Job),
             () = self.shared.wake.notified() => Event::Look,
             changed = self.durable.changed(), if self.is_durable_open && self.next.is_some() => {
@@ -117,6 +125,8 @@ impl Writer {
                 Event::Look
             }
             () = timer => Event::Look,
+            // What is deleted is seen by nobody, so it waits for everything else.
+            () = std::future::ready(()), if has_to_purge => Event::Purge,
         }
     }
 
@@ -125,6 +135,7 @@ impl Writer {
         self.shared.check()?;
         match event {
             Event::Look => self.advance(false)?,
+            Event::Purge => self.purge_some()?,
             Event::Job(Job::Flush { reply }) => {
                 let flushed = self.advance(true).and_then(|()| Ok(self.shared.overlay()?.flushed()));
                 return answer(&self.shared, &reply, flushed);
@@ -184,6 +195,10 @@ impl Writer {
 
     fn write(&mut self, group: &Group) -> Result<(), TablesError> {
         write_group(&mut self.connection, &self.shared.codec, group)?;
+        let rows = group.changes.iter().rev().flat_map(|change| change.rows.iter().rev());
+        if let Some(retention) = rows.into_iter().find_map(|row| row.retention()) {
+            self.purge.horizon = retention.horizon;
+        }
         let revision = group.state.revision();
         let ids = self.fill_cache(group)?;
         // Before anything is dropped: readers take it that all later rows are in the overlay.
@@ -211,6 +226,16 @@ impl Writer {
         Ok(newest.into_keys().collect())
     }
 
+    /// Deletes some of what the history lets go of.
+    fn purge_some(&mut self) -> Result<(), TablesError> {
+        let gone = self.purge.step(&mut self.connection)?;
+        let base = self.shared.overlay()?.base();
+        for id in gone {
+            base.cache.invalidate(&id);
+        }
+        Ok(())
+    }
+
     /// Goes on with a database that is ahead of everything that was applied here.
     fn replace(&mut self, database: Database) -> Result<(), TablesError> {
         let revision = database.state.as_ref().map_or(Revision::default(), super::state::SavedState::revision);
@@ -220,14 +245,15 @@ impl Writer {
         let mut replacement = Applier::new(&database)?;
         replacement.is_stopped = applier.is_stopped;
         database::make_current(&self.shared.config.dir, database.generation)?;
-        let base = Base::new(&self.shared.config, &database.path, database.horizon).above(database.undone.clone());
-        self.shared.overlay_mut()?.replace(base, revision);
+        let base = Base::new(&self.shared.config, &database.path).above(database.undone.clone());
+        self.shared.overlay_mut()?.replace(base, revision, database.retention);
         *applier = replacement;
         self.shared.backlog_ops.store(0, Ordering::Relaxed);
         drop(applier);
         self.next = None;
         self.due = None;
         self.connection = database.connection;
+        self.purge = Purge::new(database.retention.horizon, database.purged);
         self.shared.generation.store(database.generation, Ordering::Relaxed);
         self.shared.applied.send_replace(revision);
         self.shared.flushed.send_replace(revision);

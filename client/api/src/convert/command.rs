@@ -8,7 +8,7 @@ use v1::propose_request as request;
 use zyflow_machine::command::{
     Anchor, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, Scope, TaskField,
 };
-use zyflow_machine::id::{RecordId, Revision};
+use zyflow_machine::id::{ClusterTime, RecordId, Revision};
 
 /// A command on its way: with the number that its answer will carry, and the time that its sender waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +136,8 @@ impl From<Body> for request::Body {
                 expected: expected.map(|revision| revision.0),
                 scope: Some(scope.into()),
             }),
+            Body::SetRetention { keep } => Self::SetRetention(keep.into()),
+            Body::Compact { to, time } => Self::Compact(request::Compact { to: to.0, time_ms: time.0 }),
         }
     }
 }
@@ -224,6 +226,8 @@ impl TryFrom<request::Body> for Body {
                 to: Revision(rollback.to),
                 expected: rollback.expected.map(Revision),
             },
+            request::Body::SetRetention(keep) => Self::SetRetention { keep: keep.into() },
+            request::Body::Compact(it) => Self::Compact { to: Revision(it.to), time: ClusterTime(it.time_ms) },
         })
     }
 }

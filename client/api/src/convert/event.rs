@@ -6,7 +6,7 @@ use super::{ConvertError, required};
 use crate::v1;
 use v1::fact;
 use zyflow_machine::event::Fact;
-use zyflow_machine::id::Revision;
+use zyflow_machine::id::{ClusterTime, Revision};
 use zyflow_machine::record::{OrderKey, Restore, Status};
 
 impl From<Fact> for v1::Fact {
@@ -57,6 +57,9 @@ impl From<Fact> for v1::Fact {
             Fact::ConflictRestored { settled } => {
                 Out::ConflictRestored(fact::ConflictRestored { settled: settled.map(Into::into) })
             }
+            Fact::RetentionCreated(keep) => Out::RetentionCreated(keep.into()),
+            Fact::RetentionSet(keep) => Out::RetentionSet(keep.into()),
+            Fact::HorizonMoved { to, time } => Out::HorizonMoved(fact::HorizonMoved { to: to.0, time_ms: time.0 }),
             Fact::Restored(restore) => Out::Restored(fact::Restored { cut: restore.cut.0, last: restore.last.0 }),
         };
         Self { fact: Some(fact) }
@@ -113,6 +116,9 @@ impl TryFrom<v1::Fact> for Fact {
             In::ConflictRestored(it) => {
                 Self::ConflictRestored { settled: it.settled.map(TryInto::try_into).transpose()? }
             }
+            In::RetentionCreated(it) => Self::RetentionCreated(it.into()),
+            In::RetentionSet(it) => Self::RetentionSet(it.into()),
+            In::HorizonMoved(it) => Self::HorizonMoved { to: Revision(it.to), time: ClusterTime(it.time_ms) },
             In::Restored(it) => Self::Restored(Restore { cut: Revision(it.cut), last: Revision(it.last) }),
         })
     }

@@ -16,10 +16,11 @@
 
 use super::change::{check_unchanged, point_before_deletion, resolve_ref};
 use super::place::{Place, Places};
+use super::retention::horizon;
 use super::task::{check_transition, set_blockers, set_fields};
 use super::{
     Cause, Decided, Halt, changed_at, check_block, check_new_block, check_seen, first_status, invalid, is_check, known,
-    not_found, task_of,
+    not_found, stale, task_of,
 };
 use crate::command::{BlockOp, EditMode, NewBlock, NewConflict, TaskField};
 use crate::event::Fact;
@@ -79,6 +80,7 @@ fn block_of(stored: &Stored) -> Option<&Block> {
             | Record::Conflict(_)
             | Record::Comment(_)
             | Record::Point(_)
+            | Record::Retention(_)
             | Record::Restore(_),
         )
         | None => None,
@@ -87,6 +89,17 @@ fn block_of(stored: &Stored) -> Option<&Block> {
 
 impl Edit<'_> {
     pub(super) fn decide<V: View>(&self, scratch: &mut Scratch<'_, V>) -> Decided<Vec<RecordId>, V> {
+        let decided = self.try_decide(scratch);
+        let Err(Halt::Outcome(Outcome::Rejected(Reject::NotFound { id, .. }))) = &decided else { return decided };
+        // What was there when the author looked and isn't known any more was deleted since, before the horizon.
+        let horizon = horizon(scratch)?;
+        match EventId::new(horizon, 0).filter(|_| self.base < horizon && id.0.revision() <= horizon) {
+            Some(changed_at) => Err(stale(scratch, *id, "existence", changed_at)),
+            None => decided,
+        }
+    }
+
+    fn try_decide<V: View>(&self, scratch: &mut Scratch<'_, V>) -> Decided<Vec<RecordId>, V> {
         check_seen(scratch, self.base)?;
         self.check_limits()?;
         self.check_change(scratch)?;

@@ -23,7 +23,7 @@ pub(super) fn check_expected<V: View>(scratch: &Scratch<'_, V>, expected: &[Expe
         match stored.kind {
             Kind::Change => check_unchanged(scratch, *record, *revision)?,
             Kind::Project => check_project(scratch, *record, *revision)?,
-            Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Restore => {
+            Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => {
                 check_one(scratch, *record, &stored, *revision)?;
             }
         }

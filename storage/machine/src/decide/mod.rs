@@ -13,6 +13,7 @@ mod group;
 mod note;
 mod place;
 mod project;
+mod retention;
 mod rollback;
 mod task;
 
@@ -94,6 +95,8 @@ pub(crate) fn decide<V: View>(
             let rollback = rollback::Rollback { scope: *scope, to: *to, expected: *expected };
             rollback.decide(scratch, cause)
         }
+        Body::SetRetention { keep } => retention::set_retention(scratch, *keep),
+        Body::Compact { to, time } => retention::compact(scratch, *to, *time),
         Body::OpenSession | Body::CloseSession => Ok(Vec::new()),
     }
 }
@@ -180,6 +183,7 @@ fn task_of(stored: &Stored, id: RecordId) -> Result<(&Block, &TaskFields), Rejec
             | Record::Conflict(_)
             | Record::Comment(_)
             | Record::Point(_)
+            | Record::Retention(_)
             | Record::Restore(_),
         ) => Err(wrong_kind()),
         None => Err(not_found("task", id)),

@@ -1,9 +1,11 @@
 //! What people add beside the state: comments on tasks, names for revisions.
 
+use super::retention::horizon;
 use super::{Cause, Decided, check_name, check_seen, exists, invalid, known, not_found, task_of};
 use crate::event::Fact;
 use crate::id::{RecordId, Revision};
 use crate::limits::{self, check};
+use crate::outcome::Reject;
 use crate::record::{Comment, Kind, Point, Record};
 use crate::scratch::Scratch;
 use crate::view::View;
@@ -42,6 +44,11 @@ pub(super) fn create_point<V: View>(
     check("bytes of a note", note.len(), limits::NOTE_BYTES_MAX)?;
     let revision = at.unwrap_or(Revision(scratch.revision().0.saturating_sub(1)));
     check_seen(scratch, revision)?;
+    let oldest = horizon(scratch)?;
+    if revision < oldest {
+        let newest = Revision(scratch.revision().0.saturating_sub(1));
+        return Err(Reject::NoRevision { revision, oldest, newest }.into());
+    }
     if let Some(id) = scratch.find(Kind::Point, RecordId::ROOT, name.as_bytes())? {
         return Err(exists(Kind::Point, name, id).into());
     }

@@ -13,6 +13,7 @@
 
 use super::change::check_unique;
 use super::note::automatic_point;
+use super::retention::horizon;
 use super::task::check_no_circle;
 use super::{Cause, Decided, Halt, check_not_undone, check_seen, invalid, known, not_found};
 use crate::command::{NewBlock, Scope, TaskField};
@@ -79,7 +80,7 @@ impl Rollback {
 
     fn check_revisions<V: View>(&self, scratch: &Scratch<'_, V>) -> Decided<(), V> {
         let newest = Revision(scratch.revision().0.saturating_sub(1));
-        let oldest = scratch.horizon()?;
+        let oldest = horizon(scratch)?;
         if self.to < oldest || self.to > newest {
             return Err(Reject::NoRevision { revision: self.to, oldest, newest }.into());
         }

@@ -13,7 +13,7 @@ use zyflow_machine::event::{Fact, RowChange};
 use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::Outcome;
 use zyflow_machine::record::{
-    Conflict, ConflictClass, Kind, Policy, Priority, Record, SettledBy, Settlement, Status, Strategy,
+    Conflict, ConflictClass, Keep, Kind, Policy, Priority, Record, SettledBy, Settlement, Status, Strategy,
 };
 use zyflow_machine::view::View;
 
@@ -49,6 +49,8 @@ fn answer(node: &mut Node, asked: &[&str], out: &mut String) {
         "time" => writeln!(out, "{} ms", node.machine.cluster_time().0).unwrap(),
         "show" => show(node, &words[1], out),
         "points" => points(node, out),
+        "horizon" => writeln!(out, "{}", node.view.horizon()).unwrap(),
+        "purge" => node.view.purge(),
         "restart" => {
             let header = node.machine.save().header;
             node.machine = Machine::restore(&header, node.machine.sessions()).unwrap();
@@ -89,8 +91,12 @@ fn show(node: &Node, path: &str, out: &mut String) {
                     }
                 }
                 Record::Conflict(conflict) => writeln!(out, "{id}  {}", of_conflict(&conflict)).unwrap(),
-                Record::Project(_) | Record::Change(_) | Record::Comment(_) | Record::Point(_) | Record::Restore(_) => {
-                }
+                Record::Project(_)
+                | Record::Change(_)
+                | Record::Comment(_)
+                | Record::Point(_)
+                | Record::Retention(_)
+                | Record::Restore(_) => {}
             }
         }
     }
@@ -170,6 +176,10 @@ fn of_row(row: &RowChange) -> String {
             let settled = settled.as_ref().map(|settled| settled.settlement.strategy);
             format!("conflict restored {settled:?}")
         }
+        Fact::RetentionCreated(keep) | Fact::RetentionSet(keep) => {
+            format!("kept: {:?} revisions, {:?} ms", keep.revisions, keep.age_ms)
+        }
+        Fact::HorizonMoved { to, time } => format!("history begins at {to}, {} ms", time.0),
         Fact::Restored(restore) => format!("restored to {}", restore.cut),
     };
     let previous = row.previous.map_or(String::new(), |previous| format!(" after {previous}"));
@@ -238,6 +248,14 @@ fn parse(node: &Node, line: &str) -> Command {
             to: Revision(value(&words, "to").unwrap().parse().unwrap()),
             expected: value(&words, "expected").map(|revision| Revision(revision.parse().unwrap())),
         },
+        "retain" => {
+            let number = |name| value(&words, name).map(|number| number.parse().unwrap());
+            Body::SetRetention { keep: Keep { revisions: number("revisions"), age_ms: number("age") } }
+        }
+        "compact" => {
+            let number = |name| value(&words, name).map_or(0, |number| number.parse().unwrap());
+            Body::Compact { to: Revision(number("to")), time: ClusterTime(number("time")) }
+        }
         "policy" => policy(node, &words),
         "delete" => Body::DeleteChange { change: change(node, &words[1]), base: base.unwrap() },
         "edit" => edit(node, &words, base.unwrap()),

@@ -9,8 +9,10 @@ use std::collections::BTreeSet;
 use zyflow_machine::command::{
     Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, Scope, TaskField,
 };
-use zyflow_machine::id::{EventId, RecordId, RequestId, Revision, SessionId};
-use zyflow_machine::record::{ConflictClass, Kind, Policy, Priority, SettledBy, Settlement, Status, Strategy as Way};
+use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
+use zyflow_machine::record::{
+    ConflictClass, Keep, Kind, Policy, Priority, SettledBy, Settlement, Status, Strategy as Way,
+};
 
 /// What a command may refer to: the state before its batch.
 pub struct Ids {
@@ -73,6 +75,8 @@ enum BodyWish {
     RemovePoint(Index),
     SetPolicy { project: Index, age: Option<u64>, policy: Policy },
     Rollback { scope: ScopeWish, age: u64, seen: Option<u64> },
+    SetRetention(Keep),
+    Compact { age: u64 },
 }
 
 #[derive(Clone, Debug)]
@@ -194,6 +198,11 @@ impl BodyWish {
                 },
                 to: if age == AHEAD { Revision(ids.revision.0 + AHEAD) } else { base(age) },
                 expected: seen.map(base),
+            },
+            Self::SetRetention(keep) => Body::SetRetention { keep },
+            Self::Compact { age } => Body::Compact {
+                to: if age == AHEAD { Revision(ids.revision.0 + AHEAD) } else { base(age) },
+                time: ClusterTime(7),
             },
         }
     }
@@ -366,6 +375,13 @@ fn rollback() -> impl Strategy<Value = BodyWish> {
     })
 }
 
+fn compact() -> impl Strategy<Value = BodyWish> {
+    let keep = (prop::option::of(0_u64..3), prop::option::of(1_u64..3))
+        .prop_map(|(revisions, age_ms)| BodyWish::SetRetention(Keep { revisions, age_ms }));
+    let age = prop_oneof![4 => 1_u64..8, 1 => Just(0), 1 => Just(AHEAD)];
+    prop_oneof![1 => keep, 2 => age.prop_map(|age| BodyWish::Compact { age })]
+}
+
 fn body() -> impl Strategy<Value = BodyWish> {
     let path =
         prop::sample::select(vec!["a/tasks.md", "b/tasks.md", "A/tasks.md", "c.md", "../d.md"]).prop_map(str::to_owned);
@@ -410,14 +426,27 @@ fn body() -> impl Strategy<Value = BodyWish> {
 
 /// One command, half of them requests of a session.
 pub fn wish() -> impl Strategy<Value = Wish> {
-    let request = prop::option::of((any::<Index>(), prop_oneof![20 => 0_u64..20, 1 => 200_u64..600]));
-    (request, body()).prop_map(|(request, body)| Wish { request, body })
+    asked(body())
 }
 
-/// Entries of a few commands each, after a project has been made.
+fn asked(body: impl Strategy<Value = BodyWish>) -> impl Strategy<Value = Wish> {
+    let request = prop::option::of((any::<Index>(), prop_oneof![20 => 0_u64..20, 1 => 200_u64..600]));
+    (request, body).prop_map(|(request, body)| Wish { request, body })
+}
+
+/// Entries of a few commands each, after a project has been made; all of the history is kept.
 pub fn batches() -> impl Strategy<Value = Vec<Vec<Wish>>> {
+    batches_of(wish())
+}
+
+/// The same, and now and then history is let go of.
+pub fn forgetful_batches() -> impl Strategy<Value = Vec<Vec<Wish>>> {
+    batches_of(asked(prop_oneof![24 => body(), 1 => compact()]))
+}
+
+fn batches_of(wish: impl Strategy<Value = Wish>) -> impl Strategy<Value = Vec<Vec<Wish>>> {
     let first = Wish { request: None, body: BodyWish::CreateProject("p".to_owned()) };
-    prop::collection::vec(prop::collection::vec(wish(), 1..6), 1..20).prop_map(move |mut rest| {
+    prop::collection::vec(prop::collection::vec(wish, 1..6), 1..20).prop_map(move |mut rest| {
         rest.insert(0, vec![first.clone()]);
         rest
     })

@@ -53,6 +53,7 @@ impl<'a> Filler<'a> {
         }
         self.versions_of(Kind::Point, RecordId::ROOT)?;
         self.versions_of(Kind::Project, RecordId::ROOT)?;
+        self.versions_of(Kind::Retention, RecordId::ROOT)?;
         let below_projects = self.wanted.iter().any(|source| !matches!(source, Source::Projects | Source::Points));
         for (project, stored) in self.view.projects()? {
             let Some(Record::Project(record)) = &stored.record else { continue };

@@ -199,12 +199,26 @@ impl Model {
         self.ids.iter().filter(|(known, _)| *known == kind).map(|(_, id)| *id).collect()
     }
 
+    /// Everything that can be asked of the tables at a revision, compared with the state then; below the horizon nothing can.
+    pub(crate) fn assert_same_at(&self, revision: Revision, map: &MapView, tables: &Tables) {
+        if revision < self.map.horizon() {
+            let error = tables.view(Some(revision)).unwrap_err();
+            assert!(matches!(error, TablesError::Compacted { .. }), "{error}");
+        } else {
+            self.assert_same(revision, map, &tables.view(Some(revision)).unwrap());
+        }
+    }
+
     /// Everything that a view can be asked, compared.
     pub(crate) fn assert_same(&self, revision: Revision, map: &MapView, view: &TablesView) {
         assert_eq!(view.revision(), revision);
+        let horizon = self.map.horizon();
+        let mut map = map.clone();
+        map.purge_to(horizon);
+        let map = &map;
         for (kind, id) in &self.ids {
             assert_eq!(view.get(*id).unwrap(), map.get(*id).unwrap(), "{kind:?} {id} at {revision}");
-            let before = Revision(revision.0 / 2);
+            let before = Revision(revision.0 / 2).max(horizon);
             assert_eq!(view.get_at(*id, before).unwrap(), map.get_at(*id, before).unwrap(), "{id} at {before}");
             let versions: Vec<_> = view.history(*id).unwrap().into_iter().map(|version| version.stored).collect();
             assert_eq!(versions, map.history(*id), "history of {id} at {revision}");
@@ -212,14 +226,14 @@ impl Model {
         let parents = self.ids.iter().map(|(_, id)| *id).chain([RecordId::ROOT]);
         for parent in parents {
             for kind in Kind::ALL {
-                Self::assert_family_same((kind, parent), map, view);
+                Self::assert_family_same((kind, parent), map, view, horizon);
             }
         }
     }
 
-    fn assert_family_same((kind, parent): (Kind, RecordId), map: &MapView, view: &TablesView) {
+    fn assert_family_same((kind, parent): (Kind, RecordId), map: &MapView, view: &TablesView, horizon: Revision) {
         assert_eq!(view.children(kind, parent).unwrap(), map.children(kind, parent).unwrap());
-        let half = Revision(view.revision().0 / 2);
+        let half = Revision(view.revision().0 / 2).max(horizon);
         assert_eq!(view.changed(kind, parent, half).unwrap(), map.changed(kind, parent, half).unwrap());
         let mut after: Option<Vec<u8>> = None;
         loop {

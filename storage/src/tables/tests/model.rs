@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 use zyflow_machine::command::{Anchor, BlockOp, Body, EditMode, NewConflict, Scope};
-use zyflow_machine::id::{RecordId, RequestId, Revision, SessionId};
+use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::Outcome;
 use zyflow_machine::record::{ConflictClass, Kind, Status};
 
@@ -19,6 +19,8 @@ enum Step {
     Commands(Vec<(Option<u64>, Ask)>),
     /// A scope goes back to a past revision.
     Rollback(Index, Index),
+    /// The history before a past revision is let go of.
+    Compact(Index),
     /// Everything written that is durable.
     Flush,
     /// The log becomes durable up to so many entries before its end.
@@ -76,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::OpenSession),
         16 => prop::collection::vec((prop::option::weighted(0.3, 1..6_u64), ask()), 1..5).prop_map(Step::Commands),
         3 => (any::<Index>(), any::<Index>()).prop_map(|(scope, to)| Step::Rollback(scope, to)),
+        1 => any::<Index>().prop_map(Step::Compact),
         4 => Just(Step::Flush),
         2 => (0..4_u8).prop_map(Step::Durable),
         1 => Just(Step::Crash),
@@ -236,6 +239,14 @@ impl Run {
                 let to = Revision(u64::try_from(to.index(newest + 1)).unwrap());
                 self.apply(batch(vec![command(None, Body::Rollback { scope, to, expected: None })]))?;
             }
+            Step::Compact(to) => {
+                let newest = usize::try_from(self.model.digest().0.0).unwrap();
+                let to = Revision(u64::try_from(to.index(newest + 1)).unwrap());
+                // Points that were made would keep the history.
+                let points = self.model.of_kind(Kind::Point).into_iter().map(|point| Body::RemovePoint { point });
+                let compact = Body::Compact { to, time: ClusterTime(1000) };
+                self.apply(batch(points.chain([compact]).map(|body| command(None, body)).collect()))?;
+            }
             Step::Flush => {
                 let flushed = self.node.tables().flush()?;
                 assert!(Some(flushed.0) <= *self.node.durable.borrow() || flushed.0 == 0);
@@ -255,8 +266,7 @@ impl Run {
             }
             Step::LookBack(index) => {
                 if let Some((revision, map)) = self.model.past.get(index.index(self.model.past.len().max(1))) {
-                    let view = self.node.tables().view(Some(*revision))?;
-                    self.model.assert_same(*revision, map, &view);
+                    self.model.assert_same_at(*revision, map, self.node.tables());
                 }
             }
         }
@@ -290,8 +300,7 @@ impl Run {
     fn finish(mut self) {
         self.check_newest();
         for (revision, map) in &self.model.past {
-            let view = self.node.tables().view(Some(*revision)).unwrap();
-            self.model.assert_same(*revision, map, &view);
+            self.model.assert_same_at(*revision, map, self.node.tables());
         }
         self.node.durable.send_replace(Some(u64::MAX));
         assert_eq!(self.node.assert_digests_equal(), self.model.digest());
@@ -299,8 +308,7 @@ impl Run {
         assert_eq!(self.node.reopen().unwrap(), 0, "all of it was written");
         assert_eq!(self.node.assert_digests_equal(), self.model.digest());
         for (revision, map) in &self.model.past {
-            let view = self.node.tables().view(Some(*revision)).unwrap();
-            self.model.assert_same(*revision, map, &view);
+            self.model.assert_same_at(*revision, map, self.node.tables());
         }
         // And from nothing but the log.
         self.node.kill();
