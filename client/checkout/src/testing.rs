@@ -68,7 +68,7 @@ impl Ledger {
                     }
                 }
                 Kind::Block => self.touched.push((revision, row.parent)),
-                Kind::Conflict | Kind::Comment | Kind::Point => {}
+                Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention => {}
             }
         }
         let outcome = effects.outcomes.into_iter().next().unwrap();
@@ -84,7 +84,12 @@ impl Ledger {
     pub(crate) fn conflicts(&self) -> Vec<Conflict> {
         let conflicts = self.view.records().filter_map(|(_, record)| match record {
             Record::Conflict(conflict) => Some(conflict.clone()),
-            Record::Project(_) | Record::Change(_) | Record::Block(_) | Record::Comment(_) | Record::Point(_) => None,
+            Record::Project(_)
+            | Record::Change(_)
+            | Record::Block(_)
+            | Record::Comment(_)
+            | Record::Point(_)
+            | Record::Retention(_) => None,
         });
         conflicts.collect()
     }

@@ -82,7 +82,7 @@ pub(crate) enum Looked {
     /// There is no such record any more.
     Gone,
     /// Ask what lies below; `drops` allows to put the answer into the cache.
-    Below { base: Arc<Base>, drops: u64, horizon: Revision },
+    Below { base: Arc<Base>, drops: u64 },
 }
 
 /// What the overlay knows about a family at a revision.
@@ -199,7 +199,7 @@ impl Overlay {
         match self.chains.get(&id).and_then(|chain| newest(chain, at)) {
             Some(row) if self.is_gone(row) => Looked::Gone,
             Some(row) => Looked::Found(Arc::clone(row)),
-            None => Looked::Below { base: Arc::clone(&self.base), drops: self.drops, horizon: self.retention.horizon },
+            None => Looked::Below { base: Arc::clone(&self.base), drops: self.drops },
         }
     }
 

@@ -77,13 +77,16 @@ impl TablesView {
         if id.0.revision() > at {
             return Ok(None);
         }
-        let looked = self.shared.overlay()?.look(id, at);
-        let (base, drops, horizon) = match looked {
-            Looked::Found(row) => return Ok(Some(Arc::clone(&row.stored))),
-            Looked::Gone => return Ok(None),
-            Looked::Below { base, drops, horizon } => (base, drops, horizon),
+        let (looked, horizon) = {
+            let overlay = self.shared.overlay()?;
+            (overlay.look(id, at), overlay.retention().horizon)
         };
         refuse_compacted(at, horizon)?;
+        let (base, drops) = match looked {
+            Looked::Found(row) => return Ok(Some(Arc::clone(&row.stored))),
+            Looked::Gone => return Ok(None),
+            Looked::Below { base, drops } => (base, drops),
+        };
         let found = self.version_below(id, at, &base, drops)?;
         self.refuse_compacted_since(at)?;
         Ok(found.filter(|stored| !is_gone(stored.version, stored.record.is_some(), horizon)))
