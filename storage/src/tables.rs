@@ -34,6 +34,7 @@ mod hash;
 mod kept;
 mod overlay;
 mod past;
+mod pinned;
 mod pool;
 mod query;
 mod ranges;

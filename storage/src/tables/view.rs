@@ -108,6 +108,9 @@ impl TablesView {
             LookedFamily::Kept(siblings) => return Ok(siblings),
             LookedFamily::Partly { base, rows } => (base, rows),
         };
+        if let Some(pinned) = self.pinned_family(family)? {
+            return Ok(pinned.siblings());
+        }
         refuse_compacted(self.at, &base)?;
         let mut siblings = Siblings::new(self.at);
         let heads = {
@@ -185,7 +188,7 @@ impl TablesView {
         Ok(found)
     }
 
-    fn open(&self, id: RecordId, sealed: &SealedVersion) -> Result<Arc<Stored>, TablesError> {
+    pub(super) fn open(&self, id: RecordId, sealed: &SealedVersion) -> Result<Arc<Stored>, TablesError> {
         let body = self.shared.codec.open_body(sealed.version, id, sealed.previous, &sealed.body)?;
         Ok(Arc::new(body.stored(sealed.version)?))
     }
@@ -215,7 +218,7 @@ fn may_move(kind: Kind) -> bool {
     }
 }
 
-fn refuse_compacted(revision: Revision, base: &Base) -> Result<(), TablesError> {
+pub(super) fn refuse_compacted(revision: Revision, base: &Base) -> Result<(), TablesError> {
     if revision < base.horizon {
         return Err(TablesError::Compacted { revision, horizon: base.horizon });
     }
