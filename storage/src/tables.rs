@@ -34,6 +34,7 @@ mod hash;
 mod kept;
 mod overlay;
 mod past;
+mod pinned;
 mod pool;
 mod purge;
 mod query;

@@ -27,11 +27,12 @@ use super::config::TablesConfig;
 use super::entry::{Change, Row, text_bytes};
 use super::hash::HashIds;
 use super::past::{Edge, Past, RecentTime};
+use super::pinned::PastCache;
 use super::pool::Pool;
 use super::siblings::{Families, Family, Siblings};
 
 /// Bytes of a cached record besides its texts: fields with their revisions, allocations, the cache's own entry.
-const CACHED_FIXED_BYTES: usize = 768;
+pub(super) const CACHED_FIXED_BYTES: usize = 768;
 
 /// What lies below the overlay: one database and the cache of it.
 pub(crate) struct Base {
@@ -41,6 +42,8 @@ pub(crate) struct Base {
     pub(crate) apply_reader: Pool,
     /// The newest versions that SQLite has, opened.
     pub(crate) cache: Cache<RecordId, Arc<Stored>, HashIds>,
+    /// What was read of the past.
+    pub(crate) past: PastCache,
 }
 
 impl Base {
@@ -55,6 +58,7 @@ impl Base {
                 .max_capacity(config.cache_bytes_max)
                 .weigher(weigh)
                 .build_with_hasher(HashIds::default()),
+            past: PastCache::new(config),
         }
     }
 }

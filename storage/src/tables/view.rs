@@ -126,6 +126,9 @@ impl TablesView {
             LookedFamily::Kept(siblings) => return Ok(siblings),
             LookedFamily::Partly { base, rows, horizon } => (base, rows, horizon),
         };
+        if let Some(pinned) = self.pinned_family(family)? {
+            return Ok(pinned.siblings());
+        }
         refuse_compacted(self.at, horizon)?;
         let mut siblings = Siblings::new(self.at);
         let heads = {
@@ -214,7 +217,7 @@ impl TablesView {
         Ok(found)
     }
 
-    fn open(&self, id: RecordId, sealed: &SealedVersion) -> Result<Arc<Stored>, TablesError> {
+    pub(super) fn open(&self, id: RecordId, sealed: &SealedVersion) -> Result<Arc<Stored>, TablesError> {
         let body = self.shared.codec.open_body(sealed.version, id, sealed.previous, &sealed.body)?;
         Ok(Arc::new(body.stored(sealed.version)?))
     }
@@ -249,7 +252,7 @@ fn may_move(kind: Kind) -> bool {
     }
 }
 
-fn refuse_compacted(revision: Revision, horizon: Revision) -> Result<(), TablesError> {
+pub(super) fn refuse_compacted(revision: Revision, horizon: Revision) -> Result<(), TablesError> {
     if revision < horizon {
         return Err(TablesError::Compacted { revision, horizon });
     }
