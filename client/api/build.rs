@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "proto/zyflow/v1/types.proto",
     "proto/zyflow/v1/propose.proto",
     "proto/zyflow/v1/query.proto",
     "proto/zyflow/v1/watch.proto",
     "proto/zyflow/v1/replay.proto",
     "proto/zyflow/v1/admin.proto",
+    "proto/zyflow/v1/backup.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -8,6 +8,7 @@
 
 mod admin;
 mod args;
+mod backup;
 mod bench;
 mod change;
 mod checkout;
@@ -122,6 +123,7 @@ async fn command(context: &Context, command: Command) -> Result<Report, Failure>
         Command::Rollback(args) => rollback::run(context, args).await,
         Command::Sync(args) => sync::sync(context, args).await,
         Command::Validate(args) => sync::validate(context, args).await,
+        Command::Backup(command) => backup::run(context, command).await,
         Command::Verify(args) => verify::run(context, args).await,
         Command::Bench(args) => bench::run(context, args).await,
     }

@@ -52,6 +52,8 @@ impl From<Exit> for ExitCode {
 pub enum Code {
     /// A name fits several things.
     Ambiguous,
+    /// A backup can't be made, verified or restored.
+    Backup,
     /// A member is too far behind.
     Behind,
     /// A certificate or key can't be used.
@@ -116,8 +118,9 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of their names.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Ambiguous,
+        Self::Backup,
         Self::Behind,
         Self::Certificate,
         Self::Check,
@@ -155,6 +158,7 @@ impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ambiguous => "E-AMBIGUOUS",
+            Self::Backup => "E-BACKUP",
             Self::Behind => "E-BEHIND",
             Self::Certificate => "E-CERTIFICATE",
             Self::Check => "E-CHECK",
@@ -192,7 +196,8 @@ impl Code {
     #[must_use]
     pub fn exit(self) -> Exit {
         match self {
-            Self::Check
+            Self::Backup
+            | Self::Check
             | Self::Dev
             | Self::Differs
             | Self::File

@@ -2,7 +2,7 @@
 //!
 //! Read it in this order. [`profile`]: where a cluster is and who we are to it. [`client`]: connections, routing to the
 //! leader, deadlines, retries. [`session`]: numbered requests, so that a retry has no second effect. [`read`]: typed
-//! queries, [`moment`]: of which revision. [`watch`]: what happens, across broken connections; [`replay`]: whether it comes out the same again. [`coordinator`]: what keeps text and runtime state consistent, pure. [`error`] and [`code`]: what can go wrong, as types, as codes with a page each, and as exit codes. [`dev`]: a
+//! queries, [`moment`]: of which revision. [`watch`]: what happens, across broken connections; [`replay`]: whether it comes out the same again. [`backup`]: all of it, kept elsewhere. [`coordinator`]: what keeps text and runtime state consistent, pure. [`error`] and [`code`]: what can go wrong, as types, as codes with a page each, and as exit codes. [`dev`]: a
 //! whole cluster of `zyflowd` processes on this machine. [`cli`]: the commands.
 //!
 //! ```text
@@ -16,6 +16,7 @@
 //! Nothing outside `cli` prints. Deliberately not here: the checkout engine (`zyflow-checkout`), and anything that opens a
 //! data folder (`zyflowd`).
 
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod code;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
-use zyflow_checkout::{Cluster, ClusterDocument, ClusterError, Touched};
+use zyflow_checkout::{Cluster, ClusterDocument, ClusterError, Touched, Undone};
 use zyflow_machine::command::{Author, Body, Command};
 use zyflow_machine::event::Fact;
 use zyflow_machine::id::{RecordId, RequestId, Revision};
@@ -119,6 +119,11 @@ impl Cluster for NodeCluster {
         Ok(revisions)
     }
 
+    fn undone(&self) -> Result<Vec<Undone>, ClusterError> {
+        let restores = self.tables.restores().map_err(read_error)?;
+        Ok(restores.into_iter().map(|(at, restore)| Undone { cut: restore.cut, at }).collect())
+    }
+
     fn applied(&self) -> watch::Receiver<Revision> {
         self.tables.applied()
     }
@@ -158,7 +163,7 @@ impl TouchedLog {
                         Kind::Block => Some(row.stored.parent),
                         // A project's globs and policy: whoever doesn't know it as a change reads the list anew.
                         Kind::Project | Kind::Change => Some(row.id),
-                        Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention => None,
+                        Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => None,
                     });
                     let touched: BTreeSet<RecordId> = touched.collect();
                     self.up_to = change.revision;

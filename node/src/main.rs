@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use zyflow_node::checkouts::error_chain;
 use zyflow_node::config::Config;
-use zyflow_node::{run, telemetry};
+use zyflow_node::{backup, run, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -25,6 +25,9 @@ enum Command {
     Run(Options),
     /// Reads and checks the configuration, and changes nothing.
     Check(Options),
+    /// Verifies or restores a backup, without a node.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
 }
 
 #[derive(clap::Args)]
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Check(options) => load(&options).map(|config| {
             println!("{} is a usable configuration for node {}", options.config.display(), config.node.id);
         }),
+        Command::Backup(command) => backup::run(&command).map(|found| println!("{found}")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

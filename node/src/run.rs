@@ -37,6 +37,7 @@ use crate::http::{self, Probe};
 use crate::metrics::{Metrics, Readings};
 use crate::retention::Keeper;
 use crate::services::admin::{About, AdminService};
+use crate::services::backup::{self, BackupService};
 use crate::services::propose::ProposeService;
 use crate::services::query::QueryService;
 use crate::services::replay::ReplayService;
@@ -194,6 +195,19 @@ async fn listen_all(config: &Config) -> Result<[TcpListener; 3], RunError> {
     ])
 }
 
+fn consensus_config(config: &Config, storage: &Storage) -> ConsensusConfig {
+    let mut consensus = ConsensusConfig::new(
+        config.node.id,
+        config.node.cluster.clone(),
+        storage.lineage,
+        config.peer.advertise.clone(),
+        storage.layout.snapshots_dir(),
+    );
+    consensus.disk_free_bytes_min = config.limits.disk_free_min.0;
+    consensus.backlog_ops_max = config.limits.backlog_ops_max;
+    consensus
+}
+
 async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let started = Instant::now();
     let material = load_tls(&config)?;
@@ -202,20 +216,13 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let metrics = Metrics::install().map_err(part("metrics"))?;
     let acceptor = Acceptor::new(material.clone());
     let connector = Connector::new(material);
-    let mut consensus_config = ConsensusConfig::new(
-        config.node.id,
-        config.node.cluster.clone(),
-        storage.lineage,
-        config.peer.advertise.clone(),
-        storage.layout.snapshots_dir(),
-    );
-    consensus_config.disk_free_bytes_min = config.limits.disk_free_min.0;
-    consensus_config.backlog_ops_max = config.limits.backlog_ops_max;
+    let consensus_config = consensus_config(&config, &storage);
     let log = storage.log.handle();
     let Storage { layout, log: store, tables, local, ring, lineage } = storage;
-    let consensus = Consensus::start(consensus_config, store, tables.clone(), ring, peer, acceptor.clone(), connector)
-        .await
-        .map_err(part("consensus can't start"))?;
+    let consensus =
+        Consensus::start(consensus_config, store, tables.clone(), Arc::clone(&ring), peer, acceptor.clone(), connector)
+            .await
+            .map_err(part("consensus can't start"))?;
     let setup = Setup {
         folder: layout.checkouts_dir(),
         node_id: config.node.id,
@@ -247,7 +254,9 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let about = About { config: config.clone(), lineage, started, runtime: files };
     let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
     let replay = ReplayService::new(consensus.clone(), tables.clone(), layout.dir());
-    let api = tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), (admin, replay), stopped));
+    let backup = BackupService::new(consensus.clone(), tables.clone(), ring, backup::About::new(&config, lineage));
+    let api =
+        tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), (admin, replay, backup), stopped));
     info!(node = config.node.id, api = %config.api.listen, peer = %config.peer.listen, "node started");
 
     let ended = until_told(&consensus).await;
@@ -410,11 +419,11 @@ async fn serve_api(
     listener: TcpListener,
     acceptor: Acceptor,
     (consensus, tables): (Consensus, Tables),
-    (admin, replay): (AdminService, ReplayService),
+    (admin, replay, backup): (AdminService, ReplayService, BackupService),
     mut stopped: watch::Receiver<bool>,
 ) {
     use zyflow_api::MESSAGE_BYTES_MAX;
-    use zyflow_api::v1::{admin_server, propose_server, query_server, replay_server, watch_server};
+    use zyflow_api::v1::{admin_server, backup_server, propose_server, query_server, replay_server, watch_server};
     let (tx, rx) = mpsc::channel(ACCEPTED_WAITING_MAX);
     tokio::spawn(accept_api(listener, acceptor, tx));
     let propose = propose_server::ProposeServer::new(ProposeService::new(consensus.clone()));
@@ -431,6 +440,7 @@ async fn serve_api(
         .add_service(query.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(watch)
         .add_service(replay_server::ReplayServer::new(replay))
+        .add_service(backup_server::BackupServer::new(backup))
         .add_service(admin_server::AdminServer::new(admin))
         .add_service(health_service)
         .serve_with_incoming_shutdown(ReceiverStream::new(rx).boxed(), async move {

@@ -29,7 +29,12 @@ const IDENTITY_FILE: &str = "IDENTITY";
 const LOCK_FILE: &str = "lock";
 const PID_FILE: &str = "pid";
 const NODE_KEY_FILE: &str = "node.key";
-const FOLDERS: [&str; 4] = ["log", "tables", "snapshots", "checkouts"];
+/// There from the beginning of a restore until its end.
+const RESTORING_FILE: &str = "RESTORING";
+const FOLDERS: [&str; 4] = ["log", "tables", "snapshots", CHECKOUTS_FOLDER];
+/// What bound checkouts last agreed on may outlive the rest, with the key that it is sealed under: a machine that joins a restored
+/// cluster goes on with its checkouts.
+const CHECKOUTS_FOLDER: &str = "checkouts";
 
 /// Files that may lie in a folder before it is made a data folder: what is left of an interrupted creation, and what a
 /// supervisor may have put there.
@@ -51,6 +56,12 @@ pub enum LayoutError {
     /// There is something, but not of `ZyFlow`.
     #[error("{} is not a data folder of ZyFlow and not empty: choose an empty folder", dir.display())]
     Foreign {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A restore into it didn't get to its end.
+    #[error("a restore into {} was broken off: empty the folder, then restore again", dir.display())]
+    Unfinished {
         /// The folder.
         dir: PathBuf,
     },
@@ -154,6 +165,37 @@ impl Layout {
         Ok(Self { dir: dir.to_owned(), lineage, node_id, _lock: lock })
     }
 
+    /// Makes a data folder at `dir`, which doesn't exist or is quite empty, with what `fill` brings. Until that is complete no node starts
+    /// from the folder.
+    ///
+    /// # Errors
+    /// There is anything in the folder, or what `fill` fails with. Then the folder is as empty as before, as far as it can be emptied.
+    pub fn create_filled<E: From<LayoutError>>(
+        dir: &Path,
+        (lineage, node_id): (Lineage, u64),
+        fill: impl FnOnce(&Self) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let made = || -> Result<Self, LayoutError> {
+            std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(dir)?;
+            refuse_filled(dir)?;
+            let lock = lock(dir)?;
+            replace_file(&dir.join(RESTORING_FILE), b"a restore from a backup is under way\n")?;
+            make_folders(dir)?;
+            sync_folder(dir)?;
+            Ok(Self { dir: dir.to_owned(), lineage, node_id, _lock: lock })
+        };
+        let layout = made()?;
+        let identity = identity::Identity { lineage, node_id };
+        let filled = fill(&layout).and_then(|()| Ok(identity::write(&dir.join(IDENTITY_FILE), &identity)?));
+        if let Err(error) = filled {
+            empty(dir);
+            return Err(error);
+        }
+        fs::remove_file(dir.join(RESTORING_FILE)).map_err(LayoutError::Io)?;
+        sync_folder(dir).map_err(LayoutError::Io)?;
+        Ok(layout)
+    }
+
     /// Opens the data folder at `dir` and takes its lock.
     ///
     /// # Errors
@@ -224,7 +266,7 @@ impl Layout {
     /// Where bound checkouts keep their bases.
     #[must_use]
     pub fn checkouts_dir(&self) -> PathBuf {
-        self.dir.join("checkouts")
+        self.dir.join(CHECKOUTS_FOLDER)
     }
 
     /// The file of the node's own key.
@@ -240,12 +282,44 @@ impl Layout {
     }
 }
 
+/// Refuses a folder that holds anything at all.
+fn refuse_filled(dir: &Path) -> Result<(), LayoutError> {
+    if let Some(found) = identity::read(&dir.join(IDENTITY_FILE))? {
+        return Err(LayoutError::Exists { dir: dir.to_owned(), lineage: found.lineage, node_id: found.node_id });
+    }
+    refuse_unfinished(dir)?;
+    for entry in fs::read_dir(dir)? {
+        if entry?.file_name() != "lost+found" {
+            return Err(LayoutError::Foreign { dir: dir.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn refuse_unfinished(dir: &Path) -> Result<(), LayoutError> {
+    if dir.join(RESTORING_FILE).exists() { Err(LayoutError::Unfinished { dir: dir.to_owned() }) } else { Ok(()) }
+}
+
+/// Takes away what an attempt that failed has made. What can't be taken away keeps its mark, so that no node starts from it.
+fn empty(dir: &Path) {
+    let folders = FOLDERS.iter().map(|folder| fs::remove_dir_all(dir.join(folder)));
+    let files = [IDENTITY_FILE, LOCK_FILE, PID_FILE].map(|file| fs::remove_file(dir.join(file)));
+    let is_real = |error: &std::io::Error| error.kind() != std::io::ErrorKind::NotFound;
+    let failed = folders.chain(files).find_map(|removed| removed.err().filter(is_real));
+    match failed.map_or_else(|| fs::remove_file(dir.join(RESTORING_FILE)), Err) {
+        Ok(()) => {}
+        Err(error) => tracing::warn!(%error, "what the failed attempt left in the data folder can't be removed"),
+    }
+}
+
 fn refuse_foreign(dir: &Path) -> Result<(), LayoutError> {
+    refuse_unfinished(dir)?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let is_ours = if entry.file_type()?.is_dir() {
             name == "lost+found"
+                || (name == CHECKOUTS_FOLDER && dir.join(NODE_KEY_FILE).is_file())
                 || (FOLDERS.iter().any(|ours| name == *ours) && fs::read_dir(entry.path())?.next().is_none())
         } else {
             HARMLESS_FILES.iter().any(|harmless| name == *harmless)

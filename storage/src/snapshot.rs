@@ -29,6 +29,7 @@ pub use incoming::{Arrived, IncomingSnapshot};
 pub use store::{SnapshotMeta, SnapshotStore};
 
 use crate::tables::{Installation, SnapshotSource, Tables};
+pub(crate) use format::Parts;
 use format::{Item, Reader};
 
 impl Tables {

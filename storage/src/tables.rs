@@ -22,6 +22,7 @@
 //! Deliberately not here: consensus, permissions, and what a command means.
 
 mod apply;
+mod backups;
 mod codec;
 mod config;
 mod database;
@@ -46,6 +47,7 @@ mod siblings;
 mod snapshots;
 mod sql;
 mod state;
+mod undone;
 mod view;
 mod writer;
 
@@ -69,9 +71,11 @@ pub use ranges::{RANGE_PARTS_MAX, RangeDigest};
 pub use sql::{SqlAnswer, SqlError, SqlLimits, SqlRows, SqlValue};
 pub use view::TablesView;
 
-pub(crate) use codec::Body;
+pub(crate) use backups::BackupSource;
+pub(crate) use codec::{Body, Codec};
+pub(crate) use database::chain;
 pub(crate) use snapshots::{Installation, SnapshotSource, TravellingVersion};
-pub(crate) use state::SavedState;
+pub(crate) use state::{SavedSession, SavedState};
 
 use shared::Shared;
 use view::Lane;
@@ -109,7 +113,7 @@ impl Tables {
             Ok(shared) => Arc::new(shared),
             Err(error) if error.is_damage() => {
                 // Rows and machine contradict each other: the next look at the folder must not believe it either.
-                database::mark_damaged(&config.dir, &database::chain(&error));
+                database::mark_damaged(&config.dir, &chain(&error));
                 drop(database);
                 let database = database::open(&config, &key)?;
                 return Self::start(Arc::new(Shared::new(config, key, &database)?), database, durable);

@@ -64,6 +64,14 @@ pub trait Cluster: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Every restore from a backup that the cluster has behind it. The default knows of none.
+    ///
+    /// # Errors
+    /// When the local state can't be read.
+    fn undone(&self) -> Result<Vec<Undone>, ClusterError> {
+        Ok(Vec::new())
+    }
+
     /// The newest revision applied here; moves when anything is applied.
     fn applied(&self) -> watch::Receiver<Revision>;
 
@@ -73,6 +81,15 @@ pub trait Cluster: Send + Sync + 'static {
         let _ = since;
         Touched::Unknown
     }
+}
+
+/// Revisions that were given out once, and that a restore from a backup has undone: those between the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undone {
+    /// The revision whose state was restored.
+    pub cut: Revision,
+    /// The revision at which the cluster went on.
+    pub at: Revision,
 }
 
 /// The answer of [`Cluster::touched`].

@@ -28,6 +28,7 @@ mod runtime;
 mod sides;
 #[cfg(test)]
 mod tests;
+mod undone;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -50,7 +50,7 @@ pub mod write;
 mod writers;
 
 pub use base::{SealError, StateSeal};
-pub use cluster::{Cluster, ClusterDocument, ClusterError, Touched};
+pub use cluster::{Cluster, ClusterDocument, ClusterError, Touched, Undone};
 pub use config::{Config, Timing, WritePolicy};
 pub use engine::{Checkout, Error, Handle};
 pub use path::{FilePath, PATH_BYTES_MAX, PathError};

@@ -7,17 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use zyflow_machine::command::{Author, Batch, Body, Command};
-use zyflow_machine::event::Fact;
-use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision};
+use zyflow_machine::event::{Event, Fact};
+use zyflow_machine::evolve::evolve;
+use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision};
 use zyflow_machine::machine::Machine;
 use zyflow_machine::map_view::MapView;
 use zyflow_machine::outcome::{Outcome, Reject};
-use zyflow_machine::record::{Conflict, Kind, Project, Record, TaskFields};
+use zyflow_machine::record::{Conflict, Kind, Project, Record, Restore, TaskFields};
 use zyflow_machine::view::View;
 use zyflow_spec::{Block, BlockKind, Content, Known};
 
 use crate::base::{SealError, StateSeal};
-use crate::cluster::{Cluster, ClusterDocument, ClusterError, Touched};
+use crate::cluster::{Cluster, ClusterDocument, ClusterError, Touched, Undone};
 
 /// Seals by flipping bits, so that a text in clear on the disk is noticed.
 pub(crate) struct TestSeal;
@@ -68,12 +69,22 @@ impl Ledger {
                     }
                 }
                 Kind::Block => self.touched.push((revision, row.parent)),
-                Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention => {}
+                Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => {}
             }
         }
         let outcome = effects.outcomes.into_iter().next().unwrap();
         self.accepted += usize::from(matches!(outcome, Outcome::Accepted { .. }) && !is_session);
         outcome
+    }
+
+    /// Begins anew at `at` with what there was in a backup.
+    pub(crate) fn restore(&mut self, backup: Self, at: Revision) {
+        let (cut, last) = (backup.revision(), self.revision());
+        let version = EventId::new(at, 0).unwrap();
+        let event = Event { id: version, record: RecordId(version), fact: Fact::Restored(Restore { cut, last }) };
+        *self = backup;
+        self.view.commit(&[evolve(event, None).unwrap()]);
+        self.machine = Machine::begin_at(at, ClusterTime(at.0), self.view.rows_digest());
     }
 
     /// How many commands had an effect, sessions apart.
@@ -89,7 +100,8 @@ impl Ledger {
             | Record::Block(_)
             | Record::Comment(_)
             | Record::Point(_)
-            | Record::Retention(_) => None,
+            | Record::Retention(_)
+            | Record::Restore(_) => None,
         });
         conflicts.collect()
     }
@@ -327,6 +339,16 @@ impl Cluster for Node {
         revisions.dedup();
         revisions.truncate(most);
         Ok(revisions)
+    }
+
+    fn undone(&self) -> Result<Vec<Undone>, ClusterError> {
+        let ledger = self.ledger();
+        let at = *self.applied.borrow();
+        let found = ledger.view.records().filter_map(|(id, record)| match record {
+            Record::Restore(restore) if id.0.revision() <= at => Some(Undone { cut: restore.cut, at: id.0.revision() }),
+            _ => None,
+        });
+        Ok(found.collect())
     }
 
     fn applied(&self) -> watch::Receiver<Revision> {

@@ -1,7 +1,7 @@
 //! The grammar of the command line.
 
 use super::{
-    bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, retention, rollback,
+    backup, bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, retention, rollback,
     spec, sql, sync, task, verify,
 };
 use crate::moment::Moment;
@@ -116,6 +116,9 @@ pub(super) enum Command {
     Sync(sync::SyncArgs),
     /// Report where texts, runtime state and checkouts disagree.
     Validate(sync::ValidateArgs),
+    /// Keep all there is outside the cluster, and begin a new cluster with it.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Compare the digests of all nodes at one revision.
     Verify(verify::VerifyArgs),
     /// Measure durable operations per second.
@@ -216,6 +219,10 @@ mod tests {
         "zyflow spec check a.md b -o jsonl",
         "zyflow spec merge a b c",
         "zyflow verify",
+        "zyflow backup create backups --full",
+        "zyflow backup list s3://bucket/team",
+        "zyflow backup verify backups --key data.key",
+        "zyflow backup restore backups --config zyflowd.toml --to 2026-11-26T14:00:00Z",
         "zyflow spec check a.md --dialect kiro,~=blocked",
         "zyflow checkout add . --project demo --dialect kiro",
         "zyflow checkout rescan . --confirm-deletions",

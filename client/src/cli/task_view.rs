@@ -178,6 +178,7 @@ pub(super) fn fact(fact: &Fact) -> Value {
         }
         Fact::PointCreated(point) => json!({ "name": point.name, "revision": point.revision.0 }),
         Fact::PolicySet(policy) => super::policy::shown(policy),
+        Fact::Restored(restore) => json!({ "cut": restore.cut.0, "last": restore.last.0 }),
         Fact::ConflictRecorded(conflict) => {
             json!({ "field": conflict.field, "base": conflict.base, "spec": conflict.spec, "runtime": conflict.runtime })
         }

@@ -1,8 +1,9 @@
 //! The services of `zyflow.v1`, each a thin translation between the wire and a handle. No decision is made here.
 
 pub mod admin;
+pub mod backup;
 mod members;
-mod moment;
+pub(crate) mod moment;
 pub mod propose;
 pub mod query;
 pub mod replay;
@@ -69,7 +70,8 @@ pub(crate) fn tables_error(error: &TablesError) -> ApiError {
         );
         return ApiError::new(ErrorCode::Revision, message);
     }
-    let is_revision = matches!(error, TablesError::Compacted { .. } | TablesError::Future { .. });
+    let is_revision =
+        matches!(error, TablesError::Compacted { .. } | TablesError::Future { .. } | TablesError::Undone { .. });
     let code = if is_revision { ErrorCode::Revision } else { ErrorCode::NodeFailed };
     ApiError::new(code, error.to_string())
 }

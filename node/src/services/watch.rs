@@ -87,8 +87,8 @@ impl WatchService {
     ) -> Result<Revision, ApiError> {
         let sent = match (request.from, request.after, request.newest) {
             (None, None, None) => applied,
-            (Some(from), None, None) => Revision(from.saturating_sub(1)),
-            (None, Some(after), None) => revision_of(&self.tables, after)?,
+            (Some(from), None, None) => self.seen(Revision(from.saturating_sub(1)))?,
+            (None, Some(after), None) => self.seen(revision_of(&self.tables, after)?)?,
             (None, None, Some(newest)) => {
                 let tables = self.tables.clone();
                 let wanted = usize::try_from(newest).unwrap_or(usize::MAX);
@@ -111,6 +111,12 @@ impl WatchService {
             let from = Revision(sent.0 + 1);
             return Err(tables_error(&TablesError::Compacted { revision: from, horizon: Revision(horizon.0 + 1) }));
         }
+        Ok(sent)
+    }
+
+    /// What the caller says that it has seen, unless a restore has undone that: then it must look at the state first.
+    fn seen(&self, sent: Revision) -> Result<Revision, ApiError> {
+        self.tables.refuse_undone(sent).map_err(|error| tables_error(&error))?;
         Ok(sent)
     }
 }

@@ -50,6 +50,8 @@ pub enum Purpose {
     SnapshotChunk,
     /// The key of one node's local records.
     NodeKey,
+    /// A chunk of a backup.
+    BackupChunk,
 }
 
 impl Purpose {
@@ -59,6 +61,7 @@ impl Purpose {
             Purpose::Entry => b"zyflow/1/entry",
             Purpose::SnapshotChunk => b"zyflow/1/snapshot",
             Purpose::NodeKey => b"zyflow/1/node-key",
+            Purpose::BackupChunk => b"zyflow/1/backup",
         }
     }
 }
@@ -161,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_info_of_every_purpose_fits_the_fewest_hash_blocks() {
-        for purpose in [Purpose::Entry, Purpose::SnapshotChunk, Purpose::NodeKey] {
+        for purpose in [Purpose::Entry, Purpose::SnapshotChunk, Purpose::NodeKey, Purpose::BackupChunk] {
             assert!(purpose.label().len() + size_of::<KeyId>() + SALT_BYTES <= 54, "{purpose:?}");
         }
     }

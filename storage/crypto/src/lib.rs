@@ -16,6 +16,8 @@
 //! leader, and every replica, log, snapshot and backup holds those same bytes. [`local`] is for what a node computes from
 //! it: many small records, read and written all day, under a key that only that node has.
 //!
+//! [`backup`] is the outside of a backup's objects: what of them is checked without any key.
+//!
 //! [`identity`] says who a certificate speaks for; [`tls`] makes configurations, an acceptor and a connector that accept
 //! nobody else. Who may *do* what is decided elsewhere, from the [`Identity`] that this crate hands over.
 //!
@@ -27,6 +29,7 @@ mod key;
 mod private_file;
 mod random;
 
+pub mod backup;
 pub mod envelope;
 pub mod identity;
 pub mod key_file;

@@ -2,7 +2,7 @@
 
 use crate::command::{Author, NewBlock, TaskField};
 use crate::id::{ClusterTime, EventId, RecordId, RequestId, Revision};
-use crate::record::{Claim, Comment, Conflict, Keep, Kind, OrderKey, Point, Policy, Record, Settled, Status};
+use crate::record::{Claim, Comment, Conflict, Keep, Kind, OrderKey, Point, Policy, Record, Restore, Settled, Status};
 use serde::{Deserialize, Serialize};
 
 /// A fact about one record, at (revision, ordinal).
@@ -134,11 +134,13 @@ pub enum Fact {
         /// The cluster's time there.
         time: ClusterTime,
     },
+    /// A new cluster began with the state of a backup. No command does this.
+    Restored(Restore),
 }
 
 impl Fact {
     /// What the types of events are called, as a filter names them.
-    pub const NAMES: [&str; 24] = [
+    pub const NAMES: [&str; 25] = [
         "project-created",
         "change-created",
         "change-deleted",
@@ -163,6 +165,7 @@ impl Fact {
         "retention-created",
         "retention-set",
         "horizon-moved",
+        "backup-restored",
     ];
 
     /// The name of its type, one of [`Fact::NAMES`].
@@ -193,6 +196,7 @@ impl Fact {
             Self::RetentionCreated(_) => "retention-created",
             Self::RetentionSet(_) => "retention-set",
             Self::HorizonMoved { .. } => "horizon-moved",
+            Self::Restored(_) => "backup-restored",
         }
     }
 }

@@ -74,6 +74,7 @@ fn created(fact: &Fact, at: Revision) -> Option<Record> {
         Fact::Commented(comment) => Some(Record::Comment(comment.clone())),
         Fact::PointCreated(point) => Some(Record::Point(point.clone())),
         Fact::RetentionCreated(keep) => Some(Record::Retention(Retention { keep: *keep, ..Retention::default() })),
+        Fact::Restored(restore) => Some(Record::Restore(*restore)),
         Fact::ChangeDeleted
         | Fact::ChangeMoved { .. }
         | Fact::PolicySet(_)
@@ -104,7 +105,7 @@ fn revived(gone: &Stored, fact: &Fact, at: Revision) -> Option<Record> {
             Some(Record::Block(restored(gone.parent, order, block, fields, at)))
         }
         (
-            Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention,
+            Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore,
             _,
         ) => None,
     }
@@ -145,7 +146,8 @@ fn changed(record: &Record, fact: &Fact, at: Revision) -> Option<Fate> {
             | Record::Conflict(_)
             | Record::Comment(_)
             | Record::Point(_)
-            | Record::Retention(_),
+            | Record::Retention(_)
+            | Record::Restore(_),
             _,
         ) => None,
     }
@@ -192,7 +194,9 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
         | Fact::ConflictRestored { .. }
         | Fact::RetentionCreated(_)
         | Fact::RetentionSet(_)
-        | Fact::HorizonMoved { .. } => return None,
+        | Fact::HorizonMoved { .. }
+
+        | Fact::Restored(_) => return None,
     }
     Some(block)
 }
@@ -285,6 +289,7 @@ impl Kind {
             Self::Comment => "comment",
             Self::Point => "rollback point",
             Self::Retention => "retention",
+            Self::Restore => "restore",
         }
     }
 }

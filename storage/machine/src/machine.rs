@@ -220,6 +220,12 @@ impl Machine {
         self.sessions.save()
     }
 
+    /// At the beginning of a cluster that goes on from a backup: rows with that digest, and no sessions.
+    #[must_use]
+    pub fn begin_at(revision: Revision, time: ClusterTime, rows: Digest) -> Self {
+        Self { revision, time, rows, ..Self::default() }
+    }
+
     /// The machine that was saved: [`Saved::header`] and every session that was stored up to then.
     ///
     /// # Errors

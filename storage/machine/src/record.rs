@@ -1,7 +1,7 @@
 //! What the state consists of: records, each with the revision that last changed each of its fields.
 //!
 //! A record has an address besides its id: (kind, parent, order). The order of a project is its name, of a change its
-//! path within the project, of a block its fractional order key, of a conflict or comment its own id, of a point its name, of the
+//! path within the project, of a block its fractional order key, of a conflict, comment or restore its own id, of a point its name, of the
 //! one retention a constant; so every lookup the machine needs is one ordered index.
 
 mod conflict;
@@ -37,12 +37,14 @@ pub enum Kind {
     Point,
     /// How much of the history is kept: one record for the whole cluster.
     Retention,
+    /// That everything after a revision was undone by a restore from a backup.
+    Restore,
 }
 
 impl Kind {
     /// All of them.
     pub const ALL: [Self; 7] =
-        [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point, Self::Retention];
+        [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point, Self::Retention, Self::Restore];
 
     /// The number that is stored.
     #[must_use]
@@ -55,6 +57,7 @@ impl Kind {
             Self::Comment => 5,
             Self::Point => 6,
             Self::Retention => 7,
+            Self::Restore => 8,
         }
     }
 
@@ -98,6 +101,8 @@ pub enum Record {
     Point(Point),
     /// See [`Retention`].
     Retention(Retention),
+    /// See [`Restore`].
+    Restore(Restore),
 }
 
 /// A named set of changes that checkouts are bound to.
@@ -354,6 +359,24 @@ pub struct Point {
     pub is_automatic: bool,
 }
 
+/// That the state was put back to that of a backup: what happened after `cut`, up to the revision of the record's own id, is no part of
+/// this history any more. Nothing changes it, and nothing removes it: whoever saw what was undone can always be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// The revision whose state was restored.
+    pub cut: Revision,
+    /// The last revision that the backup held: later ones may have been seen too.
+    pub last: Revision,
+}
+
+impl Restore {
+    /// Whether a revision was undone by the restore that happened at `at`.
+    #[must_use]
+    pub fn undid(&self, revision: Revision, at: Revision) -> bool {
+        self.cut < revision && revision < at
+    }
+}
+
 impl TaskFields {
     /// Whether `field` has that value already.
     #[must_use]
@@ -427,14 +450,15 @@ impl Record {
             Self::Comment(_) => Kind::Comment,
             Self::Point(_) => Kind::Point,
             Self::Retention(_) => Kind::Retention,
+            Self::Restore(_) => Kind::Restore,
         }
     }
 
-    /// The record it belongs to; [`RecordId::ROOT`] for projects, points and the retention.
+    /// The record it belongs to; [`RecordId::ROOT`] for projects, points, restores and the retention.
     #[must_use]
     pub fn parent(&self) -> RecordId {
         match self {
-            Self::Project(_) | Self::Point(_) | Self::Retention(_) => RecordId::ROOT,
+            Self::Project(_) | Self::Point(_) | Self::Retention(_) | Self::Restore(_) => RecordId::ROOT,
             Self::Change(change) => change.project,
             Self::Comment(comment) => comment.task,
             Self::Block(block) => block.change,
@@ -449,7 +473,7 @@ impl Record {
             Self::Project(project) => project.name.clone().into_bytes(),
             Self::Change(change) => change.path.clone().into_bytes(),
             Self::Block(block) => block.order.value.0.clone(),
-            Self::Conflict(_) | Self::Comment(_) => id.to_u64().to_be_bytes().to_vec(),
+            Self::Conflict(_) | Self::Comment(_) | Self::Restore(_) => id.to_u64().to_be_bytes().to_vec(),
             Self::Point(point) => point.name.clone().into_bytes(),
             Self::Retention(_) => Retention::ORDER.to_vec(),
         }

@@ -18,7 +18,7 @@ use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, Se
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 use zyflow_machine::record::{
     Block, Change, Claim, Comment, Conflict, ConflictClass, Field, Keep, OrderKey, Point, Policy, Priority, Project,
-    Record, Retention, Settled, SettledBy, Settlement, Status, Strategy, TaskFields,
+    Record, Restore, Retention, Settled, SettledBy, Settlement, Status, Strategy, TaskFields,
 };
 use zyflow_machine::{Digest, Machine, MapView};
 
@@ -85,6 +85,10 @@ fn policy() -> Policy {
         transitions: BTreeMap::from([(Status::Todo, BTreeSet::from([Status::InProgress, Status::Cancelled]))]),
         convention: Some(text("kiro,~=blocked")),
     }
+}
+
+fn restore() -> Restore {
+    Restore { cut: Revision(700), last: Revision(900) }
 }
 
 fn claim() -> Claim {
@@ -252,6 +256,7 @@ fn records() -> Vec<(&'static str, Option<Record>)> {
                 horizon_time: ClusterTime(1_790_000_000_000),
             })),
         ),
+        ("restore", Some(Record::Restore(restore()))),
     ]
 }
 
@@ -324,6 +329,7 @@ fn facts() -> Vec<(&'static str, Fact)> {
         ("retention-created", Fact::RetentionCreated(keep())),
         ("retention-set", Fact::RetentionSet(Keep::default())),
         ("horizon-moved", Fact::HorizonMoved { to: Revision(77), time: ClusterTime(1_790_000_000_000) }),
+        ("backup-restored", Fact::Restored(restore())),
     ]
 }
 

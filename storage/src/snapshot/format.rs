@@ -21,10 +21,11 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use zyflow_crypto::{KeyRing, Lineage, Purpose};
+use zyflow_machine::Digest;
 use zyflow_machine::id::{EventId, RecordId, Revision, SessionId};
 
 use super::SnapshotError;
-use crate::tables::{Body, SavedState, SnapshotSource, TravellingVersion};
+use crate::tables::{Body, SavedSession, SavedState, SnapshotSource, TravellingVersion};
 
 const MAGIC: &[u8; 6] = b"zysnap";
 const FORMAT: u16 = 1;
@@ -45,6 +46,13 @@ const ITEM_BYTES_MAX: u32 = 16 << 20;
 const END: u8 = 0;
 const VERSION: u8 = 1;
 const SESSION: u8 = 2;
+
+/// What a snapshot holds besides versions and sessions.
+pub(crate) struct Parts<'a> {
+    pub(crate) state: &'a SavedState,
+    pub(crate) horizon: Revision,
+    pub(crate) digest: Digest,
+}
 
 /// What stands at the beginning of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,28 +83,42 @@ pub(super) fn write(
     ring: &KeyRing,
     lineage: &Lineage,
 ) -> Result<(), SnapshotError> {
+    let parts = Parts { state: &source.state, horizon: source.horizon, digest: source.digest };
+    write_parts(path, id, &parts, &source.sessions, ring, lineage, |give| source.for_each_version(give))
+}
+
+/// The same of what isn't in a database: `versions` gives them in version order.
+pub(super) fn write_parts<E: From<SnapshotError>>(
+    path: &Path,
+    id: [u8; ID_BYTES],
+    parts: &Parts<'_>,
+    sessions: &[SavedSession],
+    ring: &KeyRing,
+    lineage: &Lineage,
+    versions: impl FnOnce(&mut dyn FnMut(&TravellingVersion) -> Result<(), SnapshotError>) -> Result<(), E>,
+) -> Result<(), E> {
     let mut writer = Writer::create(path, id, ring, lineage)?;
-    let header = Header { state: source.state.clone(), horizon: source.horizon, digest: source.digest.to_bytes() };
+    let header = Header { state: parts.state.clone(), horizon: parts.horizon, digest: parts.digest.to_bytes() };
     let header = postcard::to_stdvec(&header).expect("invariant: memory is the only sink and every length is known");
     writer.put_bytes(&header)?;
-    let mut versions = 0_u64;
-    source.for_each_version(|given| {
-        versions += 1;
+    let mut count = 0_u64;
+    versions(&mut |given| {
+        count += 1;
         writer.put(&[VERSION])?;
         for number in [given.version.to_u64(), given.id.to_u64(), given.previous.map_or(0, EventId::to_u64)] {
             writer.put(&number.to_be_bytes())?;
         }
         writer.put_bytes(given.body.plain())
     })?;
-    for (session, bytes) in &source.sessions {
+    for (session, bytes) in sessions {
         writer.put(&[SESSION])?;
         writer.put(&session.0.to_u64().to_be_bytes())?;
         writer.put_bytes(bytes)?;
     }
     writer.put(&[END])?;
-    writer.put(&versions.to_be_bytes())?;
-    writer.put(&number_of(source.sessions.len()).to_be_bytes())?;
-    writer.finish()
+    writer.put(&count.to_be_bytes())?;
+    writer.put(&number_of(sessions.len()).to_be_bytes())?;
+    Ok(writer.finish()?)
 }
 
 fn number_of(count: usize) -> u64 {

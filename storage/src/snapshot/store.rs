@@ -11,9 +11,9 @@ use zyflow_crypto::{KeyRing, Lineage};
 use zyflow_machine::Digest;
 
 use super::SnapshotError;
-use super::format::{self, Header, Item, Reader};
+use super::format::{self, Header, Item, Parts, Reader};
 use crate::layout::sync_folder;
-use crate::tables::{Position, SnapshotSource};
+use crate::tables::{Position, SnapshotSource, TravellingVersion};
 
 const ENDING: &str = ".snapshot";
 const TEMPORARY_ENDING: &str = ".tmp";
@@ -96,6 +96,21 @@ impl SnapshotStore {
         let temporary = Temporary(self.temporary(id));
         format::write(&temporary.0, id, source, ring, lineage)?;
         self.adopt(&temporary.0, source.state.position, id).and_then(|path| meta(&path, ring, lineage))
+    }
+
+    /// Writes a snapshot of what isn't in a database: `versions` gives all versions in version order. It has no sessions.
+    pub(crate) fn add_parts<E: From<SnapshotError>>(
+        &self,
+        parts: &Parts<'_>,
+        ring: &KeyRing,
+        lineage: &Lineage,
+        versions: impl FnOnce(&mut dyn FnMut(&TravellingVersion) -> Result<(), SnapshotError>) -> Result<(), E>,
+    ) -> Result<SnapshotMeta, E> {
+        let id = format::mint_id()?;
+        let temporary = Temporary(self.temporary(id));
+        format::write_parts(&temporary.0, id, parts, &[], ring, lineage, versions)?;
+        let path = self.adopt(&temporary.0, parts.state.position, id)?;
+        Ok(meta(&path, ring, lineage)?)
     }
 
     /// Gives a complete and synced file its final name.

@@ -62,7 +62,7 @@ impl Codec {
     /// The order as the head table's index has it. Keeps the order of blocks, conflicts and comments, hides the names of the rest.
     pub(crate) fn place(&self, kind: Kind, parent: RecordId, order: &[u8]) -> Vec<u8> {
         match kind {
-            Kind::Block | Kind::Conflict | Kind::Comment => order.to_vec(),
+            Kind::Block | Kind::Conflict | Kind::Comment | Kind::Restore => order.to_vec(),
             Kind::Project | Kind::Change | Kind::Point | Kind::Retention => {
                 let mut hasher = blake3::Hasher::new_keyed(&self.lookup);
                 hasher.update(&[kind.code()]).update(&parent.to_u64().to_be_bytes()).update(order);
@@ -74,7 +74,7 @@ impl Codec {
     /// Does [`Codec::place`] keep the order?
     pub(crate) fn keeps_order(kind: Kind) -> bool {
         match kind {
-            Kind::Block | Kind::Conflict | Kind::Comment => true,
+            Kind::Block | Kind::Conflict | Kind::Comment | Kind::Restore => true,
             Kind::Project | Kind::Change | Kind::Point | Kind::Retention => false,
         }
     }
@@ -130,6 +130,11 @@ impl Body {
     /// The bytes of a body as another node sent them; nothing of them is believed until they are decoded.
     pub(crate) fn from_plain(plain: Vec<u8>) -> Self {
         Self { plain }
+    }
+
+    /// The body of a row that is made elsewhere than by applying.
+    pub(crate) fn of_row(row: &Row) -> Self {
+        Self { plain: encode(row) }
     }
 
     pub(crate) fn plain(&self) -> &[u8] {

@@ -25,6 +25,7 @@ use super::error::TablesError;
 use super::read;
 use super::schema::{self, from_sql, get_meta, meta, put_meta};
 use super::state::{SavedSession, SavedState};
+use super::undone::Undone;
 use crate::layout::replace_file;
 
 const CURRENT_FILE: &str = "CURRENT";
@@ -41,6 +42,8 @@ pub(crate) struct Database {
     pub(crate) retention: Retention,
     /// The last version up to which what the history lets go of is deleted.
     pub(crate) purged: u64,
+    /// What restores have undone.
+    pub(crate) undone: Undone,
     /// `None` = nothing was applied yet.
     pub(crate) state: Option<SavedState>,
     pub(crate) sessions: Vec<SavedSession>,
@@ -101,6 +104,7 @@ pub(crate) fn create(
         codec: Codec::new(Arc::clone(key), lookup),
         retention: Retention::default(),
         purged: 0,
+        undone: Undone::default(),
         state: None,
         sessions: Vec::new(),
         rebuilt: None,
@@ -159,8 +163,9 @@ fn load(config: &TablesConfig, key: &Arc<LocalKey>, generation: u64) -> Result<D
     let (state, sessions) = load_state(&connection, &codec)?;
     let retention = load_retention(&connection, &codec)?;
     let purged = load_purged(&connection)?;
+    let undone = Undone::load(&connection, &codec)?;
     put_meta(&connection, meta::IN_USE, &[1])?;
-    Ok(Database { connection, path, generation, codec, retention, purged, state, sessions, rebuilt: None })
+    Ok(Database { connection, path, generation, codec, retention, purged, undone, state, sessions, rebuilt: None })
 }
 
 fn refuse_marked(dir: &Path) -> Result<(), TablesError> {

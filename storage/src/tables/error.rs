@@ -9,7 +9,7 @@ use zyflow_machine::id::{ClusterTime, Revision};
 
 use super::entry::Position;
 
-/// Why tables fail. [`TablesError::Compacted`], [`TablesError::Future`] and [`TablesError::BeforeFirst`] are the reader's mistake; all else means that
+/// Why tables fail. [`TablesError::Compacted`], [`TablesError::Future`], [`TablesError::Undone`] and [`TablesError::BeforeFirst`] are the reader's mistake; all else means that
 /// this node can't go on with these tables.
 #[derive(Debug, thiserror::Error)]
 pub enum TablesError {
@@ -104,6 +104,19 @@ pub enum TablesError {
         /// The newest that there is.
         applied: Revision,
     },
+    /// The revision that is asked for was undone by a restore from a backup.
+    #[error(
+        "revision {revision} was undone: the cluster was restored from a backup, to the state at revision {cut}; look at the \
+         state, then go on from revision {at}"
+    )]
+    Undone {
+        /// What was asked for.
+        revision: Revision,
+        /// What was gone back to.
+        cut: Revision,
+        /// Where the history goes on.
+        at: Revision,
+    },
     /// The time that is asked for is before everything that is kept.
     #[error(
         "nothing is kept of that time ({} ms since 1970): the oldest is revision {revision}, of {} ms", .time.0, .first.0
@@ -157,6 +170,7 @@ impl TablesError {
             | Self::OutOfOrder { .. }
             | Self::Compacted { .. }
             | Self::Future { .. }
+            | Self::Undone { .. }
             | Self::BeforeFirst { .. }
             | Self::Random(_)
             | Self::Stopped
@@ -167,7 +181,14 @@ impl TablesError {
 
     /// Does it mean that these tables must not go on (and not only that the question was wrong)?
     pub(super) fn is_fatal(&self) -> bool {
-        !matches!(self, Self::Compacted { .. } | Self::Future { .. } | Self::BeforeFirst { .. } | Self::Stopped)
+        !matches!(
+            self,
+            Self::Compacted { .. }
+                | Self::Future { .. }
+                | Self::Undone { .. }
+                | Self::BeforeFirst { .. }
+                | Self::Stopped
+        )
     }
 }
 

@@ -153,7 +153,9 @@ pub(crate) fn moves(fact: &Fact) -> bool {
         | Fact::ConflictRestored { .. }
         | Fact::RetentionCreated(_)
         | Fact::RetentionSet(_)
-        | Fact::HorizonMoved { .. } => false,
+        | Fact::HorizonMoved { .. }
+
+        | Fact::Restored(_) => false,
     }
 }
 

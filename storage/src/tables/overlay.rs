@@ -30,6 +30,7 @@ use super::past::{Edge, Past, RecentTime};
 use super::pinned::PastCache;
 use super::pool::Pool;
 use super::siblings::{Families, Family, Siblings};
+use super::undone::Undone;
 
 /// Bytes of a cached record besides its texts: fields with their revisions, allocations, the cache's own entry.
 pub(super) const CACHED_FIXED_BYTES: usize = 768;
@@ -44,6 +45,8 @@ pub(crate) struct Base {
     pub(crate) cache: Cache<RecordId, Arc<Stored>, HashIds>,
     /// What was read of the past.
     pub(crate) past: PastCache,
+    /// What restores have undone.
+    pub(crate) undone: Undone,
 }
 
 impl Base {
@@ -59,7 +62,13 @@ impl Base {
                 .weigher(weigh)
                 .build_with_hasher(HashIds::default()),
             past: PastCache::new(config),
+            undone: Undone::default(),
         }
+    }
+
+    /// The same, above restores.
+    pub(crate) fn above(self, undone: Undone) -> Self {
+        Self { undone, ..self }
     }
 }
 

@@ -80,7 +80,8 @@ impl Tables {
     /// # Errors
     /// [`TablesError::BeforeFirst`] where that is before everything that is kept; or the tables can't be read.
     pub fn revision_at(&self, time: ClusterTime) -> Result<Revision, TablesError> {
-        self.shared.settle(self.shared.revision_at(time))
+        let found = self.shared.settle(self.shared.revision_at(time))?;
+        self.standing(found)
     }
 
     /// The time of the newest event at or before `revision`; `None` = there is none.

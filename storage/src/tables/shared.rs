@@ -66,7 +66,7 @@ impl Shared {
     pub(crate) fn new(config: TablesConfig, key: Arc<LocalKey>, database: &Database) -> Result<Self, TablesError> {
         let applier = Applier::new(database)?;
         let revision = applier.machine.revision();
-        let base = Base::new(&config, &database.path);
+        let base = Base::new(&config, &database.path).above(database.undone.clone());
         Ok(Self {
             config,
             key,

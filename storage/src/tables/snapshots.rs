@@ -18,6 +18,7 @@ use super::read::{SealedVersion, raw_version};
 use super::schema::{self, from_sql, to_sql};
 use super::shared::Shared;
 use super::state::{SavedSession, SavedState};
+use super::undone::Undone;
 use super::writer::Job;
 use super::{Position, Row, Tables};
 
@@ -199,6 +200,7 @@ impl Installation {
         let dir = &self.tables.shared.config.dir;
         crate::layout::sync_folder(dir).map_err(TablesError::file("sync", dir))?;
         let (state, sessions) = load_state(connection, &self.database.codec)?;
+        self.database.undone = Undone::load(connection, &self.database.codec)?;
         self.database.state = state;
         self.database.sessions = sessions;
         let database = Box::new(self.database);

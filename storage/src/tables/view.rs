@@ -51,14 +51,15 @@ impl TablesView {
 
     /// The state at `at`.
     pub(crate) fn pinned(shared: &Arc<Shared>, at: Revision) -> Result<Self, TablesError> {
-        let (applied, horizon) = {
+        let (applied, horizon, base) = {
             let overlay = shared.overlay()?;
-            (overlay.applied(), overlay.retention().horizon)
+            (overlay.applied(), overlay.retention().horizon, overlay.base())
         };
         if at > applied {
             return Err(TablesError::Future { revision: at, applied });
         }
         refuse_compacted(at, horizon)?;
+        base.undone.refuse(at)?;
         Ok(Self { shared: Arc::clone(shared), at, lane: Lane::Query })
     }
 
@@ -248,7 +249,7 @@ impl TablesView {
 fn may_move(kind: Kind) -> bool {
     match kind {
         Kind::Block | Kind::Change => true,
-        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention => false,
+        Kind::Project | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => false,
     }
 }
 

@@ -245,7 +245,7 @@ impl Writer {
         let mut replacement = Applier::new(&database)?;
         replacement.is_stopped = applier.is_stopped;
         database::make_current(&self.shared.config.dir, database.generation)?;
-        let base = Base::new(&self.shared.config, &database.path);
+        let base = Base::new(&self.shared.config, &database.path).above(database.undone.clone());
         self.shared.overlay_mut()?.replace(base, revision, database.retention);
         *applier = replacement;
         self.shared.backlog_ops.store(0, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use crate::v1;
 use v1::fact;
 use zyflow_machine::event::Fact;
 use zyflow_machine::id::{ClusterTime, Revision};
-use zyflow_machine::record::{OrderKey, Status};
+use zyflow_machine::record::{OrderKey, Restore, Status};
 
 impl From<Fact> for v1::Fact {
     fn from(fact: Fact) -> Self {
@@ -60,6 +60,7 @@ impl From<Fact> for v1::Fact {
             Fact::RetentionCreated(keep) => Out::RetentionCreated(keep.into()),
             Fact::RetentionSet(keep) => Out::RetentionSet(keep.into()),
             Fact::HorizonMoved { to, time } => Out::HorizonMoved(fact::HorizonMoved { to: to.0, time_ms: time.0 }),
+            Fact::Restored(restore) => Out::Restored(fact::Restored { cut: restore.cut.0, last: restore.last.0 }),
         };
         Self { fact: Some(fact) }
     }
@@ -118,6 +119,7 @@ impl TryFrom<v1::Fact> for Fact {
             In::RetentionCreated(it) => Self::RetentionCreated(it.into()),
             In::RetentionSet(it) => Self::RetentionSet(it.into()),
             In::HorizonMoved(it) => Self::HorizonMoved { to: Revision(it.to), time: ClusterTime(it.time_ms) },
+            In::Restored(it) => Self::Restored(Restore { cut: Revision(it.cut), last: Revision(it.last) }),
         })
     }
 }

@@ -132,6 +132,7 @@ impl From<Kind> for v1::RecordKind {
             Kind::Comment => Self::Comment,
             Kind::Point => Self::Point,
             Kind::Retention => Self::Retention,
+            Kind::Restore => Self::Restore,
         }
     }
 }
@@ -148,6 +149,7 @@ impl TryFrom<v1::RecordKind> for Kind {
             v1::RecordKind::Comment => Ok(Self::Comment),
             v1::RecordKind::Point => Ok(Self::Point),
             v1::RecordKind::Retention => Ok(Self::Retention),
+            v1::RecordKind::Restore => Ok(Self::Restore),
             v1::RecordKind::Unspecified => Err(ConvertError::UnknownValue { field: "kind", value: 0 }),
         }
     }

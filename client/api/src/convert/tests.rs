@@ -15,7 +15,7 @@ use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, Se
 use zyflow_machine::outcome::{Outcome, Reject, StaleField};
 use zyflow_machine::record::{
     Block, Change, Claim, Comment, Conflict, ConflictClass, Field, Kind, OrderKey, Point, Policy, Priority, Project,
-    Settled, SettledBy, Settlement, Status, Strategy as Way, TaskFields,
+    Restore, Settled, SettledBy, Settlement, Status, Strategy as Way, TaskFields,
 };
 
 fn event() -> impl Strategy<Value = EventId> {
@@ -350,6 +350,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         comment().prop_map(Fact::Commented),
         point().prop_map(Fact::PointCreated),
         Just(Fact::PointRemoved),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(cut, last)| Fact::Restored(Restore { cut: Revision(cut), last: Revision(last) })),
         text().prop_map(|path| Fact::ChangeRestored { path }),
         (order(), new_block(), vec(task_field(), 0..4)).prop_map(|(order, block, fields)| Fact::BlockRestored {
             order,

@@ -263,6 +263,11 @@ impl<C: Cluster> Engine<C> {
         if file.is_unsaved && !self.save(path, now) {
             return;
         }
+        match self.leave_undone(path, now) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return self.retry(path, error.to_string(), now),
+        }
         match self.side(path) {
             Ok(side) => self.look_against(path, &side, now),
             Err(error) => self.retry(path, error.to_string(), now),

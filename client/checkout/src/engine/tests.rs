@@ -9,6 +9,7 @@ mod hazards;
 mod limits;
 mod many;
 mod offline;
+mod restore;
 mod rollback;
 mod sync;
 

@@ -124,7 +124,7 @@ impl Place {
                 Some(task) => Ok(Self { task: Some(parent), ..Self::in_change(view, task.parent)? }),
                 None => Ok(Self { task: Some(parent), ..Self::default() }),
             },
-            Kind::Point | Kind::Retention => Ok(Self::default()),
+            Kind::Point | Kind::Retention | Kind::Restore => Ok(Self::default()),
         }
     }
 

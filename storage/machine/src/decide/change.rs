@@ -124,7 +124,7 @@ pub(super) fn delete_change<V: View>(
     change: RecordId,
     base: Revision,
 ) -> Decided<Vec<RecordId>, V> {
-    check_seen(base, scratch.revision())?;
+    check_seen(scratch, base)?;
     let stored = known(scratch, Kind::Change, change)?;
     if stored.record.is_none() {
         return Ok(Vec::new());

@@ -80,7 +80,8 @@ fn block_of(stored: &Stored) -> Option<&Block> {
             | Record::Conflict(_)
             | Record::Comment(_)
             | Record::Point(_)
-            | Record::Retention(_),
+            | Record::Retention(_)
+            | Record::Restore(_),
         )
         | None => None,
     }
@@ -99,7 +100,8 @@ impl Edit<'_> {
     }
 
     fn try_decide<V: View>(&self, scratch: &mut Scratch<'_, V>) -> Decided<Vec<RecordId>, V> {
-        self.check_limits(scratch.revision())?;
+        check_seen(scratch, self.base)?;
+        self.check_limits()?;
         self.check_change(scratch)?;
         let mut progress = Progress {
             places: Places::new(self.change),
@@ -127,8 +129,7 @@ impl Edit<'_> {
         Ok(progress.created)
     }
 
-    fn check_limits(&self, revision: Revision) -> Result<(), Reject> {
-        check_seen(self.base, revision)?;
+    fn check_limits(&self) -> Result<(), Reject> {
         check("operations of an edit", self.ops.len(), limits::OPS_PER_EDIT_MAX)?;
         check("conflicts of an edit", self.conflicts.len(), limits::CONFLICTS_PER_EDIT_MAX)?;
         let of_ops = self.ops.iter().map(text_bytes);

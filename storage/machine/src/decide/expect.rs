@@ -18,12 +18,12 @@ pub(super) fn check_expected<V: View>(scratch: &Scratch<'_, V>, expected: &[Expe
         );
     }
     for Expected { record, revision } in expected {
-        check_seen(*revision, scratch.revision())?;
+        check_seen(scratch, *revision)?;
         let stored = scratch.get(*record)?.ok_or_else(|| not_found("record", *record))?;
         match stored.kind {
             Kind::Change => check_unchanged(scratch, *record, *revision)?,
             Kind::Project => check_project(scratch, *record, *revision)?,
-            Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention => {
+            Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => {
                 check_one(scratch, *record, &stored, *revision)?;
             }
         }

@@ -118,12 +118,32 @@ fn invalid(why: impl Into<String>) -> Reject {
     Reject::Invalid(why.into())
 }
 
-/// A proposer can have seen only what was applied before this entry.
-fn check_seen(base: Revision, revision: Revision) -> Result<(), Reject> {
-    if base < revision {
-        return Ok(());
+/// A proposer can have seen only what was applied before this entry, and builds on nothing that a restore has undone.
+fn check_seen<V: View>(scratch: &Scratch<'_, V>, base: Revision) -> Decided<(), V> {
+    let revision = scratch.revision();
+    if base >= revision {
+        return Err(invalid(format!("revision {base} has not been reached: the state is at {}", revision.0 - 1)).into());
     }
-    Err(invalid(format!("revision {base} has not been reached: the state is at {}", revision.0 - 1)))
+    check_not_undone(scratch, base)
+}
+
+/// Refuses a revision that a restore from a backup has undone: its state is no part of this history, so nothing can be held against it.
+fn check_not_undone<V: View>(scratch: &Scratch<'_, V>, revision: Revision) -> Decided<(), V> {
+    for (_, id) in scratch.children(Kind::Restore, RecordId::ROOT)? {
+        let stored = scratch.get(id)?;
+        if let Some(Record::Restore(restore)) = stored.as_ref().and_then(|stored| stored.record.as_ref())
+            && restore.undid(revision, id.0.revision())
+        {
+            return Err(invalid(format!(
+                "revision {revision} was undone when the cluster was restored to {} from a backup: look at the state as it \
+                 is since {}, then repeat the command",
+                restore.cut,
+                id.0.revision()
+            ))
+            .into());
+        }
+    }
+    Ok(())
 }
 
 /// Whether a mark is a check: `x` and `done` follow each other.
@@ -163,7 +183,8 @@ fn task_of(stored: &Stored, id: RecordId) -> Result<(&Block, &TaskFields), Rejec
             | Record::Conflict(_)
             | Record::Comment(_)
             | Record::Point(_)
-            | Record::Retention(_),
+            | Record::Retention(_)
+            | Record::Restore(_),
         ) => Err(wrong_kind()),
         None => Err(not_found("task", id)),
     }

@@ -43,7 +43,7 @@ pub(super) fn create_point<V: View>(
     }
     check("bytes of a note", note.len(), limits::NOTE_BYTES_MAX)?;
     let revision = at.unwrap_or(Revision(scratch.revision().0.saturating_sub(1)));
-    check_seen(revision, scratch.revision())?;
+    check_seen(scratch, revision)?;
     let oldest = horizon(scratch)?;
     if revision < oldest {
         let newest = Revision(scratch.revision().0.saturating_sub(1));

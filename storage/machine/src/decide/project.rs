@@ -41,7 +41,7 @@ pub(super) fn set_policy<V: View>(
     let stored = known(scratch, Kind::Project, project)?;
     let Some(Record::Project(now)) = &stored.record else { return Err(not_found("project", project).into()) };
     if let Some(expected) = expected {
-        check_seen(expected, scratch.revision())?;
+        check_seen(scratch, expected)?;
         if now.policy.at > expected {
             return Err(stale(scratch, project, "policy", super::changed_at(&stored, now.policy.at)));
         }

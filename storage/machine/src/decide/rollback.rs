@@ -15,7 +15,7 @@ use super::change::check_unique;
 use super::note::automatic_point;
 use super::retention::horizon;
 use super::task::check_no_circle;
-use super::{Cause, Decided, Halt, check_seen, invalid, known, not_found};
+use super::{Cause, Decided, Halt, check_not_undone, check_seen, invalid, known, not_found};
 use crate::command::{NewBlock, Scope, TaskField};
 use crate::event::Fact;
 use crate::id::{RecordId, Revision};
@@ -84,11 +84,12 @@ impl Rollback {
         if self.to < oldest || self.to > newest {
             return Err(Reject::NoRevision { revision: self.to, oldest, newest }.into());
         }
+        check_not_undone(scratch, self.to)?;
         let Some(expected) = self.expected else { return Ok(()) };
         if expected < self.to {
             return Err(invalid("what the author saw can't be older than what it goes back to").into());
         }
-        Ok(check_seen(expected, scratch.revision())?)
+        check_seen(scratch, expected)
     }
 
     /// What was made later can't go back as such; what was deleted at `to` is deleted again.

@@ -22,7 +22,7 @@ pub(super) fn set_task<V: View>(
 ) -> Decided<Vec<RecordId>, V> {
     let stored = scratch.get(task)?.ok_or_else(|| not_found("task", task))?;
     if let Some(expected) = expected {
-        check_seen(expected, scratch.revision())?;
+        check_seen(scratch, expected)?;
         if stored.version.revision() > expected {
             let field = if stored.record.is_some() { "any" } else { "existence" };
             return Err(stale(scratch, task, field, stored.version));

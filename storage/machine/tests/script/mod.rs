@@ -95,7 +95,8 @@ fn show(node: &Node, path: &str, out: &mut String) {
                 | Record::Change(_)
                 | Record::Comment(_)
                 | Record::Point(_)
-                | Record::Retention(_) => {}
+                | Record::Retention(_)
+                | Record::Restore(_) => {}
             }
         }
     }
@@ -179,6 +180,7 @@ fn of_row(row: &RowChange) -> String {
             format!("kept: {:?} revisions, {:?} ms", keep.revisions, keep.age_ms)
         }
         Fact::HorizonMoved { to, time } => format!("history begins at {to}, {} ms", time.0),
+        Fact::Restored(restore) => format!("restored to {}", restore.cut),
     };
     let previous = row.previous.map_or(String::new(), |previous| format!(" after {previous}"));
     format!("{} of {}{previous}: {what}", row.version, row.id)
