@@ -135,7 +135,8 @@ impl NewNode {
         let mut command = Command::new(binary("zyflowd")?);
         command.args(["run", "--config"]).arg(&self.config).stdout(said.try_clone()?).stderr(said);
         self.process = Some(command.spawn()?);
-        let answers = || self.zyflow(&["--timeout", "1s", "status"]).is_ok_and(|said| !said.out.contains("E-CONNECT"));
+        let answers =
+            || self.zyflow(&["--timeout", "1s", "status"]).is_ok_and(|said| !said.out.contains("unreachable"));
         until("the node answers", answers).await.with_context(|| text(&log))
     }
 
@@ -285,7 +286,8 @@ async fn a_cluster_is_backed_up_under_load_and_a_new_one_begins_with_it() -> any
     std::fs::write(&file, format!("{}- [ ] 9.9 after the last backup\n", text(&file)))?;
     until("the line is everywhere", || text(&harness.file(3, CHANGE)).contains("9.9 after the last backup")).await?;
     let seen = harness.zyflow(&["-o", "jsonl", "log", "--limit", "1"])?;
-    let seen = json(&seen)?["revision"].as_u64().context("a revision")?;
+    let newest_event: Value = serde_json::from_str(seen.out.lines().last().context("an event")?)?;
+    let seen = newest_event["revision"].as_u64().context("a revision")?;
     ensure!(seen > newest, "{seen} {newest}");
     let later = text(&file);
     for node in 1..=3 {

@@ -94,7 +94,7 @@ fn target(tables: &Tables, now: ClusterTime) -> Result<Option<(Revision, Cluster
     let applied = view.revision();
     let mut bounds = Vec::new();
     if let Some(revisions) = keep.revisions {
-        bounds.push(Revision(applied.0.saturating_sub(revisions)));
+        bounds.push(tables.back(applied, revisions)?);
     }
     if let Some(age_ms) = keep.age_ms {
         match tables.revision_at(ClusterTime(now.0.saturating_sub(age_ms))) {

@@ -77,8 +77,7 @@ impl Tables {
     pub fn begin_backup(&self, after: Option<After>, bytes: u64) -> Result<Option<BegunBackup>, BackupError> {
         self.flush()?;
         let from = after.filter(|after| after.hash.is_some());
-        let oldest = from.map_or(Revision::default(), |after| after.oldest);
-        let Some(source) = BackupSource::open(self, from.map(|after| after.last), oldest, bytes)? else {
+        let Some(source) = BackupSource::open(self, from.map(|after| after.last), bytes)? else {
             return Ok(None);
         };
         Ok(Some(BegunBackup { source, after }))

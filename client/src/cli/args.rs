@@ -1,8 +1,8 @@
 //! The grammar of the command line.
 
 use super::{
-    backup, bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, retention, rollback,
-    spec, sql, sync, task, verify,
+    backup, bench, change, checkout, cluster, conflict, demo, dev, diff, log, point, project, replay, retention,
+    rollback, spec, sql, sync, task, verify,
 };
 use crate::moment::Moment;
 use crate::read::Consistency;
@@ -227,7 +227,6 @@ mod tests {
         "zyflow checkout add . --project demo --dialect kiro",
         "zyflow checkout rescan . --confirm-deletions",
         "zyflow bench --sync --checkouts 20 --files 50 --seconds 60 -o json",
-        "zyflow bench --reads --edits 5000 --seconds 10 -o json",
         "zyflow task next --claim --lease 30m --as agent-7",
         "zyflow task claim tasks.md#1.2 --lease 8h",
         "zyflow task release 12.3 --force",

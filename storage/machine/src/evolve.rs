@@ -105,7 +105,14 @@ fn revived(gone: &Stored, fact: &Fact, at: Revision) -> Option<Record> {
             Some(Record::Block(restored(gone.parent, order, block, fields, at)))
         }
         (
-            Kind::Project | Kind::Change | Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore,
+            Kind::Project
+            | Kind::Change
+            | Kind::Block
+            | Kind::Conflict
+            | Kind::Comment
+            | Kind::Point
+            | Kind::Retention
+            | Kind::Restore,
             _,
         ) => None,
     }
@@ -195,7 +202,6 @@ fn changed_block(mut block: Block, fact: &Fact, at: Revision) -> Option<Block> {
         | Fact::RetentionCreated(_)
         | Fact::RetentionSet(_)
         | Fact::HorizonMoved { .. }
-
         | Fact::Restored(_) => return None,
     }
     Some(block)

@@ -1,8 +1,8 @@
 //! What the state consists of: records, each with the revision that last changed each of its fields.
 //!
 //! A record has an address besides its id: (kind, parent, order). The order of a project is its name, of a change its
-//! path within the project, of a block its fractional order key, of a conflict, comment or restore its own id, of a point its name, of the
-//! one retention a constant; so every lookup the machine needs is one ordered index.
+//! path within the project, of a block its fractional order key, of a conflict, comment or restore its own id, of a point its name, of
+//! the one retention a constant; so every lookup the machine needs is one ordered index.
 
 mod conflict;
 mod retention;
@@ -43,8 +43,16 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Project, Self::Change, Self::Block, Self::Conflict, Self::Comment, Self::Point, Self::Retention, Self::Restore];
+    pub const ALL: [Self; 8] = [
+        Self::Project,
+        Self::Change,
+        Self::Block,
+        Self::Conflict,
+        Self::Comment,
+        Self::Point,
+        Self::Retention,
+        Self::Restore,
+    ];
 
     /// The number that is stored.
     #[must_use]
@@ -291,7 +299,7 @@ pub enum Status {
 
 impl Status {
     /// All of them.
-    pub const ALL: [Self; 7] =
+    pub const ALL: [Self; 8] =
         [Self::Todo, Self::InProgress, Self::Review, Self::Blocked, Self::Done, Self::Cancelled, Self::Archived];
 
     /// Whether the task still has to be worked on.

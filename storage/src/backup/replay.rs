@@ -88,16 +88,8 @@ pub(super) struct State {
     pub(super) digest: Digest,
     /// The time of the newest event.
     pub(super) time: Option<ClusterTime>,
-    /// How much of the history was kept; `None` = nobody had said.
-    pub(super) kept: Option<Kept>,
-}
-
-/// The record of how much of the history is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kept {
-    pub(super) id: RecordId,
-    pub(super) version: EventId,
-    pub(super) retention: Retention,
+    /// The record that says what is kept, with its newest version.
+    pub(super) retention: Option<(RecordId, EventId, Retention)>,
 }
 
 /// What came of a chain.
@@ -129,7 +121,7 @@ pub(super) fn replay(
         newest: Newest::create(working, ring)?,
         oldest,
         last: None,
-        state: State { revision: Revision::default(), digest: Digest::ZERO, time: None, kept: None },
+        state: State { revision: Revision::default(), digest: Digest::ZERO, time: None, retention: None },
         wanted,
         came: Replayed {
             versions: 0,
@@ -233,7 +225,7 @@ impl Replay {
             self.came.restores.push((revision, *restore));
         }
         if let Some(Record::Retention(retention)) = &row.stored.record {
-            self.state.kept = Some(Kept { id: given.id, version: given.version, retention: *retention });
+            self.state.retention = Some((given.id, given.version, *retention));
         }
         if revision <= self.oldest || self.came.oldest_time.is_none() {
             self.came.oldest_time = Some(time);
@@ -265,7 +257,7 @@ impl Replay {
                 Some(body.stored(*version).map_err(|_| "follows a version that can't be read")?)
             }
             (None, None) => None,
-            // What was replaced by the oldest revision needn't be kept.
+            // What was before the oldest revision isn't kept.
             (None, Some(previous)) if previous.revision() <= self.oldest => return Ok(()),
             (None, Some(_)) | (Some(_), None) => return Err(missing),
         };

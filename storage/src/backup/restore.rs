@@ -29,7 +29,7 @@ use zyflow_machine::{Digest, Machine};
 use super::BackupError;
 use super::archive::{Archive, Object};
 use super::object::Reader;
-use super::replay::{Kept, Moment, Replayed, State, replay};
+use super::replay::{Moment, Replayed, State, replay};
 use crate::codec::encode_roster;
 use crate::layout::Layout;
 use crate::snapshot::{Parts, SnapshotError, SnapshotStore};
@@ -102,10 +102,10 @@ pub fn restore(
         return Err(BackupError::SameCluster(replayed.cluster));
     }
     let time = plan.now.max(newest_time(&replayed));
-    let mut marks = Marks { at: revision, time, digest: cut.digest, made: Vec::new() };
-    marks.restored(Restore { cut: cut.revision, last })?;
-    let horizon = marks.horizon(cut.kept, (replayed.oldest, replayed.oldest_time.unwrap_or_default()))?;
-    let Marks { made: marks, digest, .. } = marks;
+    let mut mark = Mark::new(revision, time, cut);
+    mark.add(None, None, Fact::Restored(Restore { cut: cut.revision, last }))?;
+    let horizon = mark.move_horizon(&replayed)?;
+    let Mark { versions: marks, digest, .. } = mark;
     let machine = Machine::begin_at(revision, time, digest);
     let position = Position { term: 0, leader: 0, index: revision.0 };
     let state = SavedState { position, membership: Some((position, roster(plan))), machine: machine.save().header };
@@ -115,8 +115,7 @@ pub fn restore(
         let parts = Parts { state: &state, horizon, digest: machine.digest() };
         let meta = store.add_parts(&parts, ring, &lineage, |give| {
             versions = feed(chain, cut.revision, ring, give)?;
-            marks.iter().try_for_each(&mut *give)?;
-            Ok::<_, BackupError>(())
+            Ok::<_, BackupError>(marks.iter().try_for_each(give)?)
         })?;
         store.verify(&meta.file, ring, &lineage)?;
         Ok::<_, BackupError>(())
@@ -216,60 +215,68 @@ fn feed(
     Ok(count)
 }
 
-/// The versions with which the new cluster begins.
-struct Marks {
+/// What happens at the revision at which the new cluster begins.
+struct Mark {
     at: Revision,
     time: ClusterTime,
-    /// Of all rows, with these.
+    cut: State,
+    versions: Vec<TravellingVersion>,
+    /// Of the rows, with those that are made here.
     digest: Digest,
-    made: Vec<TravellingVersion>,
 }
 
-impl Marks {
-    /// Says what was undone.
-    fn restored(&mut self, restore: Restore) -> Result<(), BackupError> {
-        self.make(None, Fact::Restored(restore)).map(drop)
+impl Mark {
+    fn new(at: Revision, time: ClusterTime, cut: State) -> Self {
+        Self { at, time, cut, versions: Vec::new(), digest: cut.digest }
     }
 
-    /// Says where the history begins, where that is later than was said at the cut: a backup holds what was there when it was made. Gives
-    /// where that is.
-    fn horizon(&mut self, kept: Option<Kept>, oldest: (Revision, ClusterTime)) -> Result<Revision, BackupError> {
-        let (to, time) = oldest;
-        let before = kept.map_or(Revision::default(), |kept| kept.retention.horizon);
-        if before >= to {
-            return Ok(before);
-        }
-        let (id, stored) = match kept {
-            Some(Kept { id, version, retention }) => {
-                let (kind, parent, order) = (Kind::Retention, RecordId::ROOT, Retention::ORDER.to_vec());
-                (id, Stored { version, kind, parent, order, record: Some(Record::Retention(retention)) })
+    /// Where the history begins: the backup's oldest revision. At the cut it may have begun earlier; what it let go of since isn't in the
+    /// backup, so it is let go of again.
+    fn move_horizon(&mut self, replayed: &Replayed) -> Result<Revision, BackupError> {
+        let oldest = replayed.oldest;
+        let (id, version, retention) = match self.cut.retention {
+            Some(kept) => kept,
+            None if oldest == Revision::default() => return Ok(oldest),
+            None => {
+                let id = self.add(None, None, Fact::RetentionCreated(Keep::default()))?;
+                (id, id.0, Retention::default())
             }
-            None => self.make(None, Fact::RetentionCreated(Keep::default()))?,
         };
-        self.make(Some((id, stored)), Fact::HorizonMoved { to, time })?;
-        Ok(to)
+        if retention.horizon >= oldest {
+            return Ok(retention.horizon);
+        }
+        let order = Record::Retention(retention).order(id);
+        let before = Stored {
+            version,
+            kind: Kind::Retention,
+            parent: RecordId::ROOT,
+            order,
+            record: Some(Record::Retention(retention)),
+        };
+        let time = replayed.oldest_time.unwrap_or_default();
+        self.add(Some(id), Some(&before), Fact::HorizonMoved { to: oldest, time })?;
+        Ok(oldest)
     }
 
-    /// Makes what a fact makes of a record; `None` = of a new one.
-    fn make(&mut self, before: Option<(RecordId, Stored)>, fact: Fact) -> Result<(RecordId, Stored), BackupError> {
-        let ordinal = u32::try_from(self.made.len()).unwrap_or(u32::MAX);
+    /// Adds an event about a record that was `before`, or about a new one.
+    fn add(&mut self, record: Option<RecordId>, before: Option<&Stored>, fact: Fact) -> Result<RecordId, BackupError> {
+        let ordinal = u32::try_from(self.versions.len()).expect("invariant: these are three at most");
         let version = EventId::new(self.at, ordinal).ok_or(BackupError::RevisionsUsedUp(self.at))?;
-        let id = before.as_ref().map_or(RecordId(version), |(id, _)| *id);
-        let current = before.as_ref().map(|(_, stored)| stored);
-        let made = evolve(Event { id: version, record: id, fact }, current)
-            .expect("invariant: the fact is about a new record, or about the one that is given");
+        let id = record.unwrap_or(RecordId(version));
+        let made = evolve(Event { id: version, record: id, fact }, before);
+        let made = made.expect("invariant: the event is about that record, or the record is new");
         let author = Author { name: "zyflow backup restore".to_owned(), clock_ms: self.time.0 };
         let stored = Stored { version, kind: made.kind, parent: made.parent, order: made.order, record: made.record };
         let provenance = Arc::new(Provenance { author, time: self.time, request: None });
-        let (previous, fact) = (made.previous, made.fact);
-        let row = Row { id, stored: Arc::new(stored.clone()), previous, fact, provenance };
-        if let Some(record) = current.and_then(|stored| stored.record.as_ref()) {
+        let previous = before.map(|before| before.version);
+        let row = Row { id, stored: Arc::new(stored), previous, fact: made.fact, provenance };
+        if let Some(record) = before.and_then(|before| before.record.as_ref()) {
             self.digest = self.digest.remove(Digest::of_row(id, record));
         }
         let body = Body::of_row(&row);
         self.digest = self.digest.add(Digest::of_encoded_row(id, body.encoded_record()?));
-        self.made.push(TravellingVersion { version, id, previous, body });
-        Ok((id, stored))
+        self.versions.push(TravellingVersion { version, id, previous, body });
+        Ok(id)
     }
 }
 

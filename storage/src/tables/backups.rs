@@ -43,14 +43,8 @@ pub(crate) struct BackupSource {
 }
 
 impl BackupSource {
-    /// Begins the transaction. `after` = `None` begins with the oldest version there is; `oldest` is the oldest revision that the versions so
-    /// far can show. `None` = nothing was applied after it.
-    pub(crate) fn open(
-        tables: &Tables,
-        after: Option<Revision>,
-        oldest: Revision,
-        bytes_max: u64,
-    ) -> Result<Option<Self>, TablesError> {
+    /// Begins the transaction. `after` = `None` begins with the oldest version there is. `None` = nothing was applied after it.
+    pub(crate) fn open(tables: &Tables, after: Option<Revision>, bytes_max: u64) -> Result<Option<Self>, TablesError> {
         let shared = Arc::clone(&tables.shared);
         let generation = shared.generation.load(std::sync::atomic::Ordering::Relaxed);
         let connection = schema::open_reader(&database::path_of(&shared.config.dir, generation))?;
@@ -62,7 +56,7 @@ impl BackupSource {
             if after > newest {
                 return Err(TablesError::Future { revision: after, applied: newest });
             }
-            if after.max(oldest) < horizon {
+            if after < horizon {
                 return Err(TablesError::Compacted { revision: Revision(after.0 + 1), horizon });
             }
             Undone::load(&connection, &shared.codec)?.refuse(after)?;
@@ -70,7 +64,7 @@ impl BackupSource {
                 return Ok(None);
             }
         }
-        let cut = cut(&connection, after, bytes_max)?;
+        let cut = cut(&connection, (after, horizon), bytes_max)?;
         let machine = Machine::restore(&state.machine, sessions.into_iter())
             .map_err(|source| TablesError::Undecodable { what: "the machine's state".to_owned(), source })?;
         let digest = cut.is_none().then(|| machine.rows_digest());
@@ -96,8 +90,13 @@ impl BackupSource {
     }
 }
 
-/// The revision after which about `bytes_max` bytes are full, where more revisions follow; a revision is never divided.
-fn cut(connection: &Connection, after: Option<Revision>, bytes_max: u64) -> Result<Option<Revision>, TablesError> {
+/// The revision after which about `bytes_max` bytes are full, where more revisions follow; a revision is never divided. Nor is what is at
+/// or before the horizon, as some of it may be deleted before the rest is read.
+fn cut(
+    connection: &Connection,
+    (after, horizon): (Option<Revision>, Revision),
+    bytes_max: u64,
+) -> Result<Option<Revision>, TablesError> {
     let failed = || TablesError::sqlite("measure versions for a backup");
     let mut statement = connection.prepare(SIZES).map_err(failed())?;
     let mut rows = statement.query([start(after)]).map_err(failed())?;
@@ -108,7 +107,7 @@ fn cut(connection: &Connection, after: Option<Revision>, bytes_max: u64) -> Resu
             return Ok(full);
         }
         bytes += VERSION_FIXED_BYTES + from_sql(row.get(1).map_err(failed())?)?;
-        if bytes >= bytes_max {
+        if bytes >= bytes_max && revision >= horizon {
             full = Some(revision);
         }
     }

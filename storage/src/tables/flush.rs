@@ -154,7 +154,6 @@ pub(crate) fn moves(fact: &Fact) -> bool {
         | Fact::RetentionCreated(_)
         | Fact::RetentionSet(_)
         | Fact::HorizonMoved { .. }
-
         | Fact::Restored(_) => false,
     }
 }

@@ -60,6 +60,21 @@ impl Undone {
         }
     }
 
+    /// The revision so many before `from`, those that were undone left out.
+    fn back(&self, from: Revision, count: u64) -> Revision {
+        let (mut from, mut count) = (from.0, count);
+        let mut restores = self.0.to_vec();
+        restores.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        for (at, restore) in restores {
+            if from < at.0 || from - at.0 >= count {
+                continue;
+            }
+            count -= from - at.0 + 1;
+            from = restore.cut.0;
+        }
+        Revision(from.saturating_sub(count))
+    }
+
     /// The revision whose state stood then: of one that was undone, the one that was gone back to.
     fn standing(&self, revision: Revision) -> Revision {
         let undone = self.0.iter().find(|(at, restore)| restore.undid(revision, *at));
@@ -88,8 +103,37 @@ impl Tables {
         }
     }
 
+    /// The revision that lies `count` revisions before `from`; those that a restore has undone don't count.
+    ///
+    /// # Errors
+    /// A thread panicked before.
+    pub fn back(&self, from: Revision, count: u64) -> Result<Revision, TablesError> {
+        Ok(self.shared.overlay()?.base().undone.back(from, count))
+    }
+
     /// As [`Undone::standing`].
     pub(super) fn standing(&self, revision: Revision) -> Result<Revision, TablesError> {
         Ok(self.shared.overlay()?.base().undone.standing(revision))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_undone_is_refused_and_does_not_count() {
+        let restore = |cut, last| Restore { cut: Revision(cut), last: Revision(last) };
+        // 1 .. 10, 100 .. 120, 1000 ..
+        let undone = Undone(Arc::new([(Revision(100), restore(10, 40)), (Revision(1000), restore(120, 150))]));
+        let back = |from, count| undone.back(Revision(from), count).0;
+        assert_eq!([back(1005, 0), back(1005, 5), back(1005, 6), back(1005, 26)], [1005, 1000, 120, 100]);
+        assert_eq!([back(1005, 27), back(1005, 36), back(1005, 37), back(1005, 900)], [10, 1, 0, 0]);
+        assert_eq!([back(110, 3), back(110, 11), back(9, 4)], [107, 10, 5]);
+        for (revision, standing) in [(10, 10), (11, 10), (99, 10), (100, 100), (121, 120), (999, 120), (1000, 1000)] {
+            let revision = Revision(revision);
+            assert_eq!(undone.standing(revision), Revision(standing));
+            assert_eq!(undone.refuse(revision).is_err(), revision != Revision(standing));
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing is decided by a clock here. Who leads proposes where the history is to begin; the machine holds it to what people rely on: a
 //! rollback point that somebody made keeps its revision.
 
-use super::{Decided, invalid, known};
+use super::{Decided, check_not_undone, invalid, known};
 use crate::event::Fact;
 use crate::id::{ClusterTime, RecordId, Revision};
 use crate::outcome::Reject;
@@ -45,6 +45,7 @@ pub(super) fn compact<V: View>(
     if to <= oldest {
         return Ok(Vec::new());
     }
+    check_not_undone(scratch, to)?;
     for (point, stored) in points_before(scratch, to)? {
         scratch.change(point, &stored, Fact::PointRemoved)?;
     }
