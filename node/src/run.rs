@@ -30,6 +30,7 @@ use zyflow_storage::log::{Identity, LogConfig, LogHandle, LogStore};
 use zyflow_storage::tables::{Tables, TablesConfig};
 
 use crate::audit::{AuditConfig, Auditor, Findings};
+use crate::cache::Answers;
 use crate::checkouts::{Checkouts, Setup, error_chain};
 use crate::cluster::NodeCluster;
 use crate::config::Config;
@@ -40,6 +41,7 @@ use crate::services::propose::ProposeService;
 use crate::services::query::QueryService;
 use crate::services::replay::ReplayService;
 use crate::services::watch::WatchService;
+use crate::services::wire::QueryWire;
 use crate::stream::ApiStream;
 use crate::webhook::Notifier;
 
@@ -212,6 +214,7 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     consensus_config.backlog_ops_max = config.limits.backlog_ops_max;
     let log = storage.log.handle();
     let Storage { layout, log: store, tables, local, ring, lineage } = storage;
+    let answers = Answers::new(&config.cache, &ring, lineage, &files).map_err(part("the cache can't be used"))?;
     let consensus = Consensus::start(consensus_config, store, tables.clone(), ring, peer, acceptor.clone(), connector)
         .await
         .map_err(part("consensus can't start"))?;
@@ -236,6 +239,7 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
         log,
         checkouts: Arc::clone(&checkouts),
         findings,
+        answers: answers.clone(),
         metrics,
     };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
@@ -245,7 +249,9 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let about = About { config: config.clone(), lineage, started, runtime: files };
     let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
     let replay = ReplayService::new(consensus.clone(), tables.clone(), layout.dir());
-    let api = tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), (admin, replay), stopped));
+    let query = QueryService::new(consensus.clone(), tables.clone(), answers);
+    let services = (query, admin, replay);
+    let api = tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), services, stopped));
     info!(node = config.node.id, api = %config.api.listen, peer = %config.peer.listen, "node started");
 
     let ended = until_told(&consensus).await;
@@ -336,6 +342,7 @@ struct NodeProbe {
     log: LogHandle,
     checkouts: Arc<Checkouts>,
     findings: Arc<Findings>,
+    answers: Answers,
     metrics: Metrics,
 }
 
@@ -359,6 +366,8 @@ impl Probe for NodeProbe {
             digest_alarm: self.findings.alarm(),
             digest_compared: self.findings.compared(),
             digest_recomputed: self.findings.recomputed(),
+            answers_bytes: self.answers.bytes(),
+            is_shared_cache_broken: self.answers.is_shared_broken(),
         })
     }
 
@@ -406,7 +415,7 @@ async fn serve_api(
     listener: TcpListener,
     acceptor: Acceptor,
     (consensus, tables): (Consensus, Tables),
-    (admin, replay): (AdminService, ReplayService),
+    (query, admin, replay): (QueryService, AdminService, ReplayService),
     mut stopped: watch::Receiver<bool>,
 ) {
     use zyflow_api::MESSAGE_BYTES_MAX;
@@ -414,7 +423,6 @@ async fn serve_api(
     let (tx, rx) = mpsc::channel(ACCEPTED_WAITING_MAX);
     tokio::spawn(accept_api(listener, acceptor, tx));
     let propose = propose_server::ProposeServer::new(ProposeService::new(consensus.clone()));
-    let query = query_server::QueryServer::new(QueryService::new(consensus.clone(), tables.clone()));
     let watch = watch_server::WatchServer::new(WatchService::new(consensus, tables, stopped.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<propose_server::ProposeServer<ProposeService>>().await;
@@ -424,7 +432,7 @@ async fn serve_api(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(4_096)
         .add_service(propose.max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(query.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(QueryWire::new(query))
         .add_service(watch)
         .add_service(replay_server::ReplayServer::new(replay))
         .add_service(admin_server::AdminServer::new(admin))

@@ -1,6 +1,7 @@
 //! The services of `zyflow.v1`, each a thin translation between the wire and a handle. No decision is made here.
 
 pub mod admin;
+mod export;
 mod members;
 mod moment;
 pub mod propose;
@@ -8,6 +9,7 @@ pub mod query;
 pub mod replay;
 mod sql;
 pub mod watch;
+pub mod wire;
 
 use zyflow_api::ApiError;
 use zyflow_api::v1::ErrorCode;
