@@ -47,6 +47,7 @@ mod siblings;
 mod snapshots;
 mod sql;
 mod state;
+mod subscription;
 mod undone;
 mod view;
 mod writer;
@@ -68,7 +69,8 @@ pub use error::TablesError;
 pub use past::Past;
 pub use query::{Found, TaskFilter, Version};
 pub use ranges::{RANGE_PARTS_MAX, RangeDigest};
-pub use sql::{SqlAnswer, SqlError, SqlLimits, SqlRows, SqlValue};
+pub use sql::{ExportTable, SqlAnswer, SqlError, SqlLimits, SqlRows, SqlValue};
+pub use subscription::{Interest, News, Subscription};
 pub use view::TablesView;
 
 pub(crate) use backups::BackupSource;

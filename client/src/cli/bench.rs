@@ -7,6 +7,7 @@
 //! a query of one task instead. With `--sync` it is a save of a file instead, until all other checkouts have it: see `sync`. With `--reads`
 //! it measures queries and lists, of now and of the past, against each other: see `reads`.
 
+mod caches;
 mod load;
 mod reads;
 mod sync;

@@ -299,7 +299,7 @@ pub enum Status {
 
 impl Status {
     /// All of them.
-    pub const ALL: [Self; 8] =
+    pub const ALL: [Self; 7] =
         [Self::Todo, Self::InProgress, Self::Review, Self::Blocked, Self::Done, Self::Cancelled, Self::Archived];
 
     /// Whether the task still has to be worked on.

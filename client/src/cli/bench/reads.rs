@@ -36,7 +36,7 @@ const POINT_CLIENTS: usize = 16;
 const EDITORS: usize = 32;
 
 /// How long one call may take.
-const WITHIN: Duration = Duration::from_secs(30);
+pub(super) const WITHIN: Duration = Duration::from_secs(30);
 
 /// Current lists before the first one of the past, so that whatever warms up has done so.
 const WARM_UPS: usize = 3;
@@ -50,6 +50,12 @@ pub(in crate::cli) struct ReadsArgs {
     /// With --reads: edits between the past that is read and now.
     #[arg(long, requires = "reads", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     edits: u32,
+    /// With --reads: measure where caches of answers help instead, without any, in memory, and with a Redis where one is named.
+    #[arg(long, requires = "reads")]
+    caches: bool,
+    /// With --caches: the Redis that the nodes share, redis://HOST:PORT.
+    #[arg(long, requires = "caches", value_name = "ADDRESS")]
+    redis: Option<String>,
 }
 
 /// Starts a cluster, measures and stops it.
@@ -58,7 +64,11 @@ pub(super) async fn run(args: &ReadsArgs, span: Duration) -> Result<Report, Fail
     let temporary = tempfile::Builder::new().prefix("zyflow-bench-").tempdir().map_err(failed)?;
     let dir = temporary.path().join("dev");
     let mut cluster = DevCluster::start(DevConfig { dir, nodes: None, zyflowd: None }).await?;
-    let measured = measure(&mut cluster, args, span).await;
+    let measured = if args.caches {
+        super::caches::measure(&mut cluster, args.redis.as_deref(), args.edits, span).await
+    } else {
+        measure(&mut cluster, args, span).await
+    };
     cluster.stop().await?;
     let item = measured?;
     Ok(Output::One { item, revision: None }.into())
@@ -68,16 +78,9 @@ async fn measure(cluster: &mut DevCluster, args: &ReadsArgs, span: Duration) -> 
     let all = cluster.client().clone();
     let prepared = tasks::prepare(tasks::OF_READS, &all, WITHIN).await?;
     let past = edit(&all, &prepared.tasks, args.edits).await?;
-    let leader = cluster.wait_for_leader().await?;
-    let mut nodes = Vec::new();
-    for id in cluster.layout().node_ids() {
-        let profile = Profile::load(&cluster.layout().profile_of(id)).map_err(crate::ClientError::from)?;
-        nodes.push((id != leader, Client::new(&profile)?));
-    }
-    let follower = nodes.iter().find(|(is_follower, _)| *is_follower).map(|(_, client)| client.clone());
-    let follower = follower.ok_or_else(|| Failure::new(Code::Dev, "the cluster has no follower"))?;
+    let (follower, nodes) = nodes(cluster).await?;
     let (mut first, mut ratios) = (Vec::new(), Vec::new());
-    for (_, node) in &nodes {
+    for node in &nodes {
         let mut now = Vec::new();
         for _ in 0..WARM_UPS {
             now.push(list(node, &prepared, None).await?);
@@ -112,18 +115,34 @@ async fn measure(cluster: &mut DevCluster, args: &ReadsArgs, span: Duration) -> 
     }))
 }
 
+/// A client of a follower alone, and one of each node alone.
+pub(super) async fn nodes(cluster: &mut DevCluster) -> Result<(Client, Vec<Client>), Failure> {
+    let leader = cluster.wait_for_leader().await?;
+    let (mut follower, mut nodes) = (None, Vec::new());
+    for id in cluster.layout().node_ids() {
+        let profile = Profile::load(&cluster.layout().profile_of(id)).map_err(crate::ClientError::from)?;
+        let client = Client::new(&profile)?;
+        if id != leader {
+            follower = Some(client.clone());
+        }
+        nodes.push(client);
+    }
+    let follower = follower.ok_or_else(|| Failure::new(Code::Dev, "the cluster has no follower"))?;
+    Ok((follower, nodes))
+}
+
 /// Three digits are more than a run is true to.
-fn rounded(number: f64) -> f64 {
+pub(super) fn rounded(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
 
-fn median(times: &mut [Duration]) -> Duration {
+pub(super) fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// Edits random tasks, until all of it is in every node's SQLite; gives the revision before the first of them.
-async fn edit(client: &Client, tasks: &[RecordId], edits: u32) -> Result<Revision, Failure> {
+pub(super) async fn edit(client: &Client, tasks: &[RecordId], edits: u32) -> Result<Revision, Failure> {
     let read = Read { consistency: Consistency::Linearizable, at: None, within: WITHIN };
     let before = client.revision(read).await?;
     let editors = (0..EDITORS).map(|editor| async move {
@@ -145,7 +164,7 @@ async fn edit(client: &Client, tasks: &[RecordId], edits: u32) -> Result<Revisio
 }
 
 /// How long one list takes.
-async fn list(client: &Client, prepared: &Prepared, at: Option<Revision>) -> Result<Duration, Failure> {
+pub(super) async fn list(client: &Client, prepared: &Prepared, at: Option<Revision>) -> Result<Duration, Failure> {
     let filter = v1::TaskFilter { project: Some(prepared.project.to_u64()), ..v1::TaskFilter::default() };
     let request = v1::QueryRequest {
         consistency: Some(Consistency::Local.into()),
@@ -168,7 +187,7 @@ async fn list(client: &Client, prepared: &Prepared, at: Option<Revision>) -> Res
 }
 
 /// Queries of one task in a second.
-async fn points(
+pub(super) async fn points(
     client: &Client,
     prepared: &Prepared,
     consistency: Consistency,
