@@ -53,7 +53,7 @@ const NAMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("rocksdb", &["storage/src/log"]),
-    ("rusqlite", &["storage/", "jepsen/"]),
+    ("rusqlite", &["storage/", "jepsen/", "client/src/export.rs", "tests/export.rs"]),
     ("notify", &["client/checkout/src/watch"]),
     ("tonic", &["raft/", "client/api/", "client/src", "client/tests/", "node/", "tests/"]),
 ];

@@ -48,6 +48,7 @@ pub struct Client {
 }
 
 struct Shared {
+    cluster: String,
     nodes: Vec<Node>,
     /// Index of the endpoint that is asked first.
     preferred: AtomicUsize,
@@ -93,7 +94,14 @@ impl Client {
             Ok(Node { address: address.clone(), connections })
         };
         let nodes = profile.endpoints.iter().map(node).collect::<Result<_, ClientError>>()?;
-        Ok(Self { shared: Arc::new(Shared { nodes, preferred: AtomicUsize::new(0), known: Mutex::default() }) })
+        let (cluster, preferred) = (profile.cluster.clone(), AtomicUsize::new(0));
+        Ok(Self { shared: Arc::new(Shared { cluster, nodes, preferred, known: Mutex::default() }) })
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.shared.cluster
     }
 
     /// The endpoints, in the order of the profile.

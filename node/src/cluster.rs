@@ -85,9 +85,10 @@ impl Cluster for NodeCluster {
         let view = self.tables.view(at).map_err(read_error)?;
         let deleted = ClusterDocument { revision: view.revision(), deleted: true, blocks: Vec::new() };
         let Some(stored) = view.get(change).map_err(read_error)? else {
-            // A change of before the horizon that isn't known any more was deleted before the horizon.
-            let horizon = self.tables.horizon().map_err(read_error)?;
-            return Ok((change.0.revision() <= horizon).then_some(deleted));
+            // A change of before the horizon that isn't known any more was deleted before the horizon, unless a restore undid it.
+            let (made, horizon) = (change.0.revision(), self.tables.horizon().map_err(read_error)?);
+            let was_there = made <= horizon && self.tables.refuse_undone(made).is_ok();
+            return Ok(was_there.then_some(deleted));
         };
         if stored.record.is_none() {
             return Ok(Some(deleted));

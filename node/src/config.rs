@@ -34,10 +34,41 @@ pub struct Config {
     /// How the node watches over its own state.
     #[serde(default)]
     pub digest: Digest,
+    /// Answers that are kept.
+    #[serde(default)]
+    pub cache: Cache,
     /// Who is told what.
     #[serde(default)]
     pub notify: Notify,
 }
+
+/// Answers that are kept, by what was asked and at which revision.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// Whether any are.
+    pub enabled: bool,
+    /// Bytes of answers in this node's memory.
+    pub answers_bytes_max: ByteSize,
+    /// A Redis that nodes share, `redis://HOST:PORT`; empty = none.
+    pub redis: Address,
+    /// How long Redis keeps an answer.
+    pub redis_keep: Span,
+}
+
+/// An address that may hold a password: not shown where a configuration is.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Address(pub String);
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "set" })
+    }
+}
+
+/// Shortest time that Redis is told to keep an answer for: below that nobody finds it.
+const REDIS_KEEP_MIN: Duration = Duration::from_secs(1);
 
 /// Shortest time between two looks at the digest.
 const DIGEST_PERIOD_MIN: Duration = Duration::from_millis(100);
@@ -152,6 +183,17 @@ impl Default for Digest {
             compare: Span(Duration::from_secs(30)),
             recompute: Span(Duration::from_mins(30)),
             rows_per_second: 20_000,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            answers_bytes_max: ByteSize(64 << 20),
+            redis: Address::default(),
+            redis_keep: Span(Duration::from_mins(10)),
         }
     }
 }
@@ -305,6 +347,9 @@ impl Config {
         if self.digest.rows_per_second == 0 {
             return Err(("digest.rows_per_second", "at least 1, or the reading never ends".to_owned()));
         }
+        if self.cache.redis_keep.0 < REDIS_KEEP_MIN {
+            return Err(("cache.redis_keep", format!("at least {REDIS_KEEP_MIN:?}, or nobody finds what is kept")));
+        }
         let mut ports = [self.peer.listen, self.api.listen, self.http.listen];
         ports.sort_unstable();
         if ports.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -354,6 +399,7 @@ mod tests {
             ("disk_free_min = \"64MiB\"", "disk_free_min = \"64\"", "`64` is not a size"),
             ("rescan_interval = \"60s\"", "rescan_interval = \"1 week\"", "`1 week` is not a duration"),
             ("compare = \"30s\"", "compare = \"0s\"", "digest.compare: at least 100ms"),
+            ("redis_keep = \"10m\"", "redis_keep = \"10ms\"", "cache.redis_keep: at least 1s"),
             ("rows_per_second = 20000", "rows_per_second = 0", "digest.rows_per_second: at least 1"),
             ("listen = \"127.0.0.1:7301\"", "listen = \"127.0.0.1:7101\"", "need an address each"),
         ];

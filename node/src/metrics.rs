@@ -41,9 +41,42 @@ pub struct Readings {
     pub digest_recomputed: u64,
     /// Oldest revision that can be read.
     pub horizon: u64,
+    /// Bytes of answers that are kept in memory.
+    pub answers_bytes: u64,
+    /// Whether there is a shared cache that isn't asked for a while.
+    pub is_shared_cache_broken: bool,
+}
+
+/// Where answers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// In this node's memory.
+    Memory,
+    /// In the Redis that nodes share.
+    Shared,
+}
+
+/// What came of looking for an answer, or of keeping one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerResult {
+    /// It was there.
+    Hit,
+    /// It wasn't.
+    Miss,
+    /// Nobody was asked: there is no connection, or the breaker is open.
+    Skipped,
+    /// Asking failed, or took too long.
+    Error,
+    /// What was there isn't ours, or was altered.
+    Damaged,
+    /// It is kept from now on.
+    Kept,
+    /// It couldn't be kept.
+    Unkept,
 }
 
 const PROPOSALS: &str = "zyflow_proposals_total";
+const ANSWERS: &str = "zyflow_cached_answers_total";
 
 /// The process's recorder.
 #[derive(Debug, Clone)]
@@ -64,6 +97,7 @@ impl Metrics {
     pub fn install() -> Result<Self, InstallError> {
         let handle = PrometheusBuilder::new().install_recorder()?;
         describe_counter!(PROPOSALS, "Commands answered on this node, by result");
+        describe_counter!(ANSWERS, "Answers looked for and kept in caches, by level and result");
         for (name, text) in GAUGES {
             describe_gauge!(*name, *text);
         }
@@ -73,6 +107,24 @@ impl Metrics {
     /// Counts one answered command; `result` is one of a small fixed set.
     pub fn count_proposal(result: &'static str) {
         counter!(PROPOSALS, "result" => result).increment(1);
+    }
+
+    /// Counts what came of a cache.
+    pub(crate) fn count_answer(level: Level, result: AnswerResult) {
+        let level = match level {
+            Level::Memory => "memory",
+            Level::Shared => "shared",
+        };
+        let result = match result {
+            AnswerResult::Hit => "hit",
+            AnswerResult::Miss => "miss",
+            AnswerResult::Skipped => "skipped",
+            AnswerResult::Error => "error",
+            AnswerResult::Damaged => "damaged",
+            AnswerResult::Kept => "kept",
+            AnswerResult::Unkept => "unkept",
+        };
+        counter!(ANSWERS, "level" => level, "result" => result).increment(1);
     }
 
     /// The page that Prometheus reads.
@@ -103,10 +155,12 @@ const GAUGES: &[(&str, &str)] = &[
     ("zyflow_digest_compared_revision", "Newest revision whose digest was compared with other nodes'"),
     ("zyflow_digest_recomputed_revision", "Newest revision whose digest was computed again from SQLite"),
     ("zyflow_horizon_revision", "Oldest revision that can be read"),
+    ("zyflow_cached_answers_bytes", "Bytes of answers kept in memory"),
+    ("zyflow_shared_cache_is_broken", "1 where the shared cache isn't asked for a while"),
 ];
 
 impl Readings {
-    fn values(&self) -> [f64; 16] {
+    fn values(&self) -> [f64; 18] {
         let bit = |is: bool| if is { 1.0 } else { 0.0 };
         // Exact up to 2^53; a gauge needs no more.
         let number = |value: u64| metrics::IntoF64::into_f64(std::time::Duration::from_secs(value));
@@ -128,6 +182,8 @@ impl Readings {
             number(self.digest_compared),
             number(self.digest_recomputed),
             number(self.horizon),
+            number(self.answers_bytes),
+            bit(self.is_shared_cache_broken),
         ]
     }
 }

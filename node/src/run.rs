@@ -30,6 +30,7 @@ use zyflow_storage::log::{Identity, LogConfig, LogHandle, LogStore};
 use zyflow_storage::tables::{Tables, TablesConfig};
 
 use crate::audit::{AuditConfig, Auditor, Findings};
+use crate::cache::Answers;
 use crate::checkouts::{Checkouts, Setup, error_chain};
 use crate::cluster::NodeCluster;
 use crate::config::Config;
@@ -42,6 +43,7 @@ use crate::services::propose::ProposeService;
 use crate::services::query::QueryService;
 use crate::services::replay::ReplayService;
 use crate::services::watch::WatchService;
+use crate::services::wire::QueryWire;
 use crate::stream::ApiStream;
 use crate::webhook::Notifier;
 
@@ -219,6 +221,7 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let consensus_config = consensus_config(&config, &storage);
     let log = storage.log.handle();
     let Storage { layout, log: store, tables, local, ring, lineage } = storage;
+    let answers = Answers::new(&config.cache, &ring, lineage, &files).map_err(part("the cache can't be used"))?;
     let consensus =
         Consensus::start(consensus_config, store, tables.clone(), Arc::clone(&ring), peer, acceptor.clone(), connector)
             .await
@@ -244,6 +247,7 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
         log,
         checkouts: Arc::clone(&checkouts),
         findings,
+        answers: answers.clone(),
         metrics,
     };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
@@ -255,8 +259,9 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
     let replay = ReplayService::new(consensus.clone(), tables.clone(), layout.dir());
     let backup = BackupService::new(consensus.clone(), tables.clone(), ring, backup::About::new(&config, lineage));
-    let api =
-        tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), (admin, replay, backup), stopped));
+    let query = QueryService::new(consensus.clone(), tables.clone(), answers);
+    let services = (query, admin, replay, backup);
+    let api = tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), services, stopped));
     info!(node = config.node.id, api = %config.api.listen, peer = %config.peer.listen, "node started");
 
     let ended = until_told(&consensus).await;
@@ -347,6 +352,7 @@ struct NodeProbe {
     log: LogHandle,
     checkouts: Arc<Checkouts>,
     findings: Arc<Findings>,
+    answers: Answers,
     metrics: Metrics,
 }
 
@@ -372,6 +378,8 @@ impl Probe for NodeProbe {
             digest_recomputed: self.findings.recomputed(),
             // Poisoned: the node stops for that reason.
             horizon: self.tables.horizon().unwrap_or_default().0,
+            answers_bytes: self.answers.bytes(),
+            is_shared_cache_broken: self.answers.is_shared_broken(),
         })
     }
 
@@ -419,7 +427,7 @@ async fn serve_api(
     listener: TcpListener,
     acceptor: Acceptor,
     (consensus, tables): (Consensus, Tables),
-    (admin, replay, backup): (AdminService, ReplayService, BackupService),
+    (query, admin, replay, backup): (QueryService, AdminService, ReplayService, BackupService),
     mut stopped: watch::Receiver<bool>,
 ) {
     use zyflow_api::MESSAGE_BYTES_MAX;
@@ -427,7 +435,6 @@ async fn serve_api(
     let (tx, rx) = mpsc::channel(ACCEPTED_WAITING_MAX);
     tokio::spawn(accept_api(listener, acceptor, tx));
     let propose = propose_server::ProposeServer::new(ProposeService::new(consensus.clone()));
-    let query = query_server::QueryServer::new(QueryService::new(consensus.clone(), tables.clone()));
     let watch = watch_server::WatchServer::new(WatchService::new(consensus, tables, stopped.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<propose_server::ProposeServer<ProposeService>>().await;
@@ -437,7 +444,7 @@ async fn serve_api(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(4_096)
         .add_service(propose.max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(query.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(QueryWire::new(query))
         .add_service(watch)
         .add_service(replay_server::ReplayServer::new(replay))
         .add_service(backup_server::BackupServer::new(backup))

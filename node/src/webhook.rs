@@ -13,14 +13,14 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
-use zyflow_machine::event::Fact;
+use zyflow_machine::id::Revision;
 use zyflow_machine::record::{Conflict, Record};
 use zyflow_machine::view::View;
 use zyflow_raft::{Consensus, Role};
-use zyflow_storage::tables::{Change, Tables};
+use zyflow_storage::tables::{Interest, News, Row, Subscription, Tables};
 
 /// Tries of one request: with the pauses between them about half a minute, a receiver's restart.
 const TRIES_MAX: u32 = 5;
@@ -49,7 +49,7 @@ pub enum NotifyError {
 pub struct Notifier {
     tables: Tables,
     consensus: Consensus,
-    changes: broadcast::Receiver<Arc<Change>>,
+    conflicts: Subscription,
     address: hyper::Uri,
 }
 
@@ -64,7 +64,8 @@ impl Notifier {
         if !matches!(address.scheme_str(), Some("http" | "https")) || address.host().is_none() {
             return Err(wrong());
         }
-        Ok(Self { changes: tables.subscribe(), tables, consensus, address })
+        let conflicts = tables.subscribe_to(Interest::in_types(&["conflict", "conflict-restored"]));
+        Ok(Self { conflicts, tables, consensus, address })
     }
 
     /// Runs until `stopped`.
@@ -87,32 +88,31 @@ impl Notifier {
     {
         let client = Client::builder(TokioExecutor::new()).build(connector);
         loop {
-            let change = tokio::select! {
-                change = self.changes.recv() => change,
+            let news = tokio::select! {
+                news = self.conflicts.next() => news,
                 _ = stopped.wait_for(|is_stopped| *is_stopped) => return,
             };
-            match change {
-                Ok(change) => {
-                    for body in self.bodies(&change) {
+            match news {
+                Some(News::Events { revision, rows }) => {
+                    for body in self.bodies(revision, &rows) {
                         tokio::select! {
                             () = send(&client, &self.address, body) => {}
                             _ = stopped.wait_for(|is_stopped| *is_stopped) => return,
                         }
                     }
                 }
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                Some(News::Behind { missed }) => {
                     warn!(missed, "the webhook is too slow: revisions were not looked at for conflicts");
                 }
-                Err(broadcast::error::RecvError::Closed) => return,
+                None => return,
             }
         }
     }
 
     /// What to send about one revision; nothing where another node leads.
-    fn bodies(&self, change: &Change) -> Vec<Bytes> {
-        let open = change.rows.iter().filter_map(|row| {
-            let is_news = matches!(row.fact, Fact::ConflictRecorded(_) | Fact::ConflictRestored { .. });
-            let Some(Record::Conflict(conflict)) = row.stored.record.as_ref().filter(|_| is_news) else { return None };
+    fn bodies(&self, revision: Revision, rows: &[Arc<Row>]) -> Vec<Bytes> {
+        let open = rows.iter().filter_map(|row| {
+            let Some(Record::Conflict(conflict)) = &row.stored.record else { return None };
             conflict.settled.is_none().then_some((row.id, conflict))
         });
         let mut open = open.peekable();
@@ -123,7 +123,7 @@ impl Notifier {
             let (project, path) = self.names(conflict);
             let body = json!({
                 "type": "conflict:opened",
-                "revision": change.revision.0,
+                "revision": revision.0,
                 "conflict": id.to_string(),
                 "class": format!("{:?}", conflict.class).to_uppercase(),
                 "severity": format!("{:?}", conflict.severity()).to_uppercase(),

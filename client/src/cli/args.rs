@@ -227,6 +227,8 @@ mod tests {
         "zyflow checkout add . --project demo --dialect kiro",
         "zyflow checkout rescan . --confirm-deletions",
         "zyflow bench --sync --checkouts 20 --files 50 --seconds 60 -o json",
+        "zyflow bench --reads --edits 5000 --seconds 10 -o json",
+        "zyflow sql --export state.sqlite --at before-release",
         "zyflow task next --claim --lease 30m --as agent-7",
         "zyflow task claim tasks.md#1.2 --lease 8h",
         "zyflow task release 12.3 --force",

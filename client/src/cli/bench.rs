@@ -4,9 +4,12 @@
 //! mutual TLS; it counts once its outcome is here. Each client has one outstanding batch of `--batch` operations (1 unless
 //! said otherwise) and its own session; clients share connections. The run ends when every node's SQLite has the last
 //! operation, and the rate counts until then: a backlog that is merely put off wins nothing. With `--read` an operation is
-//! a query of one task instead. With `--sync` it is a save of a file instead, until all other checkouts have it: see `sync`.
+//! a query of one task instead. With `--sync` it is a save of a file instead, until all other checkouts have it: see `sync`. With `--reads`
+//! it measures queries and lists, of now and of the past, against each other: see `reads`.
 
+mod caches;
 mod load;
+mod reads;
 mod sync;
 mod tasks;
 
@@ -58,6 +61,8 @@ pub(super) struct BenchArgs {
     conns: NonZeroUsize,
     #[command(flatten)]
     sync: sync::SyncArgs,
+    #[command(flatten)]
+    reads: reads::ReadsArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,13 +77,16 @@ pub(super) async fn run(context: &Context, args: BenchArgs) -> Result<Report, Fa
     if args.sync.sync {
         return Box::pin(sync::run(&args.sync, Duration::from_secs(args.seconds))).await;
     }
+    if args.reads.reads {
+        return Box::pin(reads::run(&args.reads, Duration::from_secs(args.seconds))).await;
+    }
     let client = Client::with_connections(&context.profile()?, args.conns)?;
     // Learns where the leader is: the clients go there, unless --node says otherwise.
     client.node_statuses(context.within()).await;
     if let Some(node) = context.node()? {
         client.prefer(node)?;
     }
-    let tasks = Arc::new(tasks::prepare(context, &client).await?);
+    let tasks = Arc::new(tasks::prepare(tasks::OF_WRITES, &client, context.within()).await?.tasks);
     let begin = Instant::now();
     let load = Load {
         client: client.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -16,6 +16,7 @@ use super::render;
 use super::report::{Failure, Output, Report};
 use crate::ClientError;
 use crate::code::Code;
+use crate::export::{ExportError, export};
 
 /// Most bytes of a script: nobody writes more by hand. A longer one is refused whole, as the first part alone could mean something else.
 const SCRIPT_BYTES_MAX: u64 = 1 << 20;
@@ -30,9 +31,15 @@ pub(super) struct SqlArgs {
     /// Most rows of each answer.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     rows: u32,
+    /// Write all views to this new SQLite file instead, as plain tables.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["query", "file", "rows"])]
+    export: Option<PathBuf>,
 }
 
 pub(super) async fn run(context: &Context, args: SqlArgs) -> Result<Report, Failure> {
+    if let Some(file) = &args.export {
+        return Box::pin(write_file(context, file)).await;
+    }
     let script = script(&args)?;
     let client = context.client()?;
     let request = v1::SqlRequest {
@@ -54,6 +61,32 @@ pub(super) async fn run(context: &Context, args: SqlArgs) -> Result<Report, Fail
         }
     };
     Ok(shown(context.global.output, &results, revision, written.as_ref()).into())
+}
+
+async fn write_file(context: &Context, file: &Path) -> Result<Report, Failure> {
+    let client = context.client()?;
+    let at = |revision: Revision| v1::Moment { moment: Some(v1::moment::Moment::Revision(revision.0)) };
+    let asked = (context.global.consistency, context.at.map(at));
+    let exported = export(&client, asked, file, context.within()).await?;
+    let item = json!({
+        "file": file.display().to_string(),
+        "revision": exported.revision.0,
+        "rows": exported.rows,
+    });
+    Ok(Output::One { item, revision: Some(exported.revision) }.into())
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        let message = error.to_string();
+        let code = match error {
+            ExportError::Client(error) => return error.into(),
+            ExportError::Exists(_) => Code::Exists,
+            ExportError::File { .. } | ExportError::Sqlite { .. } => Code::File,
+            ExportError::NotWhole(_) => Code::Protocol,
+        };
+        Self::new(code, message)
+    }
 }
 
 fn script(args: &SqlArgs) -> Result<String, Failure> {

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod backup;
+mod export;
 mod members;
 pub(crate) mod moment;
 pub mod propose;
@@ -9,6 +10,7 @@ pub mod query;
 pub mod replay;
 mod sql;
 pub mod watch;
+pub mod wire;
 
 use zyflow_api::ApiError;
 use zyflow_api::v1::ErrorCode;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use zyflow_api::ApiError;
@@ -16,9 +18,12 @@ use zyflow_machine::view::{Stored, View};
 use zyflow_raft::{Consensus, Consistency};
 use zyflow_storage::tables::{Tables, TablesView, TaskFilter, Version};
 
+use crate::cache::{Answers, Asked, Levels, Scope, depends_on_clock};
 use crate::cluster::wall_clock_ms;
+use crate::services::export::ExportStream;
 use crate::services::moment::view_at;
-use crate::services::{read_error, sql, tables_error};
+use crate::services::wire::Encoded;
+use crate::services::{export, read_error, sql, tables_error};
 
 /// How long a read waits for its consistency: a few elections.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,13 +39,14 @@ const VERSIONS_MAX: usize = 10_000;
 pub struct QueryService {
     consensus: Consensus,
     tables: Tables,
+    answers: Answers,
 }
 
 impl QueryService {
-    /// Reads `tables`, once `consensus` says that they are fresh enough.
+    /// Reads `tables`, once `consensus` says that they are fresh enough, or finds what was read in `answers`.
     #[must_use]
-    pub fn new(consensus: Consensus, tables: Tables) -> Self {
-        Self { consensus, tables }
+    pub fn new(consensus: Consensus, tables: Tables, answers: Answers) -> Self {
+        Self { consensus, tables, answers }
     }
 
     /// The state at that moment, once it is as fresh as asked.
@@ -63,19 +69,56 @@ impl QueryService {
 }
 
 impl QueryService {
-    /// Answers from a view. The past is read from SQLite, so on a thread that may wait: the others keep the cluster together.
+    /// Answers a question, encoded.
+    ///
+    /// # Errors
+    /// The question is none, its revision isn't kept, what it asks for isn't there, or the tables can't be read.
+    pub async fn respond(&self, request: v1::QueryRequest) -> Result<Encoded, ApiError> {
+        let is_past = request.at.is_some() || request.moment.is_some();
+        let view = self.fresh_view(request.consistency.as_ref(), request.at, request.moment).await?;
+        let query =
+            request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
+        if let query_request::Query::Digest(_) = query {
+            return self.digest();
+        }
+        let time = self.clock_at(&view, is_past)?;
+        let revision = view.revision();
+        let levels = Levels::of(&query, is_past);
+        let question = v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() };
+        let encoded = if levels == Levels::NONE { Vec::new() } else { question.encode_to_vec() };
+        let query = question.query.expect("invariant: it was put there just above");
+        // What callers may see is the same for all of them, so far. Once it isn't, the scope says which part of it this one may.
+        let scope = Scope::All;
+        let clock = depends_on_clock(&query).then_some(time);
+        let asked = Asked { scope, revision, clock, query: &encoded, levels };
+        let answer = self.answers.find_or(asked, Self::read(view, time, query, is_past)).await?;
+        if is_past {
+            // The horizon may have passed it meanwhile: then there is no answer, wherever one was found.
+            self.tables.view(Some(revision)).map_err(|error| tables_error(&error))?;
+        }
+        Ok(Encoded { revision, time, answer })
+    }
+
+    fn digest(&self) -> Result<Encoded, ApiError> {
+        let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
+        let digest = v1::StateDigest { digest: digest.to_bytes().to_vec() };
+        let answer = Encoded::bytes_of(query_response::Answer::Digest(digest));
+        Ok(Encoded { revision, time: ClusterTime(wall_clock_ms()), answer })
+    }
+
+    /// Answers from a view, encoded. The past is read from SQLite, so on a thread that may wait: the others keep the cluster together.
     async fn read(
         view: TablesView,
         now: ClusterTime,
         query: query_request::Query,
         is_past: bool,
-    ) -> Result<query_response::Answer, ApiError> {
+    ) -> Result<Bytes, ApiError> {
+        let answer = move || Ok(Encoded::bytes_of(Reader { view: &view, now }.answer(query)?));
         if !is_past {
-            return Reader { view: &view, now }.answer(query);
+            return answer();
         }
-        let reading = tokio::task::spawn_blocking(move || Reader { view: &view, now }.answer(query));
         let panicked = |_| ApiError::new(ErrorCode::NodeFailed, "reading the past panicked: ask another node");
-        reading.await.map_err(panicked)?
+        tokio::task::spawn_blocking(answer).await.map_err(panicked)?
     }
 
     /// The clock that belongs to a view: of the past, the time of its newest event, the same on every node.
@@ -90,23 +133,15 @@ impl QueryService {
 
 #[tonic::async_trait]
 impl Query for QueryService {
+    /// Only where the service is asked within the process: on the wire see [`super::wire`].
     async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryResponse>, Status> {
-        let request = request.into_inner();
-        let is_past = request.at.is_some() || request.moment.is_some();
-        let view = self.fresh_view(request.consistency.as_ref(), request.at, request.moment).await?;
-        let query =
-            request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
-        let now = self.clock_at(&view, is_past)?;
-        let revision = view.revision().0;
-        let answer = if let query_request::Query::Digest(_) = query {
-            let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
-            let digest = v1::StateDigest { digest: digest.to_bytes().to_vec() };
-            let answer = Some(query_response::Answer::Digest(digest));
-            return Ok(Response::new(v1::QueryResponse { revision: revision.0, time_ms: wall_clock_ms(), answer }));
-        } else {
-            Self::read(view, now, query, is_past).await?
-        };
-        Ok(Response::new(v1::QueryResponse { revision, time_ms: now.0, answer: Some(answer) }))
+        Ok(Response::new(self.respond(request.into_inner()).await?.decode()?))
+    }
+
+    type ExportStream = ExportStream;
+
+    async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<ExportStream>, Status> {
+        Ok(Response::new(export::stream(self, &self.tables, request.into_inner()).await?))
     }
 
     async fn sql(&self, request: Request<v1::SqlRequest>) -> Result<Response<v1::SqlResponse>, Status> {

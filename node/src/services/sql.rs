@@ -63,10 +63,11 @@ pub(super) async fn answer(service: &QueryService, request: v1::SqlRequest) -> R
     })
 }
 
-fn sql_error(error: &SqlError) -> ApiError {
+pub(super) fn sql_error(error: &SqlError) -> ApiError {
     let code = match error {
         SqlError::Tables(error) => return tables_error(error),
         SqlError::OverTime => ErrorCode::Deadline,
+        SqlError::Ended => ErrorCode::Stopping,
         SqlError::Refused(_) | SqlError::Wrong(_) | SqlError::TooMuchToRead | SqlError::TooMuchToAnswer => {
             ErrorCode::Invalid
         }
@@ -82,7 +83,7 @@ fn rows_of(rows: SqlRows) -> v1::SqlRows {
     v1::SqlRows { columns: rows.columns, rows: rows.rows.into_iter().map(row).collect(), cut: rows.is_cut }
 }
 
-fn value_of(value: SqlValue) -> v1::SqlValue {
+pub(super) fn value_of(value: SqlValue) -> v1::SqlValue {
     let value = match value {
         SqlValue::Null => sql_value::Value::Null(v1::Nothing {}),
         SqlValue::Integer(number) => sql_value::Value::Integer(number),

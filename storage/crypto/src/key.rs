@@ -29,6 +29,9 @@ pub(crate) const SALT_BYTES: usize = 32;
 /// Bytes of the commitment: collision-resistant at the strength of the hash.
 pub(crate) const COMMITMENT_BYTES: usize = 32;
 
+/// Stands where the keys of records have their salt, and is shorter than any salt.
+const HASH_INFO: &[u8] = b"hash";
+
 const EXTRACT_SALT: &[u8] = b"zyflow data key 1";
 
 /// Names a data key in the header of what it sealed. Not secret.
@@ -52,6 +55,8 @@ pub enum Purpose {
     NodeKey,
     /// A chunk of a backup.
     BackupChunk,
+    /// An answer in a cache that nodes share.
+    Answer,
 }
 
 impl Purpose {
@@ -62,6 +67,7 @@ impl Purpose {
             Purpose::SnapshotChunk => b"zyflow/1/snapshot",
             Purpose::NodeKey => b"zyflow/1/node-key",
             Purpose::BackupChunk => b"zyflow/1/backup",
+            Purpose::Answer => b"zyflow/1/answer",
         }
     }
 }
@@ -86,6 +92,16 @@ impl DataKey {
     #[must_use]
     pub fn id(&self) -> KeyId {
         self.id
+    }
+
+    /// A key for keyed hashes, the same wherever this data key is. It says nothing of the keys that seal: their info is longer.
+    #[must_use]
+    pub fn hash_key(&self, purpose: Purpose) -> Zeroizing<[u8; 32]> {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        self.expand
+            .expand_multi_info(&[purpose.label(), &self.id.0.to_be_bytes(), HASH_INFO], key.as_mut_slice())
+            .expect("invariant: 32 bytes are one hash length, HKDF gives up to 255");
+        key
     }
 
     pub(crate) fn record_key(&self, purpose: Purpose, salt: &[u8; SALT_BYTES]) -> RecordKey {
@@ -163,8 +179,19 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_hashes_depend_on_data_key_id_and_purpose() {
+        let key = |id, byte, purpose| *DataKey::new(KeyId(id), Zeroizing::new([byte; 32])).hash_key(purpose);
+        let one = key(1, 7, Purpose::Answer);
+        assert_eq!(one, key(1, 7, Purpose::Answer));
+        for other in [key(2, 7, Purpose::Answer), key(1, 8, Purpose::Answer), key(1, 7, Purpose::Entry)] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
     fn the_info_of_every_purpose_fits_the_fewest_hash_blocks() {
-        for purpose in [Purpose::Entry, Purpose::SnapshotChunk, Purpose::NodeKey, Purpose::BackupChunk] {
+        let all = [Purpose::Entry, Purpose::SnapshotChunk, Purpose::NodeKey, Purpose::BackupChunk, Purpose::Answer];
+        for purpose in all {
             assert!(purpose.label().len() + size_of::<KeyId>() + SALT_BYTES <= 54, "{purpose:?}");
         }
     }

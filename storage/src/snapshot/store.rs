@@ -118,7 +118,8 @@ impl SnapshotStore {
         let path = self.dir.join(format!("{}{ENDING}", name_of(position, id)));
         fs::rename(temporary, &path).map_err(SnapshotError::file("rename", temporary))?;
         sync_folder(&self.dir).map_err(SnapshotError::file("sync", &self.dir))?;
-        for surplus in self.list()?.iter().skip(self.kept) {
+        // Not this one: another of the same entry may sort before it.
+        for surplus in self.list()?.iter().filter(|other| **other != path).skip(self.kept - 1) {
             fs::remove_file(surplus).map_err(SnapshotError::file("remove", surplus))?;
         }
         // What is half here of another one is older than this, or will be sent anew.

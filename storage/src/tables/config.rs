@@ -21,6 +21,13 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// Newest versions of records that are kept opened: 64 MiB.
 const CACHE_BYTES_MAX: u64 = 64 << 20;
 
+/// Versions that were read for lists of the past, opened: 32 MiB, some forty thousand of a usual size.
+const PAST_VERSIONS_BYTES_MAX: u64 = 32 << 20;
+
+/// Families at past revisions, places and records: 64 MiB, or a list of 10,000 tasks at about five revisions. Records that several of them
+/// share are counted in each.
+const PAST_FAMILIES_BYTES_MAX: u64 = 64 << 20;
+
 /// Connections that read at once, besides the one that apply has for itself: more only compete for two to eight cores.
 const READERS_MAX: usize = 4;
 
@@ -44,6 +51,10 @@ pub struct TablesConfig {
     pub flush_interval: Duration,
     /// Bytes of the cache of records.
     pub cache_bytes_max: u64,
+    /// Bytes of the cache of past versions.
+    pub past_versions_bytes_max: u64,
+    /// Bytes of the cache of families at past revisions; what one takes at most to be kept.
+    pub past_families_bytes_max: u64,
     /// Connections that read at once.
     pub readers_max: usize,
     /// Added to the writer thread's niceness, 0 to 19.
@@ -64,6 +75,8 @@ impl TablesConfig {
             flush_ops_max: FLUSH_OPS_MAX,
             flush_interval: FLUSH_INTERVAL,
             cache_bytes_max: CACHE_BYTES_MAX,
+            past_versions_bytes_max: PAST_VERSIONS_BYTES_MAX,
+            past_families_bytes_max: PAST_FAMILIES_BYTES_MAX,
             readers_max: READERS_MAX,
             writer_nice: WRITER_NICE,
             synchronous: Synchronous::Normal,

@@ -27,12 +27,13 @@ use super::config::TablesConfig;
 use super::entry::{Change, Row, text_bytes};
 use super::hash::HashIds;
 use super::past::{Edge, Past, RecentTime};
+use super::pinned::PastCache;
 use super::pool::Pool;
 use super::siblings::{Families, Family, Siblings};
 use super::undone::Undone;
 
 /// Bytes of a cached record besides its texts: fields with their revisions, allocations, the cache's own entry.
-const CACHED_FIXED_BYTES: usize = 768;
+pub(super) const CACHED_FIXED_BYTES: usize = 768;
 
 /// What lies below the overlay: one database and the cache of it.
 pub(crate) struct Base {
@@ -42,6 +43,8 @@ pub(crate) struct Base {
     pub(crate) apply_reader: Pool,
     /// The newest versions that SQLite has, opened.
     pub(crate) cache: Cache<RecordId, Arc<Stored>, HashIds>,
+    /// What was read of the past.
+    pub(crate) past: PastCache,
     /// What restores have undone.
     pub(crate) undone: Undone,
 }
@@ -58,6 +61,7 @@ impl Base {
                 .max_capacity(config.cache_bytes_max)
                 .weigher(weigh)
                 .build_with_hasher(HashIds::default()),
+            past: PastCache::new(config),
             undone: Undone::default(),
         }
     }
@@ -91,7 +95,7 @@ pub(crate) enum Looked {
     /// There is no such record any more.
     Gone,
     /// Ask what lies below; `drops` allows to put the answer into the cache.
-    Below { base: Arc<Base>, drops: u64, horizon: Revision },
+    Below { base: Arc<Base>, drops: u64 },
 }
 
 /// What the overlay knows about a family at a revision.
@@ -208,7 +212,7 @@ impl Overlay {
         match self.chains.get(&id).and_then(|chain| newest(chain, at)) {
             Some(row) if self.is_gone(row) => Looked::Gone,
             Some(row) => Looked::Found(Arc::clone(row)),
-            None => Looked::Below { base: Arc::clone(&self.base), drops: self.drops, horizon: self.retention.horizon },
+            None => Looked::Below { base: Arc::clone(&self.base), drops: self.drops },
         }
     }
 

@@ -315,6 +315,9 @@ impl TablesView {
     }
 
     fn live(&self, kind: Kind, parent: RecordId) -> Result<Vec<Found>, TablesError> {
+        if let Some(pinned) = self.settle(self.pinned_family((kind, parent)))? {
+            return Ok(pinned.live().to_vec());
+        }
         let siblings = self.settle(self.siblings((kind, parent)))?;
         let mut found = Vec::with_capacity(siblings.len());
         for (_, id) in siblings.live() {

@@ -64,6 +64,18 @@ const PAST: &str = "\
     SELECT v.version, v.previous, v.body, c.id FROM chain c CROSS JOIN versions v ON v.version = c.version \
     WHERE c.version <= ?3";
 
+/// As [`PAST`], without the bodies: the last step of each chain is known from the one before.
+const PAST_VERSIONS: &str = "\
+    WITH RECURSIVE chain (id, previous) AS ( \
+        SELECT h.id, v.previous FROM head h CROSS JOIN versions v ON v.version = h.version \
+        WHERE h.kind = ?1 AND h.parent = ?2 AND h.version > ?3 \
+        UNION ALL \
+        SELECT c.id, v.previous FROM chain c CROSS JOIN versions v ON v.version = c.previous WHERE c.previous > ?3 \
+    ) \
+    SELECT id, previous FROM chain WHERE previous <= ?3";
+
+const VERSION: &str = "SELECT version, previous, body FROM versions WHERE version = ?1";
+
 const PLACED: &str = "SELECT id FROM head WHERE kind = ?1 AND parent = ?2 AND ord = ?3 ORDER BY id";
 
 /// The newest version of a record.
@@ -139,6 +151,34 @@ pub(crate) fn past(
         Ok((RecordId::from_u64(from_sql(id)?), SealedVersion::from_raw(version)?))
     })
     .collect()
+}
+
+/// Of the records that changed after a revision, which version was the newest at or before it; one that was made later has none.
+pub(crate) fn past_versions(
+    connection: &Connection,
+    kind: Kind,
+    parent: RecordId,
+    at: Revision,
+) -> Result<BTreeMap<RecordId, EventId>, TablesError> {
+    let failed = || TablesError::sqlite("read which versions were the newest");
+    let mut statement = connection.prepare_cached(PAST_VERSIONS).map_err(failed())?;
+    let raw = |row: &SqlRow<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    let rows = statement.query_map((kind.code(), to_sql(parent.to_u64()), last_of(at)), raw).map_err(failed())?;
+    rows.map(|row| {
+        let (id, version) = row.map_err(failed())?;
+        Ok((RecordId::from_u64(from_sql(id)?), EventId::from_u64(from_sql(version)?)))
+    })
+    .collect()
+}
+
+/// One version by its number.
+pub(crate) fn version(connection: &Connection, version: EventId) -> Result<Option<SealedVersion>, TablesError> {
+    connection
+        .prepare_cached(VERSION)
+        .and_then(|mut statement| statement.query_row([to_sql(version.to_u64())], raw_version).optional())
+        .map_err(TablesError::sqlite("read a version"))?
+        .map(SealedVersion::from_raw)
+        .transpose()
 }
 
 /// The records whose newest version has that place, deleted ones included, oldest first.

@@ -22,7 +22,7 @@ use super::state::{SavedState, StoredMembership};
 
 /// Changes that a subscriber may be behind before it is told that it missed some: some ten milliseconds under full load.
 /// They are shared with the overlay for most of that time.
-const SUBSCRIBER_LAG_MAX: usize = 1024;
+pub(super) const SUBSCRIBER_LAG_MAX: usize = 1024;
 
 /// See the module.
 pub(crate) struct Shared {

@@ -19,6 +19,9 @@ use super::hash::HashIds;
 /// Kind and parent: what siblings share.
 pub(crate) type Family = (Kind, RecordId);
 
+/// Bytes of a place, about.
+pub(super) const PLACE_BYTES: usize = 150;
+
 /// Places kept, over all families: at about 150 bytes each 45 MB. Three of the largest changes, or 3,000 of a usual size.
 const PLACES_MAX: usize = 300_000;
 

@@ -10,6 +10,7 @@
 //! The node's own database is sealed and a moment behind, so a script never sees it: each gets a database in memory, which is gone
 //! with the answer. Bounded are time, rows, bytes read and bytes answered. Nothing is written anywhere here.
 
+mod export;
 mod fill;
 mod guard;
 mod pending;
@@ -21,13 +22,15 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
-use rusqlite::{Batch, Connection, Statement};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Batch, Connection, Statement, params_from_iter};
 use zyflow_machine::command::Body;
 
 use super::error::TablesError;
 use super::view::TablesView;
 use fill::Filler;
+
+pub use export::ExportTable;
 use guard::Guard;
 use schema::Source;
 
@@ -106,6 +109,9 @@ pub enum SqlError {
     /// Its answer is too large.
     #[error("the answer is larger than may be sent: select fewer columns or rows")]
     TooMuchToAnswer,
+    /// Whoever asked wants no more rows.
+    #[error("nobody takes the rows any more")]
+    Ended,
     /// The database in memory failed.
     #[error("the database in memory failed")]
     Internal(#[source] rusqlite::Error),
@@ -157,9 +163,19 @@ impl TablesView {
         deadline: Instant,
     ) -> Result<(), SqlError> {
         unwatch(connection)?;
-        let is_over_time = || Instant::now() >= deadline;
         connection.execute_batch("BEGIN").map_err(SqlError::Internal)?;
-        Filler::new(self, connection, sources, limits.read_bytes, &is_over_time).fill()?;
+        let mut bytes_left = limits.read_bytes;
+        let mut insert = |source: Source, values: Vec<Value>| {
+            bytes_left = bytes_left.checked_sub(fill::bytes_of(&values)).ok_or(SqlError::TooMuchToRead)?;
+            if Instant::now() >= deadline {
+                return Err(SqlError::OverTime);
+            }
+            let marks = vec!["?"; values.len()].join(", ");
+            let insert = format!("INSERT INTO {} VALUES ({marks})", source.table());
+            let run = || connection.prepare_cached(&insert)?.execute(params_from_iter(values));
+            run().map(|_| ()).map_err(SqlError::Internal)
+        };
+        Filler::new(self, sources, &mut insert).fill()?;
         connection.execute_batch("COMMIT").map_err(SqlError::Internal)
     }
 }

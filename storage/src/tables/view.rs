@@ -78,13 +78,16 @@ impl TablesView {
         if id.0.revision() > at {
             return Ok(None);
         }
-        let looked = self.shared.overlay()?.look(id, at);
-        let (base, drops, horizon) = match looked {
-            Looked::Found(row) => return Ok(Some(Arc::clone(&row.stored))),
-            Looked::Gone => return Ok(None),
-            Looked::Below { base, drops, horizon } => (base, drops, horizon),
+        let (looked, horizon) = {
+            let overlay = self.shared.overlay()?;
+            (overlay.look(id, at), overlay.retention().horizon)
         };
         refuse_compacted(at, horizon)?;
+        let (base, drops) = match looked {
+            Looked::Found(row) => return Ok(Some(Arc::clone(&row.stored))),
+            Looked::Gone => return Ok(None),
+            Looked::Below { base, drops } => (base, drops),
+        };
         let found = self.version_below(id, at, &base, drops)?;
         self.refuse_compacted_since(at)?;
         Ok(found.filter(|stored| !is_gone(stored.version, stored.record.is_some(), horizon)))
@@ -124,6 +127,9 @@ impl TablesView {
             LookedFamily::Kept(siblings) => return Ok(siblings),
             LookedFamily::Partly { base, rows, horizon } => (base, rows, horizon),
         };
+        if let Some(pinned) = self.pinned_family(family)? {
+            return Ok(pinned.siblings());
+        }
         refuse_compacted(self.at, horizon)?;
         let mut siblings = Siblings::new(self.at);
         let heads = {
@@ -212,7 +218,7 @@ impl TablesView {
         Ok(found)
     }
 
-    fn open(&self, id: RecordId, sealed: &SealedVersion) -> Result<Arc<Stored>, TablesError> {
+    pub(super) fn open(&self, id: RecordId, sealed: &SealedVersion) -> Result<Arc<Stored>, TablesError> {
         let body = self.shared.codec.open_body(sealed.version, id, sealed.previous, &sealed.body)?;
         Ok(Arc::new(body.stored(sealed.version)?))
     }
@@ -247,7 +253,7 @@ fn may_move(kind: Kind) -> bool {
     }
 }
 
-fn refuse_compacted(revision: Revision, horizon: Revision) -> Result<(), TablesError> {
+pub(super) fn refuse_compacted(revision: Revision, horizon: Revision) -> Result<(), TablesError> {
     if revision < horizon {
         return Err(TablesError::Compacted { revision, horizon });
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
 use zyflow_machine::id::{EventId, RecordId};
 use zyflow_machine::record::{Block, Conflict, Kind, Priority, Record, TaskFields};
 use zyflow_machine::view::Stored;
@@ -17,13 +16,20 @@ use crate::tables::view::TablesView;
 /// Bytes that a row costs besides its texts.
 const ROW_BYTES: usize = 128;
 
-/// Fills the tables of one connection, within a bound.
+/// Makes the rows of the wanted tables, one change after the other, and hands each over.
 pub(super) struct Filler<'a> {
     view: &'a TablesView,
-    connection: &'a Connection,
     wanted: &'a BTreeSet<Source>,
-    bytes_left: usize,
-    is_over_time: &'a dyn Fn() -> bool,
+    then: &'a mut Then<'a>,
+}
+
+/// What is done with a row. Its error ends the filling.
+pub(super) type Then<'a> = dyn FnMut(Source, Vec<Value>) -> Result<(), SqlError> + 'a;
+
+/// Bytes that a row takes in memory, about.
+pub(super) fn bytes_of(values: &[Value]) -> usize {
+    let texts = values.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 });
+    ROW_BYTES + texts.sum::<usize>()
 }
 
 /// A change with the names that its rows carry.
@@ -34,14 +40,8 @@ struct Place {
 }
 
 impl<'a> Filler<'a> {
-    pub(super) fn new(
-        view: &'a TablesView,
-        connection: &'a Connection,
-        wanted: &'a BTreeSet<Source>,
-        bytes_max: usize,
-        is_over_time: &'a dyn Fn() -> bool,
-    ) -> Self {
-        Self { view, connection, wanted, bytes_left: bytes_max, is_over_time }
+    pub(super) fn new(view: &'a TablesView, wanted: &'a BTreeSet<Source>, then: &'a mut Then<'a>) -> Self {
+        Self { view, wanted, then }
     }
 
     /// All rows of all wanted tables.
@@ -199,15 +199,7 @@ impl<'a> Filler<'a> {
     }
 
     fn row(&mut self, source: Source, values: Vec<Value>) -> Result<(), SqlError> {
-        let texts: usize = values.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum();
-        self.bytes_left = self.bytes_left.checked_sub(ROW_BYTES + texts).ok_or(SqlError::TooMuchToRead)?;
-        if (self.is_over_time)() {
-            return Err(SqlError::OverTime);
-        }
-        let marks = vec!["?"; values.len()].join(", ");
-        let insert = format!("INSERT INTO {} VALUES ({marks})", source.table());
-        let run = |connection: &Connection| connection.prepare_cached(&insert)?.execute(params_from_iter(values));
-        run(self.connection).map(|_| ()).map_err(SqlError::Internal)
+        (self.then)(source, values)
     }
 }
 

@@ -228,6 +228,28 @@ impl Model {
             for kind in Kind::ALL {
                 Self::assert_family_same((kind, parent), map, view, horizon);
             }
+            // Twice: the second time from what was kept.
+            for _ in 0..2 {
+                Self::assert_lists_same(parent, map, view);
+            }
+        }
+    }
+
+    fn assert_lists_same(parent: RecordId, map: &MapView, view: &TablesView) {
+        let listed = |kind| match kind {
+            Kind::Project => view.projects(),
+            Kind::Point => view.points(),
+            Kind::Change => view.changes(parent),
+            Kind::Block => view.blocks(parent),
+            Kind::Conflict => view.conflicts(parent),
+            Kind::Comment => view.comments(parent),
+            Kind::Retention => unreachable!("that is no list"),
+        };
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Retention) {
+            let parent = if matches!(kind, Kind::Project | Kind::Point) { RecordId::ROOT } else { parent };
+            let children = map.children(kind, parent).unwrap().into_iter();
+            let expected: Vec<_> = children.map(|(_, id)| (id, map.get(id).unwrap().unwrap())).collect();
+            assert_eq!(listed(kind).unwrap(), expected, "{kind:?} of {parent} at {}", view.revision());
         }
     }
 

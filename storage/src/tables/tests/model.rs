@@ -207,6 +207,8 @@ impl Run {
             if is_small {
                 config.flush_ops_max = 4;
                 config.cache_bytes_max = 4096;
+                config.past_versions_bytes_max = 4096;
+                config.past_families_bytes_max = 8192;
             }
         });
         Self { node, model: Model::default(), session: None, membership: None }
