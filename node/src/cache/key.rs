@@ -63,7 +63,12 @@ impl Levels {
     pub fn of(query: &Query, is_past: bool) -> Self {
         let is_list = match query {
             // A few look-ups in memory: as fast as finding the answer would be.
-            Query::Task(_) | Query::Change(_) | Query::Conflict(_) | Query::Points(_) | Query::Projects(_) => false,
+            Query::Task(_)
+            | Query::Change(_)
+            | Query::Conflict(_)
+            | Query::Points(_)
+            | Query::Projects(_)
+            | Query::Retention(_) => false,
             // It is of the newest state by its nature.
             Query::Digest(_) => return Self::NONE,
             Query::Tasks(tasks) => {
