@@ -69,11 +69,13 @@ fn equals_the_views(harness: &Harness, path: &Path, at: &str) -> anyhow::Result<
         let (asked, held) = (asked(harness, view, at)?, held(&file, view)?);
         assert_eq!(asked, held, "{view} at {at}");
     }
-    let meta = |key: &str| file.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, String>(0));
+    let meta =
+        |key: &str| file.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, String>(0));
     assert_eq!((meta("revision")?.as_str(), meta("format")?.as_str()), (at, "1"));
     let check: String = file.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     assert_eq!(check, "ok");
-    let tables: i64 = file.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
+    let tables: i64 =
+        file.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
     assert_eq!(tables, 9, "the views and meta, nothing else");
     Ok(())
 }

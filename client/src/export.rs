@@ -143,8 +143,11 @@ impl Writer {
             // A crash leaves a file that nobody looks at: what counts is synced when it is whole.
             connection.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN")?;
             for table in &begin.tables {
-                let columns: Vec<String> =
-                    table.columns.iter().map(|column| format!("{} {}", quoted(&column.name), kind(&column.r#type))).collect();
+                let columns: Vec<String> = table
+                    .columns
+                    .iter()
+                    .map(|column| format!("{} {}", quoted(&column.name), kind(&column.r#type)))
+                    .collect();
                 connection.execute_batch(&format!("CREATE TABLE {} ({})", quoted(&table.name), columns.join(", ")))?;
             }
             Ok(connection)

@@ -44,7 +44,7 @@ pub struct Asked<'a> {
     pub levels: Levels,
 }
 
-/// Which levels keep the answer of a question: those where finding it costs clearly less than reading it again. The figures are in
+/// Which levels keep the answer of a question: those where finding it should cost clearly less than reading it again. See
 /// docs/adr/0019-answers-are-cached-by-revision.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Levels {
@@ -182,13 +182,8 @@ pub(super) mod tests {
             assert_ne!(*other, one, "{at}");
             assert!(!others[at + 1..].contains(other), "{at}");
         }
-        let question = || Asked {
-            scope: Scope::All,
-            revision: Revision(5),
-            clock: None,
-            query: b"query",
-            levels: Levels::NONE,
-        };
+        let question =
+            || Asked { scope: Scope::All, revision: Revision(5), clock: None, query: b"query", levels: Levels::NONE };
         assert_ne!(Keys::new(&data_key(8), LINEAGE).of(&question()), one, "another cluster's");
         assert_ne!(Keys::new(&data_key(7), Lineage([4; 16])).of(&question()), one, "another history's");
         assert_eq!(one.name().len(), "zyflow:".len() + 64);

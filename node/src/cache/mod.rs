@@ -6,8 +6,8 @@
 //!                        └────────────┴───────────────── kept ◀─────────────────┘
 //! ```
 //!
-//! An answer is kept as the bytes that go over the wire, so that finding it costs a copy and no encoding. Where a cache helps and where it
-//! doesn't was measured: docs/adr/0019-answers-are-cached-by-revision.md, and [`Levels`] follows it. All of it can be switched off.
+//! An answer is kept as the bytes that go over the wire, so that finding it costs a copy and no encoding. Which
+//! answers are kept where is in [`Levels`]; docs/adr/0019-answers-are-cached-by-revision.md says why. All of it can be switched off.
 //!
 //! Deliberately not here: whether a revision may be read at all. Whoever asks looks at the horizon, before and after.
 
@@ -56,12 +56,7 @@ impl Answers {
     ///
     /// # Errors
     /// The address of the shared cache is none.
-    pub fn new(
-        config: &Cache,
-        ring: &Arc<KeyRing>,
-        lineage: Lineage,
-        runtime: &Handle,
-    ) -> Result<Self, AddressError> {
+    pub fn new(config: &Cache, ring: &Arc<KeyRing>, lineage: Lineage, runtime: &Handle) -> Result<Self, AddressError> {
         if !config.enabled {
             return Ok(Self::off());
         }

@@ -62,7 +62,8 @@ pub(super) async fn stream(
 fn send(tables: &Tables, view: &TablesView, tx: &mpsc::Sender<Answer>) -> Result<(), ApiError> {
     let revision = view.revision();
     let all = ExportTable::all();
-    let mut sender = Sender { tx, pending: Rows::default(), bytes: 0, counts: vec![0; all.len()], hasher: Sha256::new() };
+    let mut sender =
+        Sender { tx, pending: Rows::default(), bytes: 0, counts: vec![0; all.len()], hasher: Sha256::new() };
     let time = tables.time_at(revision).map_err(|error| tables_error(&error))?.unwrap_or_default();
     sender.send(Item::Begin(begin(revision, time, &all)));
     view.export(|table, values| sender.row(table, values)).map_err(|error| sql_error(&error))?;

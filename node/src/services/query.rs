@@ -20,9 +20,9 @@ use zyflow_storage::tables::{Tables, TablesView, TaskFilter, Version};
 
 use crate::cache::{Answers, Asked, Levels, Scope, depends_on_clock};
 use crate::cluster::wall_clock_ms;
+use crate::services::export::ExportStream;
 use crate::services::moment::view_at;
 use crate::services::wire::Encoded;
-use crate::services::export::ExportStream;
 use crate::services::{export, read_error, sql, tables_error};
 
 /// How long a read waits for its consistency: a few elections.

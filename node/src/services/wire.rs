@@ -172,8 +172,7 @@ mod tests {
         let changes = vec![v1::Change { id: 7, version: 9, record: None }];
         let answer = query_response::Answer::Changes(v1::ChangeList { changes });
         let whole = v1::QueryResponse { revision: 12, time_ms: 99, answer: Some(answer.clone()) };
-        let encoded =
-            Encoded { revision: Revision(12), time: ClusterTime(99), answer: Encoded::bytes_of(answer) };
+        let encoded = Encoded { revision: Revision(12), time: ClusterTime(99), answer: Encoded::bytes_of(answer) };
         let mut out = Vec::new();
         encoded.encode(&mut out).unwrap();
         assert_eq!(v1::QueryResponse::decode(out.as_slice()).unwrap(), whole);

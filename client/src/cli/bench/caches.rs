@@ -47,7 +47,9 @@ pub(super) async fn measure(
         restart(cluster, &plain, &section).await?;
         figures.push(of_mode(cluster, &prepared, (name, past), span).await?);
     }
-    Ok(json!({ "reads": true, "caches": figures, "tasks": prepared.tasks.len(), "edits": edits, "seconds": span.as_secs() }))
+    Ok(
+        json!({ "reads": true, "caches": figures, "tasks": prepared.tasks.len(), "edits": edits, "seconds": span.as_secs() }),
+    )
 }
 
 async fn of_mode(

@@ -25,10 +25,8 @@ impl ExportTable {
     #[must_use]
     pub fn all() -> Vec<Self> {
         let column = |column: &'static str| column.trim().split_once(' ').expect("invariant: a name and a type");
-        let table = |source: Source| Self {
-            name: source.name(),
-            columns: source.columns().split(',').map(column).collect(),
-        };
+        let table =
+            |source: Source| Self { name: source.name(), columns: source.columns().split(',').map(column).collect() };
         Source::ALL.into_iter().map(table).collect()
     }
 }
