@@ -221,7 +221,8 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let consensus_config = consensus_config(&config, &storage);
     let log = storage.log.handle();
     let Storage { layout, log: store, tables, local, ring, lineage } = storage;
-    let answers = Answers::new(&config.cache, &ring, lineage, &files).map_err(part("the cache can't be used"))?;
+    let answers = Answers::new(&config.cache, &ring, (lineage, &config.node.cluster), &files)
+        .map_err(part("the cache can't be used"))?;
     let consensus =
         Consensus::start(consensus_config, store, tables.clone(), Arc::clone(&ring), peer, acceptor.clone(), connector)
             .await

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   hash = BLAKE3, keyed by HKDF(data key, purpose), of
-//!          format | release | lineage | who may see it | revision | clock, where it counts | query, as it came
+//!          format | release | lineage | cluster | who may see it | revision | horizon | clock, where it counts | query, as it came
 //! ```
 //!
 //! Two questions with one key have one answer, on every node, at any time: so what is found under a key is never stale. The key is
@@ -36,6 +36,8 @@ pub struct Asked<'a> {
     pub scope: Scope,
     /// The revision that it is answered at.
     pub revision: Revision,
+    /// The oldest revision that could be read then: what was deleted by it is in no answer.
+    pub horizon: Revision,
     /// What leases are compared with; `None` = the answer doesn't depend on it.
     pub clock: Option<ClusterTime>,
     /// The question, encoded.
@@ -128,12 +130,13 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(key: &DataKey, lineage: Lineage) -> Self {
+    /// A cluster that was restored has the lineage of the one that was backed up, and other revisions.
+    pub(super) fn new(key: &DataKey, lineage: Lineage, cluster: &str) -> Self {
         let mut hasher = blake3::Hasher::new_keyed(&key.hash_key(Purpose::Answer));
         let release = env!("CARGO_PKG_VERSION").as_bytes();
         hasher.update(&FORMAT.to_be_bytes());
         hasher.update(&[u8::try_from(release.len()).expect("invariant: a version is a few bytes")]).update(release);
-        hasher.update(&lineage.0);
+        hasher.update(&lineage.0).update(blake3::hash(cluster.as_bytes()).as_bytes());
         Self { hasher }
     }
 
@@ -148,7 +151,8 @@ impl Keys {
             bytes
         });
         // All but the last have one length, so no two questions are written alike.
-        hasher.update(&[scope]).update(&asked.revision.0.to_be_bytes()).update(&clock).update(asked.query);
+        hasher.update(&[scope]).update(&asked.revision.0.to_be_bytes()).update(&asked.horizon.0.to_be_bytes());
+        hasher.update(&clock).update(asked.query);
         Key(*hasher.finalize().as_bytes())
     }
 }
@@ -168,11 +172,12 @@ pub(super) mod tests {
 
     #[test]
     fn whatever_an_answer_depends_on_makes_another_key() {
-        let keys = Keys::new(&data_key(7), LINEAGE);
+        let keys = Keys::new(&data_key(7), LINEAGE, "team");
         let asked = |revision, clock, query| {
             let clock: Option<u64> = clock;
             let (revision, clock) = (Revision(revision), clock.map(ClusterTime));
-            keys.of(&Asked { scope: Scope::All, revision, clock, query, levels: Levels::NONE })
+            let horizon = Revision(0);
+            keys.of(&Asked { scope: Scope::All, revision, horizon, clock, query, levels: Levels::NONE })
         };
         let one = asked(5, None, b"query");
         assert_eq!(one, asked(5, None, b"query"), "and nothing else does");
@@ -187,10 +192,20 @@ pub(super) mod tests {
             assert_ne!(*other, one, "{at}");
             assert!(!others[at + 1..].contains(other), "{at}");
         }
-        let question =
-            || Asked { scope: Scope::All, revision: Revision(5), clock: None, query: b"query", levels: Levels::NONE };
-        assert_ne!(Keys::new(&data_key(8), LINEAGE).of(&question()), one, "another cluster's");
-        assert_ne!(Keys::new(&data_key(7), Lineage([4; 16])).of(&question()), one, "another history's");
+        let question = || Asked {
+            scope: Scope::All,
+            revision: Revision(5),
+            horizon: Revision(0),
+            clock: None,
+            query: b"query",
+            levels: Levels::NONE,
+        };
+        let later = Asked { horizon: Revision(1), ..question() };
+        assert_ne!(keys.of(&later), one, "with less of the past");
+        let restored = Keys::new(&data_key(7), LINEAGE, "restored");
+        assert_ne!(restored.of(&question()), one, "a cluster that was made of its backup");
+        assert_ne!(Keys::new(&data_key(8), LINEAGE, "team").of(&question()), one, "another cluster's");
+        assert_ne!(Keys::new(&data_key(7), Lineage([4; 16]), "team").of(&question()), one, "another history's");
         assert_eq!(one.name().len(), "zyflow:".len() + 64);
     }
 

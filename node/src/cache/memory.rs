@@ -51,9 +51,15 @@ mod tests {
     use zyflow_machine::id::Revision;
 
     fn key(revision: u64) -> Key {
-        let asked =
-            Asked { scope: Scope::All, revision: Revision(revision), clock: None, query: b"", levels: Levels::NONE };
-        Keys::new(&data_key(1), Lineage([1; 16])).of(&asked)
+        let asked = Asked {
+            scope: Scope::All,
+            revision: Revision(revision),
+            horizon: Revision(0),
+            clock: None,
+            query: b"",
+            levels: Levels::NONE,
+        };
+        Keys::new(&data_key(1), Lineage([1; 16]), "team").of(&asked)
     }
 
     #[test]

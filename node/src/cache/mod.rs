@@ -56,7 +56,12 @@ impl Answers {
     ///
     /// # Errors
     /// The address of the shared cache is none.
-    pub fn new(config: &Cache, ring: &Arc<KeyRing>, lineage: Lineage, runtime: &Handle) -> Result<Self, AddressError> {
+    pub fn new(
+        config: &Cache,
+        ring: &Arc<KeyRing>,
+        (lineage, cluster): (Lineage, &str),
+        runtime: &Handle,
+    ) -> Result<Self, AddressError> {
         if !config.enabled {
             return Ok(Self::off());
         }
@@ -65,7 +70,7 @@ impl Answers {
             Shared::new(&config.redis.0, config.redis_keep.0, sealing, runtime.clone()).map_err(AddressError)
         };
         let shared = if config.redis.0.is_empty() { None } else { Some(connect()?) };
-        let keys = Keys::new(ring.active(), lineage);
+        let keys = Keys::new(ring.active(), lineage, cluster);
         Ok(Self { levels: Some(Arc::new(Kept { keys, memory: Memory::new(config.answers_bytes_max.0), shared })) })
     }
 

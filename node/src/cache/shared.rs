@@ -29,7 +29,7 @@ use super::breaker::Breaker;
 use super::key::Key;
 use crate::metrics::{AnswerResult, Level, Metrics};
 
-/// How long a read waits for what it may find. Reading a list again takes some ten milliseconds.
+/// How long a read waits for what it may find: a long list isn't read faster.
 const ASK_WITHIN: Duration = Duration::from_millis(5);
 
 /// How long a connection may take; no read waits for one.

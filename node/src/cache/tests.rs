@@ -31,7 +31,7 @@ fn ring(byte: u8) -> Arc<KeyRing> {
 /// One node of the cluster whose data key is made of `byte`, connected.
 async fn node(server: &Server, byte: u8) -> Answers {
     let config = Cache { redis: Address(server.address()), ..Cache::default() };
-    let answers = Answers::new(&config, &ring(byte), LINEAGE, &Handle::current()).unwrap();
+    let answers = Answers::new(&config, &ring(byte), (LINEAGE, "team"), &Handle::current()).unwrap();
     until("the node is connected", || shared(&answers).is_connected()).await;
     answers
 }
@@ -41,7 +41,14 @@ fn shared(answers: &Answers) -> &super::shared::Shared {
 }
 
 fn question(revision: u64) -> Asked<'static> {
-    Asked { scope: Scope::All, revision: Revision(revision), clock: None, query: b"tasks", levels: EVERYWHERE }
+    Asked {
+        scope: Scope::All,
+        revision: Revision(revision),
+        horizon: Revision(0),
+        clock: None,
+        query: b"tasks",
+        levels: EVERYWHERE,
+    }
 }
 
 fn key(answers: &Answers, revision: u64) -> Key {
@@ -155,7 +162,7 @@ async fn a_server_that_is_killed_or_hangs_fails_no_read_and_is_found_again() {
 #[tokio::test]
 async fn what_fails_is_not_kept_and_off_means_off() {
     let ring = ring(7);
-    let make = |config: &Cache| Answers::new(config, &ring, LINEAGE, &Handle::current()).unwrap();
+    let make = |config: &Cache| Answers::new(config, &ring, (LINEAGE, "team"), &Handle::current()).unwrap();
     let answers = make(&Cache::default());
     let failing = answers.find_or(question(3), async { Err(ApiError::new(ErrorCode::NotFound, "gone")) });
     assert_eq!(failing.await.unwrap_err().code, ErrorCode::NotFound);
@@ -172,5 +179,5 @@ async fn what_fails_is_not_kept_and_off_means_off() {
     }
     assert_eq!(reads.into_inner(), 3);
     let wrong = Cache { redis: Address("nowhere".to_owned()), answers_bytes_max: ByteSize(1), ..Cache::default() };
-    assert!(Answers::new(&wrong, &ring, LINEAGE, &Handle::current()).is_err());
+    assert!(Answers::new(&wrong, &ring, (LINEAGE, "team"), &Handle::current()).is_err());
 }

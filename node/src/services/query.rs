@@ -90,7 +90,8 @@ impl QueryService {
         // What callers may see is the same for all of them, so far. Once it isn't, the scope says which part of it this one may.
         let scope = Scope::All;
         let clock = depends_on_clock(&query).then_some(time);
-        let asked = Asked { scope, revision, clock, query: &encoded, levels };
+        let horizon = self.tables.horizon().map_err(|error| tables_error(&error))?;
+        let asked = Asked { scope, revision, horizon, clock, query: &encoded, levels };
         let answer = self.answers.find_or(asked, Self::read(view, time, query, is_past)).await?;
         if is_past {
             // The horizon may have passed it meanwhile: then there is no answer, wherever one was found.

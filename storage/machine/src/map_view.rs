@@ -81,8 +81,10 @@ impl MapView {
     /// The same for a later horizon than the map's own: what is left then of a past state.
     pub fn purge_to(&mut self, horizon: Revision) {
         for versions in self.versions.values_mut() {
-            let at_horizon = versions.partition_point(|stored| stored.version.revision() <= horizon);
-            versions.drain(..at_horizon.saturating_sub(1));
+            let behind = versions.partition_point(|stored| stored.version.revision() <= horizon);
+            let is_kept = |newest: usize| versions[newest].record.is_some() || newest + 1 == versions.len();
+            let first = behind.checked_sub(1).map_or(0, |newest| if is_kept(newest) { newest } else { behind });
+            versions.drain(..first);
         }
         let (versions, places) = (&mut self.versions, &mut self.places);
         versions.retain(|id, versions| {

@@ -243,9 +243,9 @@ impl Model {
             Kind::Block => view.blocks(parent),
             Kind::Conflict => view.conflicts(parent),
             Kind::Comment => view.comments(parent),
-            Kind::Retention => unreachable!("that is no list"),
+            Kind::Retention | Kind::Restore => unreachable!("that is no list"),
         };
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Retention) {
+        for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Retention | Kind::Restore)) {
             let parent = if matches!(kind, Kind::Project | Kind::Point) { RecordId::ROOT } else { parent };
             let children = map.children(kind, parent).unwrap().into_iter();
             let expected: Vec<_> = children.map(|(_, id)| (id, map.get(id).unwrap().unwrap())).collect();
