@@ -277,12 +277,16 @@ struct Newest {
 
 impl Newest {
     fn create(working: &Path, ring: &KeyRing) -> Result<Self, BackupError> {
+        // Left by a replay that failed.
+        for file in [FILE, KEY_FILE].map(|file| working.join(file)).iter().filter(|file| file.exists()) {
+            fs_err::remove_file(file).map_err(BackupError::file("remove", file))?;
+        }
         let key = LocalKey::create_or_load(&working.join(KEY_FILE), ring)?;
         let connection =
             Connection::open(working.join(FILE)).map_err(BackupError::working("open the working database"))?;
         let setup = format!(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE_KIB}; \
-             PRAGMA locking_mode = EXCLUSIVE; DROP TABLE IF EXISTS newest; \
+             PRAGMA locking_mode = EXCLUSIVE; \
              CREATE TABLE newest (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, previous INTEGER, body BLOB NOT NULL) STRICT;"
         );
         connection.execute_batch(&setup).map_err(BackupError::working("set up the working database"))?;

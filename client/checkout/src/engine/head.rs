@@ -261,11 +261,13 @@ impl<C: Cluster> Engine<C> {
         }
     }
 
-    /// What everybody who pulls a commit proposes alike must be accepted once.
+    /// What everybody who pulls a commit, or goes on after a restore, proposes alike must be accepted once.
     pub(super) fn fold_pulls(&self, path: &FilePath, proposal: &mut Proposal) {
         let is_jump =
             self.files.get(path).is_some_and(|file| file.jump.as_ref().is_some_and(|jump| jump.from.is_some()));
-        if is_jump && let Body::Edit { mode, .. } = &mut proposal.body {
+        if (is_jump || self.is_at_cut(path))
+            && let Body::Edit { mode, .. } = &mut proposal.body
+        {
             *mode = EditMode::Strict;
         }
     }

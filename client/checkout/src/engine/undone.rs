@@ -7,7 +7,7 @@
 //! ```
 //! Read against its base, the file would hold nothing new, and the lines that came after the cut would look as if the cluster had deleted
 //! them: they would be written over. So the base becomes the cluster's text at the cut, which both sides have in common, and all that the
-//! file holds beyond it is an edit again. A change that was made after the cut is unknown, and the file is one that was never agreed on.
+//! file holds beyond it is an edit again, one that is accepted once however many checkouts hold it. A change that was made after the cut is unknown, and the file is one that was never agreed on.
 
 use tokio::time::Instant;
 use zyflow_machine::id::Revision;
@@ -41,6 +41,14 @@ impl<C: Cluster> Engine<C> {
         let Some(file) = self.files.get_mut(path) else { return Ok(true) };
         go_back(&mut file.record, undone, at_cut);
         Ok(self.save(path, now))
+    }
+
+    /// Whether the base of a file is the text at a cut: every checkout that agreed on more than the restored cluster has brings the same.
+    pub(super) fn is_at_cut(&self, path: &FilePath) -> bool {
+        let base = self.files.get(path).and_then(|file| file.record.base()).map(|base| base.revision);
+        // Where it can't be told, they are united like any other edits.
+        let undone = self.cluster.undone().unwrap_or_default();
+        undone.iter().any(|undone| Some(undone.cut) == base)
     }
 }
 
