@@ -79,9 +79,9 @@ fn what_was_agreed_on_after_the_backup_comes_back_from_the_files() {
         for (path, text) in [(PATH, THREE_TICKED), (OTHER, THREE)] {
             scene.all_hold(path, text).await;
         }
-        let accepted = scene.nodes[0].ledger().accepted();
         scene.stop(running).await;
-        // Nothing is left to be said, also not after another start.
+        // Nothing is left to be said after another start.
+        let accepted = scene.nodes[0].ledger().accepted();
         let running = scene.start();
         for running in &running {
             running.looked_at().await;
