@@ -337,9 +337,10 @@ fn rewritten(backed: &Backed, change: impl Fn(usize, TravellingVersion) -> Optio
     let (path, ring) = (backed.path(1), ring());
     let bytes = std::fs::read(&path).unwrap();
     let (mut reader, contents) = Reader::open(bytes.as_slice(), &object_name(1), &ring).unwrap();
-    let mut versions = Vec::new();
+    let (mut versions, mut at) = (Vec::new(), 0);
     while let Some(version) = reader.next().unwrap() {
-        versions.extend(change(versions.len(), version));
+        versions.extend(change(at, version));
+        at += 1;
     }
     let header = reader.header().clone();
     let sealing = Sealing { ring: &ring, lineage: &LINEAGE, cluster: "old", made_ms: header.made_ms };
