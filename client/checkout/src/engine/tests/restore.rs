@@ -60,11 +60,11 @@ impl Scene {
 #[test]
 fn what_was_agreed_on_after_the_backup_comes_back_from_the_files() {
     run(async {
-        let scene = Scene::new(2);
+        let scene = Scene::new(1);
         let running = scene.start();
         scene.all_hold(PATH, TWO).await;
         let backup = scene.backup();
-        scene.benches[1].write(THREE_TICKED);
+        scene.benches[0].write(THREE_TICKED);
         scene.all_hold(PATH, THREE_TICKED).await;
         scene.benches[0].write_at(OTHER, THREE);
         scene.all_hold(OTHER, THREE).await;
@@ -78,6 +78,10 @@ fn what_was_agreed_on_after_the_backup_comes_back_from_the_files() {
         let running = scene.start();
         for (path, text) in [(PATH, THREE_TICKED), (OTHER, THREE)] {
             scene.all_hold(path, text).await;
+        }
+        for running in &running {
+            running.is(PATH, FileState::Synced).await;
+            running.is(OTHER, FileState::Synced).await;
         }
         scene.stop(running).await;
         // Nothing is left to be said after another start.
