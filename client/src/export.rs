@@ -102,9 +102,9 @@ pub async fn export(
                 let writer = writer.ok_or(ExportError::NotWhole("an end without a beginning"))?;
                 let exported = writer.finish(&end, client)?;
                 beside.as_file().sync_all().map_err(failed)?;
-                beside.persist_noclobber(file).map_err(|error| match error.error.kind() {
-                    std::io::ErrorKind::AlreadyExists => ExportError::Exists(file.to_owned()),
-                    _ => failed(error.error),
+                beside.persist_noclobber(file).map_err(|error| {
+                    let is_there = error.error.kind() == std::io::ErrorKind::AlreadyExists;
+                    if is_there { ExportError::Exists(file.to_owned()) } else { failed(error.error) }
                 })?;
                 return Ok(exported);
             }

@@ -65,7 +65,7 @@ impl Notifier {
             return Err(wrong());
         }
         let conflicts = tables.subscribe_to(Interest::in_types(&["conflict", "conflict-restored"]));
-        Ok(Self { conflicts, tables, consensus, address })
+        Ok(Self { tables, consensus, conflicts, address })
     }
 
     /// Runs until `stopped`.

@@ -36,13 +36,13 @@ async fn main() -> anyhow::Result<()> {
     let made = fill(&client, tasks).await?;
     say("three nodes hold it", since);
     println!("  tasks {tasks}, events {}", tasks + tasks.div_ceil(TASKS_PER_CHANGE));
-    settle(&harness)?;
+    settle(&harness).await?;
     for id in 1..=3 {
         tell(&format!("node {id}"), harness.cluster.pid(id).context("it runs")?)?;
     }
 
     let since = Instant::now();
-    let by_log = join(&harness, 4)?;
+    let by_log = join(&harness, 4).await?;
     say("node 4 joined by the log", since);
     tell("node 4", by_log.pid())?;
 
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     say("the log was cut", since);
     println!("  tasks changed {changed}");
     let since = Instant::now();
-    let mut by_snapshot = join(&harness, 5)?;
+    let mut by_snapshot = join(&harness, 5).await?;
     say("node 5 joined by a snapshot", since);
     let said = zyflow_tests::text(&by_snapshot.log);
     ensure!(said.contains("installed a snapshot"), "node 5 got no snapshot");
@@ -60,15 +60,15 @@ async fn main() -> anyhow::Result<()> {
     by_snapshot.terminate()?;
     let since = Instant::now();
     by_snapshot.start_again(&harness)?;
-    ready(&harness, &by_snapshot)?;
+    ready(&harness, &by_snapshot).await?;
     say("node 5 started after it was stopped in order", since);
     tell("node 5", by_snapshot.pid())?;
     by_snapshot.kill()?;
     let since = Instant::now();
     by_snapshot.start_again(&harness)?;
-    ready(&harness, &by_snapshot)?;
+    ready(&harness, &by_snapshot).await?;
     say("node 5 started after it was killed", since);
-    settle(&harness)?;
+    settle(&harness).await?;
     let verified = harness.zyflow(&["--timeout", "10m", "verify"])?;
     println!("{}", verified.out.trim_end());
     ensure!(verified.code == 0, "{verified:?}");
@@ -114,17 +114,19 @@ async fn fill(client: &Client, tasks: usize) -> anyhow::Result<Vec<RecordId>> {
 async fn accepted(session: &Session, body: Body) -> anyhow::Result<Vec<RecordId>> {
     match session.propose(body, WITHIN).await? {
         Outcome::Accepted { created, .. } => Ok(created),
-        other => anyhow::bail!("not accepted: {other:?}"),
+        other @ (Outcome::Stale { .. } | Outcome::Rejected(_) | Outcome::Duplicate(_)) => {
+            anyhow::bail!("not accepted: {other:?}")
+        }
     }
 }
 
 /// Starts a node and makes it a learner that has everything; `zyflow cluster add` waits for that.
-fn join(harness: &Harness, id: u64) -> anyhow::Result<Spare> {
+async fn join(harness: &Harness, id: u64) -> anyhow::Result<Spare> {
     let spare = Spare::start(harness, id)?;
     let number = id.to_string();
     let said = harness.zyflow(&["--timeout", "20m", "cluster", "add", &number, &spare.peer, "--api", &spare.api])?;
     ensure!(said.code == 0, "{said:?}");
-    settle(harness)?;
+    settle(harness).await?;
     Ok(spare)
 }
 
@@ -170,7 +172,7 @@ fn members(harness: &Harness) -> anyhow::Result<Vec<Value>> {
 }
 
 /// Waits until no node is behind.
-fn settle(harness: &Harness) -> anyhow::Result<()> {
+async fn settle(harness: &Harness) -> anyhow::Result<()> {
     let since = Instant::now();
     loop {
         let lags: Vec<Option<u64>> = members(harness)?.iter().map(|member| member["lag"].as_u64()).collect();
@@ -178,12 +180,12 @@ fn settle(harness: &Harness) -> anyhow::Result<()> {
             return Ok(());
         }
         ensure!(since.elapsed() < WITHIN, "nodes stay behind: {lags:?}");
-        std::thread::sleep(Duration::from_millis(50));
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// Waits until the node itself says that it serves.
-fn ready(harness: &Harness, spare: &Spare) -> anyhow::Result<()> {
+async fn ready(harness: &Harness, spare: &Spare) -> anyhow::Result<()> {
     let since = Instant::now();
     let profile = spare.profile(harness)?;
     loop {
@@ -192,6 +194,6 @@ fn ready(harness: &Harness, spare: &Spare) -> anyhow::Result<()> {
             return Ok(());
         }
         ensure!(since.elapsed() < WITHIN, "it doesn't serve: {said:?}");
-        std::thread::sleep(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

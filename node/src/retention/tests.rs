@@ -1,3 +1,5 @@
+//! Where the history may begin, over real tables that are fed entry by entry.
+
 use std::sync::Arc;
 
 use zeroize::Zeroizing;

@@ -73,6 +73,7 @@ impl QueryService {
     ///
     /// # Errors
     /// The question is none, its revision isn't kept, what it asks for isn't there, or the tables can't be read.
+    #[expect(clippy::missing_panics_doc, reason = "the query is put into the question just above")]
     pub async fn respond(&self, request: v1::QueryRequest) -> Result<Encoded, ApiError> {
         let is_past = request.at.is_some() || request.moment.is_some();
         let view = self.fresh_view(request.consistency.as_ref(), request.at, request.moment).await?;

@@ -96,6 +96,7 @@ impl DataKey {
 
     /// A key for keyed hashes, the same wherever this data key is. It says nothing of the keys that seal: their info is longer.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "HKDF gives as many bytes as are asked for here")]
     pub fn hash_key(&self, purpose: Purpose) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         self.expand

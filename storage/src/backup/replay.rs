@@ -277,10 +277,8 @@ struct Newest {
 
 impl Newest {
     fn create(working: &Path, ring: &KeyRing) -> Result<Self, BackupError> {
-        // Left by a replay that failed.
-        for file in [FILE, KEY_FILE].map(|file| working.join(file)).iter().filter(|file| file.exists()) {
-            fs_err::remove_file(file).map_err(BackupError::file("remove", file))?;
-        }
+        // What an earlier replay left that ended badly is of no use, and may be under another key.
+        remove_left(working)?;
         let key = LocalKey::create_or_load(&working.join(KEY_FILE), ring)?;
         let connection =
             Connection::open(working.join(FILE)).map_err(BackupError::working("open the working database"))?;
@@ -335,6 +333,18 @@ impl Newest {
         }
         Ok(())
     }
+}
+
+fn remove_left(working: &Path) -> Result<(), BackupError> {
+    for file in [FILE, KEY_FILE] {
+        let path = working.join(file);
+        match fs_err::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(BackupError::file("remove", &path)(error)),
+        }
+    }
+    Ok(())
 }
 
 /// Ids are at most 63 bits long, which the reader has checked.

@@ -258,7 +258,7 @@ fn note_like(project: RecordId) -> Body {
 fn objects_that_are_swapped_missing_repeated_or_another_backups_are_found() {
     let mut backed = Backed::new();
     fill(&mut backed);
-    backed.all(400);
+    backed.all(200);
     let count = u32::try_from(Archive::open(backed.dir.path()).unwrap().objects().len()).unwrap();
     assert!(count >= 4, "{count}");
     let all: Vec<Vec<u8>> = (1..=count).map(|number| std::fs::read(backed.path(number)).unwrap()).collect();
@@ -429,8 +429,8 @@ fn a_backup_that_was_broken_off_goes_on_and_can_not_be_restored_before_its_end()
     backed.all(1);
     backed.verify().unwrap();
     let settled = backed.after.unwrap().last;
-    for round in 0..3 {
-        backed.node.run(Body::CreateProject { name: format!("round {round}"), files: Vec::new() });
+    for at in 0..3 {
+        backed.node.run(Body::CreateProject { name: format!("after {at}"), files: Vec::new() });
     }
     assert!(backed.object(1), "and not to the end");
     assert_eq!(backed.restored(None).0.cut, settled);

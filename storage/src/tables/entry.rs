@@ -100,7 +100,7 @@ pub(super) fn weight(row: &Row) -> usize {
 pub(super) fn text_bytes(stored: &Stored) -> usize {
     let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     match &stored.record {
-        None | Some(Record::Retention(_) | Record::Restore(_)) => 0,
+        None | Some(Record::Restore(_) | Record::Retention(_)) => 0,
         Some(Record::Project(project)) => project.name.len() + project.files.iter().map(String::len).sum::<usize>(),
         Some(Record::Change(change)) => change.path.len(),
         Some(Record::Block(block)) => {

@@ -64,7 +64,9 @@ impl Tables {
     /// # Errors
     /// A thread panicked before.
     pub fn recent_changes_from(&self, from: Revision, rows_max: usize) -> Result<Option<Past>, TablesError> {
-        Ok(self.shared.overlay()?.recent_from(from, rows_max))
+        let overlay = self.shared.overlay()?;
+        let is_kept = from >= oldest_event(overlay.retention());
+        Ok(if is_kept { overlay.recent_from(from, rows_max) } else { None })
     }
 
     /// What was applied up to `to`, newest first, about `rows_max` rows of it; `reached` is the oldest revision looked at.
@@ -99,10 +101,10 @@ impl Shared {
             let overlay = self.overlay()?;
             (overlay.recent_from(from, rows_max), overlay.edge())
         };
+        refuse_compacted(from, oldest_event(edge.retention))?;
         if let Some(recent) = recent {
             return Ok(recent);
         }
-        refuse_compacted(from, oldest_event(edge.retention))?;
         let connection = edge.base.readers.lease()?;
         let (rows, is_cut) = self.rows(&connection, FORWARD, (from, edge.flushed), rows_max)?;
         // Behind the horizon, versions may have been deleted meanwhile.
@@ -115,10 +117,14 @@ impl Shared {
             let overlay = self.overlay()?;
             (overlay.recent_before(to), overlay.edge())
         };
-        if !recent.is_empty() {
-            return Ok(Past { changes: recent, reached: Revision(edge.flushed.0 + 1) });
-        }
         let oldest = oldest_event(edge.retention);
+        if to < oldest {
+            return Ok(Past { changes: Vec::new(), reached: oldest });
+        }
+        let recent: Vec<_> = recent.into_iter().filter(|change| change.revision >= oldest).collect();
+        if !recent.is_empty() {
+            return Ok(Past { changes: recent, reached: oldest.max(Revision(edge.flushed.0 + 1)) });
+        }
         let to = to.min(edge.flushed);
         if to < oldest {
             return Ok(Past { changes: Vec::new(), reached: oldest });

@@ -61,7 +61,7 @@ impl Server {
     /// Another one on the same port, after [`Self::kill`].
     pub(super) fn restart(&mut self) {
         let begun = Instant::now();
-        while let None = spawn(self.port).map(|child| self.child = child) {
+        while spawn(self.port).map(|child| self.child = child).is_none() {
             assert!(begun.elapsed() < PATIENCE, "redis-server doesn't start again");
         }
     }

@@ -23,6 +23,7 @@ pub struct ExportTable {
 impl ExportTable {
     /// All of them, in the order in which [`TablesView::export`] counts them.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "what it asserts holds for every table that there is")]
     pub fn all() -> Vec<Self> {
         let column = |column: &'static str| column.trim().split_once(' ').expect("invariant: a name and a type");
         let table =
@@ -36,6 +37,7 @@ impl TablesView {
     ///
     /// # Errors
     /// The state can't be read, or `then` ended it ([`SqlError::Ended`]).
+    #[expect(clippy::missing_panics_doc, reason = "what it asserts holds for every table that there is")]
     pub fn export(&self, mut then: impl FnMut(usize, Vec<SqlValue>) -> bool) -> Result<(), SqlError> {
         let wanted: BTreeSet<Source> = Source::ALL.into();
         let mut hand_over = |source: Source, values: Vec<Value>| {

@@ -94,8 +94,10 @@ impl<'a> Filler<'a> {
     fn change(&mut self, change: RecordId, place: &Place) -> Result<(), SqlError> {
         self.versions_of(Kind::Block, change)?;
         self.versions_of(Kind::Conflict, change)?;
-        let of_blocks =
-            self.wanted.iter().any(|source| matches!(source, Source::Blocks | Source::Tasks | Source::Comments));
+        let of_blocks = self
+            .wanted
+            .iter()
+            .any(|source| matches!(source, Source::Blocks | Source::Tasks | Source::Comments | Source::Versions));
         if of_blocks {
             for (position, found) in self.view.blocks(change)?.into_iter().enumerate() {
                 self.block(&found, position, place)?;

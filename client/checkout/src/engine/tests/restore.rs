@@ -80,6 +80,11 @@ fn what_was_agreed_on_after_the_backup_comes_back_from_the_files() {
         for (path, text) in [(PATH, THREE_TICKED), (OTHER, THREE)] {
             scene.all_hold(path, text).await;
         }
+        crate::testing::deliver(&scene.nodes);
+        for running in &running {
+            running.is(PATH, FileState::Synced).await;
+            running.is(OTHER, FileState::Synced).await;
+        }
         scene.stop(running).await;
         // One edit and one creation, though all held the same; nothing is left to be said, also not after another start.
         let running = scene.start();
