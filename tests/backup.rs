@@ -14,21 +14,12 @@ use zyflow_client::Client;
 use zyflow_client::read::{Consistency, Read, TaskFilter};
 use zyflow_machine::id::RecordId;
 use zyflow_tests::load::Load;
-use zyflow_tests::{Harness, Said, WITHIN, binary, said, text, until, zyflow};
+use zyflow_tests::{Harness, Said, WITHIN, binary, check, said, text, until, zyflow};
 
 const CHANGE: &str = "openspec/changes/add-login/tasks.md";
 
 /// The name of the cluster that begins with the backup.
 const NEW: &str = "restored";
-
-#[track_caller]
-fn check(said: &Said, code: i32, words: &[&str]) {
-    let all = format!("{}{}", said.out, said.err);
-    assert_eq!(said.code, code, "{said:#?}");
-    for word in words {
-        assert!(all.contains(word), "`{word}` isn't said: {said:#?}");
-    }
-}
 
 fn json(said: &Said) -> anyhow::Result<Value> {
     ensure!(said.code == 0, "{said:#?}");

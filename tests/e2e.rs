@@ -4,18 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use zyflow_tests::{Harness, binary, said, text, until, zyflow};
+use zyflow_tests::{Harness, binary, check, said, text, until, zyflow};
 
 const CHANGE: &str = "openspec/changes/add-login/tasks.md";
-
-#[track_caller]
-fn check(said: &zyflow_tests::Said, code: i32, words: &[&str]) {
-    let all = format!("{}{}", said.out, said.err);
-    assert_eq!(said.code, code, "{said:#?}");
-    for word in words {
-        assert!(all.contains(word), "`{word}` isn't said: {said:#?}");
-    }
-}
 
 /// The id of the first task of the demo's change that is open.
 fn open_task(harness: &Harness) -> anyhow::Result<String> {

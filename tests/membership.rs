@@ -8,22 +8,13 @@ use zyflow_client::{Client, Profile};
 use zyflow_machine::id::RecordId;
 use zyflow_tests::load::Load;
 use zyflow_tests::spare::Spare;
-use zyflow_tests::{Harness, Said, WITHIN, text, until, zyflow};
+use zyflow_tests::{Harness, WITHIN, check, text, until, zyflow};
 
 /// Writers under load.
 const WRITERS: usize = 4;
 
 /// Refused calls of a removed node that are waited for: it has asked everybody several times.
 const REFUSED: usize = 9;
-
-#[track_caller]
-fn check(said: &Said, code: i32, words: &[&str]) {
-    let all = format!("{}{}", said.out, said.err);
-    assert_eq!(said.code, code, "{said:#?}");
-    for word in words {
-        assert!(all.contains(word), "`{word}` isn't said: {said:#?}");
-    }
-}
 
 /// A member as `zyflow cluster status` shows it.
 #[derive(Clone, Debug)]

@@ -1,18 +1,9 @@
 //! The past on real processes: reads at a revision, a time and a rollback point, what happened, what differs, and who changed what.
 
 use anyhow::{Context, ensure};
-use zyflow_tests::{Harness, Said, text, until};
+use zyflow_tests::{Harness, check, text, until};
 
 const CHANGE: &str = "openspec/changes/add-login/tasks.md";
-
-#[track_caller]
-fn check(said: &Said, code: i32, words: &[&str]) {
-    let all = format!("{}{}", said.out, said.err);
-    assert_eq!(said.code, code, "{said:#?}");
-    for word in words {
-        assert!(all.contains(word), "`{word}` isn't said: {said:#?}");
-    }
-}
 
 /// What stands after `"name":` in a line of JSON, without quotes.
 fn member(json: &str, name: &str) -> anyhow::Result<String> {

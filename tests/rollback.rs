@@ -132,11 +132,12 @@ fn edit_everywhere(team: &Team, word: &str, files: &[&str], rounds: u64) -> anyh
     Ok(())
 }
 
-/// Whatever is saved in files that are there before and after, while everything goes back, stands afterwards, or did when it went back: then the point that was made has it.
+/// Whatever is saved while everything goes back, also into a file that was deleted and comes back, stands afterwards, or did when it went
+/// back (then the point that was made has it), or is in a recorded conflict.
 async fn edits_race_the_command(team: &Team) -> anyhow::Result<()> {
     let (said, edited) = std::thread::scope(|scope| {
         let rollback = scope.spawn(|| team.zyflow(&["-o", "json", "--yes", "rollback", "good"], 0));
-        let edited = edit_everywhere(team, "racing", &FILES[..2], RACING_ROUNDS);
+        let edited = edit_everywhere(team, "racing", &FILES, RACING_ROUNDS);
         (rollback.join(), edited)
     });
     edited?;
@@ -145,21 +146,37 @@ async fn edits_race_the_command(team: &Team) -> anyhow::Result<()> {
     let points = team.zyflow(&["-o", "json", "point", "show", undo], 0)?;
     let at =
         points.out.split("\"at\":").nth(1).and_then(|rest| rest.split(&[',', '}'][..]).next()).context("a point")?;
-    let mut then = String::new();
-    for path in &FILES[..2] {
-        then += &team.zyflow(&["--at", at, "spec", "show", path], 0)?.out;
+    let mut then = team.zyflow(&["--at", at, "-o", "json", "conflict", "list", "--all"], 0)?.out;
+    for path in FILES {
+        let said = team.harness.zyflow(&["--at", at, "spec", "show", path])?;
+        ensure!(said.code == 0 || said.err.contains("E-NOT-FOUND"), "{path} at {at}: {said:#?}");
+        then += &said.out;
     }
-    let lost = |now: &str| {
-        let lines =
-            (0..RACING_ROUNDS).flat_map(|round| (1..=CHECKOUTS).map(move |at| format!("racing-{at}-{round}\n")));
-        lines.filter(|line| !now.contains(line.as_str()) && !then.contains(line.as_str())).collect::<Vec<_>>()
-    };
-    let all = |snapshot: &Snapshot| snapshot.iter().map(|(_, text)| text.as_str()).collect::<String>();
-    let done = until("one text everywhere, with every racing line in it or in the point", || {
+    let agreed = until("one text everywhere, of every file", || {
         let first = team.snapshot(1);
-        lost(&all(&first)).is_empty() && (2..=CHECKOUTS).all(|checkout| team.snapshot(checkout) == first)
-    });
-    done.await.with_context(|| format!("neither here nor there: {:?}", lost(&all(&team.snapshot(1)))))
+        first[..FILES.len()].iter().all(|(_, text)| !text.is_empty())
+            && (2..=CHECKOUTS).all(|checkout| team.snapshot(checkout) == first)
+    })
+    .await;
+    agreed.with_context(|| {
+        let all: Vec<Snapshot> = (1..=CHECKOUTS).map(|checkout| team.snapshot(checkout)).collect();
+        format!("{all:#?}\n{:#?}", team.zyflow(&["checkout", "list"], 0))
+    })?;
+    until("every racing line somewhere", || lost(team, &then).is_ok_and(|lost| lost.is_empty())).await.with_context(|| {
+        format!("neither here, nor there, nor in a conflict: {:?}", lost(team, &then))
+    })
+}
+
+/// The racing lines that are neither in `then`, nor in the first checkout's files, nor in a conflict.
+fn lost(team: &Team, then: &str) -> anyhow::Result<Vec<String>> {
+    let conflicts = team.zyflow(&["-o", "json", "conflict", "list", "--all"], 0)?.out;
+    let files: String = team.snapshot(1).into_iter().map(|(_, text)| text).collect();
+    let words = (0..RACING_ROUNDS).flat_map(|round| (1..=CHECKOUTS).map(move |at| format!("racing-{at}-{round}")));
+    // A whole word: `racing-1-1` is no part of what `racing-1-10` says.
+    let holds = |text: &str, word: &str| {
+        text.match_indices(word).any(|(at, _)| !text[at + word.len()..].starts_with(|next: char| next.is_ascii_digit()))
+    };
+    Ok(words.filter(|word| ![then, &conflicts, &files].iter().any(|text| holds(text, word))).collect())
 }
 
 fn refusals(team: &Team) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const PROTOS: [&str; 7] = [
+const PROTOS: [&str; 8] = [
     "proto/zyflow/v1/types.proto",
     "proto/zyflow/v1/propose.proto",
     "proto/zyflow/v1/query.proto",
@@ -10,6 +10,7 @@ const PROTOS: [&str; 7] = [
     "proto/zyflow/v1/replay.proto",
     "proto/zyflow/v1/admin.proto",
     "proto/zyflow/v1/backup.proto",
+    "proto/zyflow/v1/join.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

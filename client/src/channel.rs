@@ -6,13 +6,15 @@
 use crate::error::ClientError;
 use hyper_util::rt::TokioIo;
 use std::error::Error;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 use tower::service_fn;
 use zyflow_api::ApiError;
 use zyflow_api::v1::ErrorCode;
-use zyflow_crypto::{ConnectError, Connector};
+use zyflow_crypto::{ConnectError, Connector, Identity, connect_unknown};
 
 /// Flow-control window of one stream, in bytes: a thousand pipelined proposals of 4 KiB never wait for a window update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -40,6 +42,23 @@ pub(crate) fn channel(address: &str, connector: &Connector) -> Result<Channel, C
         let (connector, address) = (connector.clone(), address.clone());
         async move { connector.connect(&address, None).await.map(TokioIo::new) }
     })))
+}
+
+/// A channel to a node that lets others join, known by the hash of its CA, and who it is. It is connected already, and isn't again: for
+/// one call.
+pub(crate) async fn joining_channel(address: &str, ca: [u8; 32]) -> Result<(Channel, Identity), ClientError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| ClientError::Address { address: address.to_owned() })?;
+    let unreachable = |reason: String| ClientError::Unreachable { address: address.to_owned(), reason };
+    let (stream, identity) =
+        connect_unknown(address, ca).await.map_err(|error| unreachable(error.to_string()))?;
+    let stream = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
+    let connector = service_fn(move |_: Uri| {
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::future::ready(stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+    });
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| unreachable(error.to_string()))?;
+    Ok((channel, identity))
 }
 
 /// What a status of a call to `address` means: the service's own error, or a connection that isn't there.

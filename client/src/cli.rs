@@ -21,6 +21,7 @@ mod demo;
 mod dev;
 mod diff;
 mod expect;
+mod join;
 mod log;
 mod point;
 mod policy;

@@ -2,7 +2,8 @@
 //!
 //! Read it in this order. [`profile`]: where a cluster is and who we are to it. [`client`]: connections, routing to the
 //! leader, deadlines, retries. [`session`]: numbered requests, so that a retry has no second effect. [`read`]: typed
-//! queries, [`moment`]: of which revision. [`export`]: all of it as a plain SQLite file. [`watch`]: what happens, across broken connections; [`replay`]: whether it comes out the same again. [`backup`]: all of it, kept elsewhere. [`coordinator`]: what keeps text and runtime state consistent, pure. [`error`] and [`code`]: what can go wrong, as types, as codes with a page each, and as exit codes. [`dev`]: a
+//! queries, [`moment`]: of which revision. [`export`]: all of it as a plain SQLite file. [`watch`]: what happens, across broken connections; [`join`]: how a
+//! machine becomes a node. [`replay`]: whether it comes out the same again. [`backup`]: all of it, kept elsewhere. [`coordinator`]: what keeps text and runtime state consistent, pure. [`error`] and [`code`]: what can go wrong, as types, as codes with a page each, and as exit codes. [`dev`]: a
 //! whole cluster of `zyflowd` processes on this machine. [`cli`]: the commands.
 //!
 //! ```text
@@ -24,6 +25,7 @@ pub mod coordinator;
 pub mod dev;
 pub mod error;
 pub mod export;
+pub mod join;
 pub mod moment;
 pub mod profile;
 pub mod read;

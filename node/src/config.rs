@@ -40,6 +40,21 @@ pub struct Config {
     /// Who is told what.
     #[serde(default)]
     pub notify: Notify,
+    /// Where new nodes get their certificates; on the node that has the CA's key.
+    #[serde(default)]
+    pub join: Option<Join>,
+}
+
+/// Where new nodes get their certificates, for tokens that this node made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// What is bound, `IP:PORT`. Open to callers without a certificate.
+    pub listen: SocketAddr,
+    /// What tokens say, `HOST:PORT`.
+    pub advertise: String,
+    /// The key of the CA, mode 0600, outside the data folder.
+    pub ca_key: PathBuf,
 }
 
 /// Answers that are kept, by what was asked and at which revision.
@@ -313,7 +328,9 @@ impl Config {
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let files = [&mut config.node.data, &mut config.node.key_file];
-        for file in files.into_iter().chain([&mut config.tls.ca, &mut config.tls.cert, &mut config.tls.key]) {
+        let certificates = [&mut config.tls.ca, &mut config.tls.cert, &mut config.tls.key];
+        let authority = config.join.iter_mut().map(|join| &mut join.ca_key);
+        for file in files.into_iter().chain(certificates).chain(authority) {
             *file = folder.join(&*file);
         }
         config.check().map_err(|(key, reason)| ConfigError::Invalid { path: path.into(), key, reason })?;
@@ -331,13 +348,14 @@ impl Config {
                 format!("`{}`: use lower-case letters, digits and `-`, as in the certificates", self.node.cluster);
             return Err(("node.cluster", reason));
         }
-        for (key, endpoint) in [("peer.advertise", &self.peer), ("api.advertise", &self.api)] {
-            let port = endpoint
-                .advertise
+        let advertised = [("peer.advertise", &self.peer.advertise), ("api.advertise", &self.api.advertise)];
+        let join = self.join.iter().map(|join| ("join.advertise", &join.advertise));
+        for (key, advertise) in advertised.into_iter().chain(join) {
+            let port = advertise
                 .rsplit_once(':')
                 .and_then(|(host, port)| if host.is_empty() { None } else { port.parse::<u16>().ok() });
             if port.is_none_or(|port| port == 0) {
-                return Err((key, format!("`{}` is not HOST:PORT", endpoint.advertise)));
+                return Err((key, format!("`{advertise}` is not HOST:PORT")));
             }
         }
         let periods = [("digest.compare", self.digest.compare), ("digest.recompute", self.digest.recompute)];
@@ -350,10 +368,11 @@ impl Config {
         if self.cache.redis_keep.0 < REDIS_KEEP_MIN {
             return Err(("cache.redis_keep", format!("at least {REDIS_KEEP_MIN:?}, or nobody finds what is kept")));
         }
-        let mut ports = [self.peer.listen, self.api.listen, self.http.listen];
+        let mut ports = vec![self.peer.listen, self.api.listen, self.http.listen];
+        ports.extend(self.join.iter().map(|join| join.listen));
         ports.sort_unstable();
         if ports.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(("api.listen", "peer, api and http need an address each".to_owned()));
+            return Err(("api.listen", "peer, api, http and join need an address each".to_owned()));
         }
         Ok(())
     }
@@ -402,6 +421,8 @@ mod tests {
             ("redis_keep = \"10m\"", "redis_keep = \"10ms\"", "cache.redis_keep: at least 1s"),
             ("rows_per_second = 20000", "rows_per_second = 0", "digest.rows_per_second: at least 1"),
             ("listen = \"127.0.0.1:7301\"", "listen = \"127.0.0.1:7101\"", "need an address each"),
+            ("[notify]", "[join]\nlisten = \"127.0.0.1:7101\"\nadvertise = \"a:1\"\nca_key = \"k\"\n[notify]", "need an address each"),
+            ("[notify]", "[join]\nlisten = \"127.0.0.1:7401\"\nadvertise = \"a\"\nca_key = \"k\"\n[notify]", "join.advertise: `a` is not HOST:PORT"),
         ];
         for (from, to, expected) in cases {
             assert!(EXAMPLE.contains(from), "{from} is not in the example");

@@ -14,6 +14,7 @@ pub mod checkouts;
 pub mod cluster;
 pub mod config;
 pub mod http;
+pub mod joining;
 pub mod metrics;
 mod replay;
 mod retention;

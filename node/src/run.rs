@@ -35,16 +35,18 @@ use crate::checkouts::{Checkouts, Setup, error_chain};
 use crate::cluster::NodeCluster;
 use crate::config::Config;
 use crate::http::{self, Probe};
+use crate::joining::Joining;
 use crate::metrics::{Metrics, Readings};
 use crate::retention::Keeper;
 use crate::services::admin::{About, AdminService};
 use crate::services::backup::{self, BackupService};
+use crate::services::join::{self, JoinService};
 use crate::services::propose::ProposeService;
 use crate::services::query::QueryService;
 use crate::services::replay::ReplayService;
 use crate::services::watch::WatchService;
 use crate::services::wire::QueryWire;
-use crate::stream::ApiStream;
+use crate::stream::{ApiStream, Caller};
 use crate::webhook::Notifier;
 
 /// API handshakes and connections waiting to be served.
@@ -184,6 +186,13 @@ fn load_tls(config: &Config) -> Result<TlsMaterial, RunError> {
     Ok(material)
 }
 
+/// The tokens and the CA's key, on the node that has it.
+fn joining(config: &Config, layout: &Layout) -> Result<Option<Arc<Joining>>, RunError> {
+    let open = |join| Joining::open(join, &config.node.cluster, &config.tls.ca, layout.join_dir());
+    let joining = config.join.as_ref().map(open).transpose().map_err(part("nodes can't join here"))?;
+    Ok(joining.map(Arc::new))
+}
+
 async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address: address.to_string(), key, source })
 }
@@ -214,7 +223,12 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let started = Instant::now();
     let material = load_tls(&config)?;
     let storage = open_storage(&config)?;
+    let joining = joining(&config, &storage.layout)?;
     let [peer, api, web] = listen_all(&config).await?;
+    let join = match &config.join {
+        Some(join) => Some(listen(join.listen, "join.listen").await?),
+        None => None,
+    };
     let metrics = Metrics::install().map_err(part("metrics"))?;
     let acceptor = Acceptor::new(material.clone());
     let connector = Connector::new(material);
@@ -256,7 +270,11 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     if let Some(notifier) = notifier(&config, &consensus, &tables)? {
         files.spawn(tell(notifier, stopped.clone()));
     }
-    let about = About { config: config.clone(), lineage, started, runtime: files };
+    if let (Some(port), Some(joining)) = (join, &joining) {
+        let service = JoinService::new(Arc::clone(joining), consensus.clone(), &config, lineage, files.clone());
+        files.spawn(join::serve(port, acceptor.clone(), service, stopped.clone()));
+    }
+    let about = About { config: config.clone(), lineage, started, runtime: files, joining };
     let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
     let replay = ReplayService::new(consensus.clone(), tables.clone(), layout.dir());
     let backup = BackupService::new(consensus.clone(), tables.clone(), ring, backup::About::new(&config, lineage));
@@ -417,7 +435,7 @@ async fn accept_api(listener: TcpListener, acceptor: Acceptor, tx: mpsc::Sender<
                     warn!(peer = %accepted.peer, "agents aren't served by this release");
                 }
                 // A closed channel means that the server is stopping.
-                Ok(accepted) => drop(tx.send(Ok(ApiStream::new(accepted.stream, accepted.peer))).await),
+                Ok(accepted) => drop(tx.send(Ok(ApiStream::new(accepted.stream, Caller(accepted.peer)))).await),
                 Err(error) => warn!(%address, error = %error_chain(&error), "a client was refused"),
             }
         });

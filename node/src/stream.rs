@@ -1,4 +1,4 @@
-//! A connection of the API port, past its TLS handshake, with who is at the other end.
+//! A connection past its TLS handshake, with what is known of it: on the API port, who is at the other end.
 
 use std::io;
 use std::pin::Pin;
@@ -10,39 +10,39 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use zyflow_crypto::Identity;
 
-/// The connection.
-pub struct ApiStream {
+/// The connection, and what its requests carry along.
+pub struct ApiStream<I = Caller> {
     inner: TlsStream<TcpStream>,
-    peer: Identity,
+    info: I,
 }
 
 /// Who is at the other end of an API connection; in the extensions of each of its requests.
 #[derive(Clone, Debug)]
 pub struct Caller(pub Identity);
 
-impl ApiStream {
-    /// A connection whose certificate says `peer`.
+impl<I> ApiStream<I> {
+    /// A connection of which `info` is known.
     #[must_use]
-    pub fn new(inner: TlsStream<TcpStream>, peer: Identity) -> Self {
-        Self { inner, peer }
+    pub fn new(inner: TlsStream<TcpStream>, info: I) -> Self {
+        Self { inner, info }
     }
 }
 
-impl Connected for ApiStream {
-    type ConnectInfo = Caller;
+impl<I: Clone + Send + Sync + 'static> Connected for ApiStream<I> {
+    type ConnectInfo = I;
 
-    fn connect_info(&self) -> Caller {
-        Caller(self.peer.clone())
+    fn connect_info(&self) -> I {
+        self.info.clone()
     }
 }
 
-impl AsyncRead for ApiStream {
+impl<I: Unpin> AsyncRead for ApiStream<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for ApiStream {
+impl<I: Unpin> AsyncWrite for ApiStream<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

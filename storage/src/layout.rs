@@ -8,6 +8,7 @@
 //!   D/tables/      what was derived from it: deletable at any time
 //!   D/snapshots/   what the log may be purged up to
 //!   D/checkouts/   what bound checkouts last agreed on
+//!   D/join/        tokens of nodes that join, on the node that has the CA's key
 //! ```
 //!
 //! Invariants: a folder with an `IDENTITY` is complete; a folder without one that holds anything else is never touched;
@@ -267,6 +268,12 @@ impl Layout {
     #[must_use]
     pub fn checkouts_dir(&self) -> PathBuf {
         self.dir.join(CHECKOUTS_FOLDER)
+    }
+
+    /// Where tokens of nodes that join are kept; made when there is one.
+    #[must_use]
+    pub fn join_dir(&self) -> PathBuf {
+        self.dir.join("join")
     }
 
     /// The file of the node's own key.

@@ -107,6 +107,19 @@ pub fn said(output: &Output) -> anyhow::Result<Said> {
     })
 }
 
+/// That it ended with this code and said these words.
+///
+/// # Panics
+/// Where it didn't.
+#[track_caller]
+pub fn check(said: &Said, code: i32, words: &[&str]) {
+    let all = format!("{}{}", said.out, said.err);
+    assert_eq!(said.code, code, "{said:#?}");
+    for word in words {
+        assert!(all.contains(word), "`{word}` isn't said: {said:#?}");
+    }
+}
+
 /// Waits until `is_so`.
 ///
 /// # Errors

@@ -36,13 +36,7 @@ impl Spare {
         let certificates = layout.dir().join("certs");
         let made = Command::new("sh").arg(script).arg(certificates).args(["dev", "node", &id.to_string()]).output()?;
         ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        // All are held until the last is found, so that none is found twice.
-        let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
-        let mut free = Vec::new();
-        for listener in held {
-            free.push(listener?.local_addr()?.to_string());
-        }
-        let [peer, api, http] = <[String; 3]>::try_from(free).ok().context("three ports")?;
+        let [peer, api, http] = free_addresses()?;
         let of_one = layout.ports(1).context("node 1")?;
         let config = text(&layout.config(1))
             .replace("id = 1\n", &format!("id = {id}\n"))
@@ -53,7 +47,15 @@ impl Spare {
         let path = layout.config(id);
         std::fs::write(&path, config)?;
         let log = layout.log(id);
-        let child = run(&path, &log)?;
+        Self::run(id, (peer, api), &path, log)
+    }
+
+    /// Starts the node that a configuration describes.
+    ///
+    /// # Errors
+    /// Where its process can't be made.
+    pub fn run(id: u64, (peer, api): (String, String), config: &Path, log: PathBuf) -> anyhow::Result<Self> {
+        let child = run(config, &log)?;
         Ok(Self { id, peer, api, log, child })
     }
 
@@ -105,6 +107,20 @@ impl Spare {
         std::fs::write(&path, toml::to_string(&profile)?)?;
         Ok(path)
     }
+}
+
+/// Addresses on this machine that nobody listens on.
+///
+/// # Errors
+/// Where there are none left.
+pub fn free_addresses<const N: usize>() -> anyhow::Result<[String; N]> {
+    // All are held until the last is found, so that none is found twice.
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0"));
+    let mut free = Vec::new();
+    for listener in held {
+        free.push(listener?.local_addr()?.to_string());
+    }
+    <[String; N]>::try_from(free).ok().context("as many as were asked for")
 }
 
 /// What it says comes behind what it said before.

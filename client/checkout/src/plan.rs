@@ -96,6 +96,8 @@ pub enum Side {
     Deleted {
         /// Which.
         change: RecordId,
+        /// The revision at which it is.
+        at: Revision,
     },
     /// The change that has this path, and its text.
     Live {
@@ -210,7 +212,10 @@ fn agreed(input: &Input<'_>, change: RecordId, shown: &[Shown], local: Option<&s
     let need = shown.iter().map(|each| each.text.revision).max().unwrap_or_default();
     match (local, cluster) {
         (_, Side::Absent) => Step::Behind { need },
-        (_, Side::Live { text, .. }) if text.revision < need => Step::Behind { need },
+        // Also where another change had the path: one that was made since then isn't known here yet.
+        (_, Side::Live { text: KnownText { revision: at, .. }, .. } | Side::Deleted { at, .. }) if *at < need => {
+            Step::Behind { need }
+        }
         (None, Side::Deleted { .. }) => Step::Forget,
         (Some(local), Side::Deleted { .. }) => {
             let start = choose(shown, &parse(local), local, input.origin);

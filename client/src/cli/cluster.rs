@@ -4,6 +4,7 @@
 //! meanwhile: every change may be repeated, so one that was begun under one leader is finished under the next.
 
 use super::context::Context;
+use super::join::{self, JoinArgs, TokenArgs};
 use super::quorum::{Statuses, availability};
 use super::report::{Failure, Output, Report};
 use crate::client::Client;
@@ -40,6 +41,10 @@ pub(super) enum ClusterCommand {
         #[arg(long = "member", value_name = "ID=ADDRESS[,API]", value_parser = member)]
         members: Vec<v1::Member>,
     },
+    /// Make a token with which one new machine becomes a node; on the node that has the CA's key.
+    Token(TokenArgs),
+    /// Make this machine a node, with a token: its folder, then, once it was started, its membership.
+    Join(JoinArgs),
     /// Add a running, empty node as a learner, and wait until it has caught up.
     Add {
         /// Its node id: one that was never used.
@@ -99,14 +104,9 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Re
     match command {
         ClusterCommand::Status => status(context).await,
         ClusterCommand::Init { members } => init(context, members).await,
-        ClusterCommand::Add { id, address, api } => {
-            let member = Some(member_of(id, address, api));
-            let call = |mut admin: Admin, timeout_ms| {
-                let request = v1::AddLearnerRequest { member: member.clone(), timeout_ms };
-                async move { admin.add_learner(request).await }
-            };
-            changed(id, "learner", at_leader(context, call).await?.revision)
-        }
+        ClusterCommand::Token(args) => join::token(context, &args).await,
+        ClusterCommand::Join(args) => join::join(context, args).await,
+        ClusterCommand::Add { id, address, api } => add(context, member_of(id, address, api)).await,
         ClusterCommand::Promote { id: node_id } => {
             let call = |mut admin: Admin, timeout_ms| async move {
                 admin.promote_member(v1::PromoteMemberRequest { node_id, timeout_ms }).await
@@ -149,6 +149,16 @@ fn changed(node: u64, now: &str, revision: u64) -> Result<Report, Failure> {
     Ok(Output::One { item: json!({ "node": node, "now": now }), revision: Some(Revision(revision)) }.into())
 }
 
+/// Adds a learner, and waits until it has caught up.
+pub(super) async fn add(context: &Context, member: v1::Member) -> Result<Report, Failure> {
+    let id = member.node_id;
+    let call = |mut admin: Admin, timeout_ms| {
+        let request = v1::AddLearnerRequest { member: Some(member.clone()), timeout_ms };
+        async move { admin.add_learner(request).await }
+    };
+    changed(id, "learner", at_leader(context, call).await?.revision)
+}
+
 async fn init(context: &Context, members: Vec<v1::Member>) -> Result<Report, Failure> {
     let client = context.client()?;
     let count = members.len().max(1);
@@ -158,7 +168,7 @@ async fn init(context: &Context, members: Vec<v1::Member>) -> Result<Report, Fai
     Ok(Output::One { item: json!({ "members": count }), revision: None }.into())
 }
 
-type Admin = AdminClient<Channel>;
+pub(super) type Admin = AdminClient<Channel>;
 
 /// Calls the leader, whoever that is until it has answered.
 async fn at_leader<T, F, Fut>(context: &Context, mut call: F) -> Result<T, Failure>

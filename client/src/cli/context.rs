@@ -10,6 +10,7 @@ use crate::profile::{Profile, ProfileError};
 use crate::read::Read;
 use crate::session::Session;
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 use zyflow_machine::command::Body;
 use zyflow_machine::id::{RecordId, Revision};
@@ -43,6 +44,12 @@ impl Context {
             self.at = Some(self.client()?.pin(self.read(), moment).await?);
         }
         Ok(())
+    }
+
+    /// The same for another cluster, or as somebody else.
+    pub(super) fn elsewhere(&self, profile: PathBuf, within: Duration) -> Self {
+        let global = Global { profile: Some(profile), node: None, at: None, timeout: within, ..self.global.clone() };
+        Self::new(global)
     }
 
     pub(super) fn within(&self) -> Duration {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle as Runtime;
 use tonic::{Request, Response, Status};
@@ -17,11 +17,17 @@ use zyflow_storage::tables::{Tables, TablesError};
 
 use crate::checkouts::{Binding, Checkouts, CheckoutsError, Policy, Wishes};
 use crate::config::Config;
+use crate::joining::Joining;
+use crate::services::join::joining_error;
 use crate::services::members::{Members, deadline};
 use crate::services::{read_error, tables_error};
+use crate::stream::Caller;
 
 /// The largest id that a record can have: 63 bits.
 const RECORD_ID_MAX: u64 = u64::MAX >> 1;
+
+/// How long a join token is good where nobody says.
+const JOIN_TTL_DEFAULT: Duration = Duration::from_hours(1);
 
 /// What doesn't change while the node runs.
 pub struct About {
@@ -33,6 +39,8 @@ pub struct About {
     pub started: Instant,
     /// Where blocking work may wait.
     pub runtime: Runtime,
+    /// The tokens of nodes that join, where this node has the CA's key.
+    pub joining: Option<Arc<Joining>>,
 }
 
 /// The service.
@@ -88,6 +96,33 @@ impl AdminService {
         let done = self.about.runtime.spawn_blocking(work).await;
         let done = done.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
         Ok(done.map_err(|error| tables_error(&error))?)
+    }
+
+    /// A token for the first id that no member has or had, as far as everything that was acknowledged goes.
+    async fn join_token(&self, request: v1::CreateJoinTokenRequest) -> Result<v1::CreateJoinTokenResponse, ApiError> {
+        let role = match request.role() {
+            v1::JoinRole::Learner => zyflow_crypto::Role::Learner,
+            v1::JoinRole::Voter => zyflow_crypto::Role::Voter,
+            v1::JoinRole::Unspecified => {
+                return Err(ApiError::new(ErrorCode::Invalid, "a token is for a learner or a voter: say which"));
+            }
+        };
+        let Some(joining) = self.about.joining.clone() else {
+            let message = format!(
+                "node {} has no CA key to let nodes in with: ask the node that has the section [join] in its configuration",
+                self.about.config.node.id
+            );
+            return Err(ApiError::new(ErrorCode::Precondition, message));
+        };
+        let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline(None)).await;
+        barrier.map_err(|error| read_error(&error))?;
+        let status = self.consensus.status();
+        let taken = status.voters.keys().chain(status.learners.keys()).chain(&status.removed).copied().collect();
+        let ttl = request.ttl_ms.map_or(JOIN_TTL_DEFAULT, Duration::from_millis);
+        let made = self.about.runtime.spawn_blocking(move || joining.make(role, &taken, ttl)).await;
+        let made = made.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
+        let (token, expires_ms) = made.map_err(|error| joining_error(&error))?;
+        Ok(v1::CreateJoinTokenResponse { token: token.to_string(), node_id: token.node_id, expires_ms })
     }
 
     async fn handle(&self, path: &str) -> Result<Handle, Status> {
@@ -285,6 +320,20 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
         let revision = self.members.change(request.into_inner()).await?;
         Ok(Response::new(v1::ChangeMembershipResponse { revision }))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().map(|caller| &caller.0);
+        let Some(admin) = caller.filter(|caller| caller.role == zyflow_crypto::Role::Admin).cloned() else {
+            let message = "a join token carries the data key: only an administrator's certificate may make one";
+            return Err(ApiError::new(ErrorCode::Denied, message).into());
+        };
+        let made = self.join_token(request.into_inner()).await?;
+        tracing::info!(node = made.node_id, %admin, "a join token was made");
+        Ok(Response::new(made))
     }
 
     async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyResponse>, Status> {

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod backup;
 mod export;
+pub mod join;
 mod members;
 pub(crate) mod moment;
 pub mod propose;

@@ -100,6 +100,27 @@ pub fn load_key_file(path: &Path, data_dir: &Path) -> Result<DataKey, KeyFileErr
     parse(&contents).map_err(|problem| KeyFileError::Malformed { path: path.to_owned(), problem })
 }
 
+/// The text of a data key file, for a node that joins.
+///
+/// # Errors
+/// As [`load_key_file`], but for where it lies.
+pub fn key_file_text(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+    let contents = private_file::read(path)?;
+    let malformed = |problem| KeyFileError::Malformed { path: path.to_owned(), problem };
+    parse(&contents).map_err(malformed)?;
+    let text = str::from_utf8(&contents).map_err(|_| malformed("it isn't text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Stores the text of another node's data key file in a new file of mode 0600.
+///
+/// # Errors
+/// The text is no data key, the file exists (it is never overwritten), or it can't be written.
+pub fn store_key_file(path: &Path, text: &str) -> Result<(), KeyFileError> {
+    parse(text.as_bytes()).map_err(|problem| KeyFileError::Malformed { path: path.to_owned(), problem })?;
+    Ok(private_file::create(path, text.as_bytes())?)
+}
+
 fn parse(contents: &[u8]) -> Result<DataKey, &'static str> {
     let text = str::from_utf8(contents).map_err(|_| "it isn't text")?;
     let mut lines = text.lines();

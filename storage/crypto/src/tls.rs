@@ -7,6 +7,7 @@
 //! - [`TlsMaterial`]: one set of checked files, with its configurations.
 //! - [`Acceptor`]: takes TCP connections, gives streams with the caller's [`Identity`]; reloads without losing connections.
 //! - [`Connector`]: reaches a node by address and makes sure that it is the one that was meant.
+//! - [`connect_unknown`]: for a node that has no certificate yet (see [`crate::join`]).
 //!
 //! Session resumption is off on both sides: a resumed session skips the check of the peer's certificate, so it would outlive
 //! a reload. Connections live long here, so it would save nothing.
@@ -23,7 +24,9 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore, ServerConfig, version};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, InconsistentKeys, RootCertStore, ServerConfig, WantsVerifier, version,
+};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
@@ -34,10 +37,12 @@ use crate::private_file;
 mod acceptor;
 mod connector;
 mod error;
+mod joining;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor, HANDSHAKE_DEADLINE, ReloadError};
 pub use connector::{CONNECT_DEADLINE, ConnectError, Connector};
 pub use error::TlsError;
+pub use joining::connect_unknown;
 
 /// The DNS name in every node's certificate, whatever its address: an address that changes never breaks TLS. Which node
 /// answered is told by its identity.
@@ -66,6 +71,7 @@ pub struct TlsMaterial {
     identity: Identity,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    joining: Arc<ServerConfig>,
 }
 
 impl TlsMaterial {
@@ -91,8 +97,9 @@ impl TlsMaterial {
         }
         let verifiers = Verifiers::new(files, &authorities)?;
         verifiers.check_own(files, &identity, &chain, now)?;
+        let joining = joining_configuration(files, chain.clone(), authorities, key.clone_key())?;
         let (server, client) = verifiers.configurations(files, chain, key)?;
-        Ok(TlsMaterial { identity, server: Arc::new(server), client: Arc::new(client) })
+        Ok(TlsMaterial { identity, server: Arc::new(server), client: Arc::new(client), joining: Arc::new(joining) })
     }
 
     /// Who these files speak for.
@@ -115,6 +122,11 @@ impl TlsMaterial {
     #[must_use]
     pub fn client_config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.client)
+    }
+
+    /// As [`TlsMaterial::server_config`], but the client shows no certificate, and the server its CAs: for nodes that join.
+    pub(crate) fn joining_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.joining)
     }
 }
 
@@ -172,15 +184,11 @@ impl Verifiers {
         key: PrivateKeyDer<'static>,
     ) -> Result<(ServerConfig, ClientConfig), TlsError> {
         let unusable = |error| key_refused(files, error);
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&version::TLS13])
-            .expect("invariant: the provider has cipher suites for TLS 1.3")
+        let server = server_builder(&self.provider)
             .with_client_cert_verifier(self.client)
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(unusable)?;
-        server.alpn_protocols = vec![ALPN.to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
+        let server = without_resumption(server);
 
         let mut client = ClientConfig::builder_with_provider(self.provider)
             .with_protocol_versions(&[&version::TLS13])
@@ -192,6 +200,33 @@ impl Verifiers {
         client.resumption = rustls::client::Resumption::disabled();
         Ok((server, client))
     }
+}
+
+fn server_builder(provider: &Arc<CryptoProvider>) -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&version::TLS13])
+        .expect("invariant: the provider has cipher suites for TLS 1.3")
+}
+
+fn without_resumption(mut server: ServerConfig) -> ServerConfig {
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    server
+}
+
+fn joining_configuration(
+    files: &TlsFiles,
+    chain: Vec<CertificateDer<'static>>,
+    authorities: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, TlsError> {
+    let shown = chain.into_iter().chain(authorities).collect();
+    let server = server_builder(&Arc::new(aws_lc_rs::default_provider()))
+        .with_no_client_auth()
+        .with_single_cert(shown, key)
+        .map_err(|error| key_refused(files, error))?;
+    Ok(without_resumption(server))
 }
 
 fn own_refused(files: &TlsFiles, usage: &'static str, error: rustls::Error) -> TlsError {
@@ -237,7 +272,7 @@ fn server_name() -> ServerName<'static> {
 }
 
 /// All certificates of a PEM file, at least one, each readable.
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read_error = |source| TlsError::Read { what, path: path.to_owned(), source };
     let mut contents = Vec::new();
     let file = fs::File::open(path).map_err(read_error)?;

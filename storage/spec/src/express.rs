@@ -70,7 +70,7 @@ impl Scene<'_> {
         if self.state_with(self.block, column) == Some(state) {
             return Some(Expression::Mark(self.block.content.mark.clone()));
         }
-        let in_column = if self.rules.place == Place::Column { self.under(state) } else { None };
+        let in_column = if self.can_move() { self.under(state) } else { None };
         in_column
             .or_else(|| self.mark(state, column))
             .or_else(|| self.tag(state, column))
@@ -104,6 +104,11 @@ impl Scene<'_> {
         }
         let before = self.blocks.get(..self.task)?;
         before.iter().rev().find(|block| block.kind == BlockKind::Heading).and_then(|heading| column_state(heading))
+    }
+
+    /// Whether the task can stand under another heading. A row can't: away from its table it is no task.
+    fn can_move(&self) -> bool {
+        self.rules.place == Place::Column && self.block.mark_place() != Some(MarkPlace::Cell)
     }
 
     /// A column for the state, when moving there shows it.
@@ -168,7 +173,7 @@ impl Scene<'_> {
 
     /// The first of two steps: an open mark, after which a column shows the state.
     fn opened(&self, state: State) -> Option<Expression> {
-        if self.rules.place != Place::Column {
+        if !self.can_move() {
             return None;
         }
         let is_column = |block: &&Block| block.kind == BlockKind::Heading && column_state(block) == Some(state);

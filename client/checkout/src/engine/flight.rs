@@ -242,7 +242,8 @@ impl<C: Cluster> Engine<C> {
                 }
             },
         };
-        self.sides.insert(path.clone(), (change, false));
+        // Whatever is listed here may be newer than the answer: by then the change may be gone again, and another at the path.
+        self.is_list_due |= self.sides.insert(path.clone(), (change, false)) != Some((change, false));
         let displaced = flight.displaced.as_deref().map(|name| self.displaced_accepted(name, &text));
         let applied = *self.applied.borrow();
         let Some(file) = self.files.get_mut(path) else { return };

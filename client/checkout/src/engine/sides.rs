@@ -111,7 +111,7 @@ impl<C: Cluster> Engine<C> {
     fn side_of(&self, change: RecordId) -> Result<Side, ClusterError> {
         Ok(match self.cluster.document(change, None)? {
             None => Side::Absent,
-            Some(document) if document.deleted => Side::Deleted { change },
+            Some(document) if document.deleted => Side::Deleted { change, at: document.revision },
             Some(document) => {
                 Side::Live { change, text: KnownText { revision: document.revision, blocks: document.blocks } }
             }

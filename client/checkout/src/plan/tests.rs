@@ -207,7 +207,7 @@ fn check(case: &Case<'_>, expected: Expect) {
     let change = id(1 << 20);
     let cluster = match case.cluster {
         "-" => Side::Absent,
-        "deleted" => Side::Deleted { change },
+        "deleted" => Side::Deleted { change, at: Revision(u64::MAX) },
         words => Side::Live { change, text: texts.text(words) },
     };
     let local = (case.local != "-").then(|| tasks(case.local));

@@ -118,6 +118,11 @@ impl Acceptor {
         Ok(())
     }
 
+    /// What it shows now.
+    pub(super) fn material(&self) -> Arc<TlsMaterial> {
+        self.material.load_full()
+    }
+
     /// Performs the handshake and tells who called. Dropping the future closes the connection.
     ///
     /// # Errors

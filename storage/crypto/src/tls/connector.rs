@@ -165,7 +165,7 @@ impl Connector {
     }
 }
 
-fn check_server(
+pub(super) fn check_server(
     address: &str,
     identity: Identity,
     cluster: &str,

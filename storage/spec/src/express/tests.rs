@@ -28,10 +28,25 @@ fn carried_out(blocks: &[Block], task: usize, expression: &Expression) -> (Vec<B
             let moved = blocks.remove(task);
             let heading = if task < *heading { heading - 1 } else { *heading };
             blocks.insert(heading + 1, moved);
-            return (blocks, heading + 1);
+            return read_again(&blocks, heading + 1);
         }
     }
     (blocks, task)
+}
+
+/// The blocks as a file with them is read, and where the task is there: two blocks that a moved task stood between may be one then.
+fn read_again(blocks: &[Block], task: usize) -> (Vec<Block>, usize) {
+    let printed: String = blocks.iter().map(Block::print).collect();
+    let start: usize = blocks.get(..task).unwrap().iter().map(|block| block.print().len()).sum();
+    let parsed = parse(&printed).blocks;
+    let starts = parsed.iter().scan(0, |end, block| {
+        let start = *end;
+        *end += block.print().len();
+        Some(start)
+    });
+    let there = starts.zip(0..).find_map(|(at, index)| (at == start).then_some(index)).unwrap();
+    assert_eq!(parsed.get(there), blocks.get(task), "{printed:?}");
+    (parsed, there)
 }
 
 fn shown(blocks: &[Block], task: usize, convention: &Convention) -> Option<State> {

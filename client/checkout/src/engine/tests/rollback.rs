@@ -220,3 +220,50 @@ fn a_text_that_is_there_already_is_nobodys_edit() {
         team.stop().await;
     });
 }
+
+/// A file was deleted, is made anew, and its change comes back before the checkout hears that the new one was accepted.
+#[test]
+fn a_file_made_anew_while_its_change_comes_back_is_there() {
+    run(async {
+        let team = Team::new(2).await;
+        let point = team.revision();
+        std::fs::remove_file(team.benches[0].file()).unwrap();
+        team.all_hold(PATH, "").await;
+        team.running[1].looked_at().await;
+
+        team.nodes[1].lose_answers(true);
+        team.benches[1].write("- [ ] 9.1 made anew\n");
+        until(|| "it is made anew".to_owned(), || change_at(&team.nodes[0], PATH).is_some()).await;
+        team.roll_back(point);
+        crate::testing::deliver(&team.nodes);
+        team.running[1].looked_at().await;
+        team.nodes[1].lose_answers(false);
+        team.all_hold(PATH, TWO).await;
+        team.nothing_follows().await;
+        team.stop().await;
+    });
+}
+
+/// A file was deleted and made anew, and the list of what there is, as old as its node's state, still says that it is gone.
+#[test]
+fn a_file_made_anew_stays_while_its_node_lags() {
+    run(async {
+        let team = Team::new(2).await;
+        // By the second, which has a session from then on.
+        std::fs::remove_file(team.benches[1].file()).unwrap();
+        team.all_hold(PATH, "").await;
+        team.running[1].looked_at().await;
+
+        team.nodes[1].lag(true);
+        team.benches[1].write("- [ ] 9.1 made anew\n");
+        team.these_hold(0..1, PATH, "- [ ] 9.1 made anew\n").await;
+        for _ in 0..3 {
+            team.running[1].looked_at().await;
+            assert_eq!(team.benches[1].read(), "- [ ] 9.1 made anew\n");
+        }
+        team.nodes[1].lag(false);
+        team.all_hold(PATH, "- [ ] 9.1 made anew\n").await;
+        team.nothing_follows().await;
+        team.stop().await;
+    });
+}

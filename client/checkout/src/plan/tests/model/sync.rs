@@ -291,7 +291,7 @@ impl World {
         let Some(change) = listed.or(copy.record.change) else { return Side::Absent };
         match self.ledger.document(change, copy.applied) {
             None => Side::Absent,
-            Some(document) if document.deleted => Side::Deleted { change },
+            Some(document) if document.deleted => Side::Deleted { change, at: document.revision },
             Some(document) => {
                 Side::Live { change, text: KnownText { revision: document.revision, blocks: document.blocks } }
             }

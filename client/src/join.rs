@@ -1,0 +1,246 @@
+//! How a machine becomes a node: a folder with its key, its certificate, the data key and its configuration, for a join token.
+//!
+//! ```text
+//!   DIR/node.key      made here, and never told to anybody        DIR/zyflowd.toml   for `zyflowd run --config`
+//!   DIR/node.pem      what the token was exchanged for            DIR/client.toml    a profile that speaks as this node
+//!   DIR/ca.pem        the cluster's CAs                           DIR/data/          the node's data, once it runs
+//!   DIR/data.key      the cluster's data key
+//! ```
+//! Each step may be repeated: a key that is there is used again, for which the token is still good, and files are whole or not there. The
+//! profile is the last: a folder that has one is ready.
+
+use crate::channel::{joining_channel, status_error};
+use crate::error::ClientError;
+use crate::profile::Profile;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::timeout;
+use zyflow_api::v1;
+use zyflow_api::v1::join_client::JoinClient;
+use zyflow_crypto::join::{AuthorityError, JoinToken, NodeKey};
+use zyflow_crypto::{KeyFileError, TlsError, TlsFiles, TlsMaterial, store_key_file};
+
+/// How others reach the new node, and where its metrics are.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// `HOST:PORT` of its peer port.
+    pub peer: String,
+    /// `HOST:PORT` of its API.
+    pub api: String,
+    /// Of its metrics and health.
+    pub http: SocketAddr,
+}
+
+/// A folder that is ready for `zyflowd`.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The configuration of the node.
+    pub config: PathBuf,
+    /// A profile of the other members, with the node's own certificate.
+    pub profile: PathBuf,
+}
+
+/// Why a machine can't become a node.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The node that the token names.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The key, or its request.
+    #[error(transparent)]
+    Key(#[from] AuthorityError),
+    /// What came back is no data key, or can't be stored.
+    #[error(transparent)]
+    DataKey(#[from] KeyFileError),
+    /// What came back isn't the certificate that was asked for.
+    #[error("the certificate that was issued can't be used: {0}")]
+    Certificate(#[from] TlsError),
+    /// It speaks for somebody else.
+    #[error("the certificate that was issued is for {found}, not for {expected}: find out what answers at the token's address")]
+    Identity {
+        /// Whom it speaks for.
+        found: String,
+        /// Whom the token is for.
+        expected: String,
+    },
+    /// A file of the folder.
+    #[error("{path}: {source}; name a folder that can be made, or that an earlier try with this token made")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An address that others can't call.
+    #[error("`{0}` is no address that others can call: write HOST:PORT")]
+    Address(String),
+}
+
+/// Makes the folder ready, as far as it isn't.
+///
+/// # Errors
+/// See [`JoinError`]; what was made stays, and the next try goes on from there.
+pub async fn prepare(
+    token: &JoinToken,
+    folder: &Path,
+    addresses: &Addresses,
+    within: Duration,
+) -> Result<Prepared, JoinError> {
+    let file = |name: &str| folder.join(name);
+    let prepared = Prepared { config: file("zyflowd.toml"), profile: file("client.toml") };
+    if prepared.profile.exists() {
+        return Ok(prepared);
+    }
+    let (peer, api) = (listen(&addresses.peer)?, listen(&addresses.api)?);
+    let folder_error = |source| JoinError::File { path: folder.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(folder_error)?;
+    let folder = folder.canonicalize().map_err(folder_error)?;
+    let key_path = file("node.key");
+    let key = if key_path.exists() {
+        NodeKey::load(&key_path)?
+    } else {
+        let key = NodeKey::generate()?;
+        key.store(&key_path)?;
+        key
+    };
+    let (answer, cluster) = redeem(token, key.request()?, within).await?;
+    write_whole(&file("ca.pem"), &answer.authorities)?;
+    write_whole(&file("node.pem"), &answer.certificate)?;
+    if !file("data.key").exists() {
+        store_key_file(&file("data.key"), &answer.data_key)?;
+    }
+    let files = TlsFiles { ca: file("ca.pem"), cert: file("node.pem"), key: key_path };
+    let material = TlsMaterial::load(&files, Some(&cluster))?;
+    let found = material.identity();
+    if (found.role, found.node_id) != (token.role, token.node_id) {
+        let expected = format!("{} {}", token.role, token.node_id);
+        return Err(JoinError::Identity { found: found.to_string(), expected });
+    }
+    let endpoints = answer.members.iter().map(|member| member.api_address.clone()).filter(|api| !api.is_empty());
+    let profile = Profile {
+        cluster: cluster.clone(),
+        endpoints: endpoints.collect(),
+        ca: "ca.pem".into(),
+        cert: "node.pem".into(),
+        key: "node.key".into(),
+    };
+    let config = NodeConfig {
+        node: NodeSection {
+            id: token.node_id,
+            cluster,
+            lineage: answer.lineage,
+            data: folder.join("data"),
+            key_file: folder.join("data.key"),
+        },
+        tls: TlsSection { ca: folder.join("ca.pem"), cert: folder.join("node.pem"), key: folder.join("node.key") },
+        peer: Port { listen: peer, advertise: addresses.peer.clone() },
+        api: Port { listen: api, advertise: addresses.api.clone() },
+        http: Http { listen: addresses.http },
+    };
+    write_toml(&prepared.config, &config)?;
+    write_toml(&prepared.profile, &profile)?;
+    Ok(prepared)
+}
+
+/// Exchanges the token; the name of the cluster is the one in the certificate of the node that answers.
+async fn redeem(
+    token: &JoinToken,
+    request: Vec<u8>,
+    within: Duration,
+) -> Result<(v1::RedeemResponse, String), ClientError> {
+    let (channel, identity) = joining_channel(&token.address, token.ca).await?;
+    let secret = token.secret().to_vec();
+    let asking = async {
+        JoinClient::new(channel).redeem(v1::RedeemRequest { node_id: token.node_id, secret, request }).await
+    };
+    let answered = timeout(within, asking).await;
+    let late = |_| ClientError::Deadline { waited: within, last: None, may_apply: true };
+    let answer = answered.map_err(late)?.map_err(|status| status_error(&token.address, &status))?;
+    Ok((answer.into_inner(), identity.cluster))
+}
+
+/// Where to listen for what others call `address`: that address itself, or all of this machine's where it has a name.
+fn listen(address: &str) -> Result<SocketAddr, JoinError> {
+    let wrong = || JoinError::Address(address.to_owned());
+    if let Ok(listen) = address.parse::<SocketAddr>() {
+        return if listen.port() > 0 { Ok(listen) } else { Err(wrong()) };
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0 && !host.is_empty()).ok_or_else(wrong)?;
+    Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+}
+
+fn write_toml(path: &Path, value: &impl Serialize) -> Result<(), JoinError> {
+    let text = toml::to_string(value);
+    let text = text.map_err(|error| JoinError::File { path: path.to_owned(), source: io::Error::other(error) })?;
+    write_whole(path, &text)
+}
+
+fn write_whole(path: &Path, text: &str) -> Result<(), JoinError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let written = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    written().map_err(|source| JoinError::File { path: path.to_owned(), source })
+}
+
+/// The file that `zyflowd` reads; what isn't here is as it is by default.
+#[derive(Serialize)]
+struct NodeConfig {
+    node: NodeSection,
+    tls: TlsSection,
+    peer: Port,
+    api: Port,
+    http: Http,
+}
+
+#[derive(Serialize)]
+struct NodeSection {
+    id: u64,
+    cluster: String,
+    lineage: String,
+    data: PathBuf,
+    key_file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct TlsSection {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Port {
+    listen: SocketAddr,
+    advertise: String,
+}
+
+#[derive(Serialize)]
+struct Http {
+    listen: SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_listened_for_on_every_address() {
+        let listen = |address| listen(address).map(|listen| listen.to_string());
+        assert_eq!(listen("10.0.0.4:7101").unwrap(), "10.0.0.4:7101");
+        assert_eq!(listen("[::1]:7101").unwrap(), "[::1]:7101");
+        assert_eq!(listen("node-4.example:7101").unwrap(), "0.0.0.0:7101");
+        for bad in ["", "node-4", ":7101", "node-4:0", "10.0.0.4:0", "node-4:many"] {
+            assert!(matches!(listen(bad), Err(JoinError::Address(_))), "{bad}");
+        }
+    }
+}
