@@ -85,7 +85,8 @@ impl Scene<'_> {
         let indent = block.indent();
         let is_below = |next: &&&Block| match next.kind {
             BlockKind::Heading => false,
-            BlockKind::Task => next.indent() > indent,
+            // A table's rows end nothing: what follows them may still be the item's.
+            BlockKind::Task => next.mark_place() == Some(MarkPlace::Cell) || next.indent() > indent,
             BlockKind::Prose
             | BlockKind::Blank
             | BlockKind::Fence
