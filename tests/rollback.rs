@@ -162,9 +162,9 @@ async fn edits_race_the_command(team: &Team) -> anyhow::Result<()> {
         let all: Vec<Snapshot> = (1..=CHECKOUTS).map(|checkout| team.snapshot(checkout)).collect();
         format!("{all:#?}\n{:#?}", team.zyflow(&["checkout", "list"], 0))
     })?;
-    until("every racing line somewhere", || lost(team, &then).is_ok_and(|lost| lost.is_empty())).await.with_context(|| {
-        format!("neither here, nor there, nor in a conflict: {:?}", lost(team, &then))
-    })
+    until("every racing line somewhere", || lost(team, &then).is_ok_and(|lost| lost.is_empty()))
+        .await
+        .with_context(|| format!("neither here, nor there, nor in a conflict: {:?}", lost(team, &then)))
 }
 
 /// The racing lines that are neither in `then`, nor in the first checkout's files, nor in a conflict.

@@ -50,8 +50,7 @@ pub(crate) async fn joining_channel(address: &str, ca: [u8; 32]) -> Result<(Chan
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| ClientError::Address { address: address.to_owned() })?;
     let unreachable = |reason: String| ClientError::Unreachable { address: address.to_owned(), reason };
-    let (stream, identity) =
-        connect_unknown(address, ca).await.map_err(|error| unreachable(error.to_string()))?;
+    let (stream, identity) = connect_unknown(address, ca).await.map_err(|error| unreachable(error.to_string()))?;
     let stream = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
     let connector = service_fn(move |_: Uri| {
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -60,7 +60,9 @@ pub enum JoinError {
     #[error("the certificate that was issued can't be used: {0}")]
     Certificate(#[from] TlsError),
     /// It speaks for somebody else.
-    #[error("the certificate that was issued is for {found}, not for {expected}: find out what answers at the token's address")]
+    #[error(
+        "the certificate that was issued is for {found}, not for {expected}: find out what answers at the token's address"
+    )]
     Identity {
         /// Whom it speaks for.
         found: String,
@@ -154,9 +156,8 @@ async fn redeem(
 ) -> Result<(v1::RedeemResponse, String), ClientError> {
     let (channel, identity) = joining_channel(&token.address, token.ca).await?;
     let secret = token.secret().to_vec();
-    let asking = async {
-        JoinClient::new(channel).redeem(v1::RedeemRequest { node_id: token.node_id, secret, request }).await
-    };
+    let asking =
+        async { JoinClient::new(channel).redeem(v1::RedeemRequest { node_id: token.node_id, secret, request }).await };
     let answered = timeout(within, asking).await;
     let late = |_| ClientError::Deadline { waited: within, last: None, may_apply: true };
     let answer = answered.map_err(late)?.map_err(|status| status_error(&token.address, &status))?;

@@ -95,15 +95,15 @@ impl Joining {
         Ok(Self { authority, cluster, address, folder, turn: Mutex::new(()) })
     }
 
-    /// A new token, for the first id above all of `taken` and above those of other tokens; and until when it is good, in milliseconds
+    /// A new token, for the first id above all of `ids` and above those of other tokens; and until when it is good, in milliseconds
     /// since 1970.
     ///
     /// # Errors
     /// Too many are good already, or it can't be stored.
-    pub fn make(&self, role: Role, taken: &BTreeSet<u64>, ttl: Duration) -> Result<(JoinToken, u64), JoiningError> {
+    pub fn make(&self, role: Role, ids: &BTreeSet<u64>, ttl: Duration) -> Result<(JoinToken, u64), JoiningError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let now = wall_clock_ms();
-        let mut ids = taken.clone();
+        let mut ids = ids.clone();
         let mut good = 0;
         for kept in self.all()? {
             if kept.key.is_none() && kept.expires_ms <= now {

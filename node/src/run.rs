@@ -197,13 +197,18 @@ async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpL
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address: address.to_string(), key, source })
 }
 
-/// The ports for peers, clients and HTTP.
-async fn listen_all(config: &Config) -> Result<[TcpListener; 3], RunError> {
-    Ok([
+/// The ports for peers, clients and HTTP, and that for nodes that join where there is one.
+async fn listen_all(config: &Config) -> Result<([TcpListener; 3], Option<TcpListener>), RunError> {
+    let three = [
         listen(config.peer.listen, "peer.listen").await?,
         listen(config.api.listen, "api.listen").await?,
         listen(config.http.listen, "http.listen").await?,
-    ])
+    ];
+    let join = match &config.join {
+        Some(join) => Some(listen(join.listen, "join.listen").await?),
+        None => None,
+    };
+    Ok((three, join))
 }
 
 fn consensus_config(config: &Config, storage: &Storage) -> ConsensusConfig {
@@ -224,11 +229,7 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let material = load_tls(&config)?;
     let storage = open_storage(&config)?;
     let joining = joining(&config, &storage.layout)?;
-    let [peer, api, web] = listen_all(&config).await?;
-    let join = match &config.join {
-        Some(join) => Some(listen(join.listen, "join.listen").await?),
-        None => None,
-    };
+    let ([peer, api, web], join) = listen_all(&config).await?;
     let metrics = Metrics::install().map_err(part("metrics"))?;
     let acceptor = Acceptor::new(material.clone());
     let connector = Connector::new(material);
@@ -237,10 +238,9 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     let Storage { layout, log: store, tables, local, ring, lineage } = storage;
     let answers = Answers::new(&config.cache, &ring, (lineage, &config.node.cluster), &files)
         .map_err(part("the cache can't be used"))?;
-    let consensus =
-        Consensus::start(consensus_config, store, tables.clone(), Arc::clone(&ring), peer, acceptor.clone(), connector)
-            .await
-            .map_err(part("consensus can't start"))?;
+    let started_consensus =
+        Consensus::start(consensus_config, store, tables.clone(), Arc::clone(&ring), peer, acceptor.clone(), connector);
+    let consensus = started_consensus.await.map_err(part("consensus can't start"))?;
     let setup = Setup {
         folder: layout.checkouts_dir(),
         node_id: config.node.id,
@@ -248,10 +248,7 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
         rescan: config.limits.rescan_interval.0,
         seal: Arc::new(LocalSeal(local)),
         runtime: files.clone(),
-        connect: Box::new({
-            let (consensus, tables) = (consensus.clone(), tables.clone());
-            move || NodeCluster::new(consensus.clone(), tables.clone())
-        }),
+        connect: connect(&consensus, &tables),
     };
     let checkouts = Arc::new(Checkouts::start(setup).await.map_err(part("the checkouts can't be started"))?);
     let (stop, stopped) = watch::channel(false);
@@ -267,19 +264,18 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     };
     let web = files.spawn(http::serve(web, Arc::new(probe), stopped.clone()));
     tokio::spawn(Keeper::new(consensus.clone(), tables.clone(), files.clone()).run(stopped.clone()));
-    if let Some(notifier) = notifier(&config, &consensus, &tables)? {
-        files.spawn(tell(notifier, stopped.clone()));
-    }
-    if let (Some(port), Some(joining)) = (join, &joining) {
-        let service = JoinService::new(Arc::clone(joining), consensus.clone(), &config, lineage, files.clone());
+    start_telling(&config, &consensus, &tables, &files, &stopped)?;
+    if let Some((port, joining)) = join.zip(joining.clone()) {
+        let service = JoinService::new(joining, consensus.clone(), &config, lineage, files.clone());
         files.spawn(join::serve(port, acceptor.clone(), service, stopped.clone()));
     }
     let about = About { config: config.clone(), lineage, started, runtime: files, joining };
-    let admin = AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts));
-    let replay = ReplayService::new(consensus.clone(), tables.clone(), layout.dir());
-    let backup = BackupService::new(consensus.clone(), tables.clone(), ring, backup::About::new(&config, lineage));
-    let query = QueryService::new(consensus.clone(), tables.clone(), answers);
-    let services = (query, admin, replay, backup);
+    let services = (
+        QueryService::new(consensus.clone(), tables.clone(), answers),
+        AdminService::new(about, consensus.clone(), tables.clone(), Arc::clone(&checkouts)),
+        ReplayService::new(consensus.clone(), tables.clone(), layout.dir()),
+        BackupService::new(consensus.clone(), tables.clone(), ring, backup::About::new(&config, lineage)),
+    );
     let api = tokio::spawn(serve_api(api, acceptor, (consensus.clone(), tables.clone()), services, stopped));
     info!(node = config.node.id, api = %config.api.listen, peer = %config.peer.listen, "node started");
 
@@ -298,6 +294,12 @@ async fn serve(config: Config, files: Handle) -> Result<(), RunError> {
     drop(layout);
     info!(node = config.node.id, "node stopped");
     ended
+}
+
+/// How a checkout reaches the cluster: through this node.
+fn connect(consensus: &Consensus, tables: &Tables) -> Box<dyn Fn() -> NodeCluster + Send + Sync> {
+    let (consensus, tables) = (consensus.clone(), tables.clone());
+    Box::new(move || NodeCluster::new(consensus.clone(), tables.clone()))
 }
 
 /// Watches over the tables until the node stops.
@@ -320,12 +322,20 @@ fn watch_over(
     findings
 }
 
-/// Who tells the webhook of the configuration, where there is one.
-fn notifier(config: &Config, consensus: &Consensus, tables: &Tables) -> Result<Option<Notifier>, RunError> {
+/// Tells the webhook of the configuration of conflicts, where there is one.
+fn start_telling(
+    config: &Config,
+    consensus: &Consensus,
+    tables: &Tables,
+    files: &Handle,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), RunError> {
     let webhook = &config.notify.webhook;
-    let is_set = !webhook.is_empty();
-    let notifier = is_set.then(|| Notifier::new(webhook, consensus.clone(), tables.clone())).transpose();
-    notifier.map_err(part("the webhook can't be used"))
+    if !webhook.is_empty() {
+        let notifier = Notifier::new(webhook, consensus.clone(), tables.clone());
+        files.spawn(tell(notifier.map_err(part("the webhook can't be used"))?, stopped.clone()));
+    }
+    Ok(())
 }
 
 /// Tells the webhook of conflicts until the node stops. It is a courtesy: where it can't be, the node goes on.

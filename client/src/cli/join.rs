@@ -100,10 +100,9 @@ pub(super) async fn token(context: &Context, args: &TokenArgs) -> Result<Report,
 
 pub(super) async fn join(context: &Context, args: JoinArgs) -> Result<Report, Failure> {
     let text = if args.token == "-" { read_line()? } else { args.token.clone() };
-    let token: JoinToken =
-        text.parse().map_err(|error: TokenError| Failure::new(Code::Usage, error.to_string()))?;
+    let token: JoinToken = text.parse().map_err(|error: TokenError| Failure::new(Code::Usage, error.to_string()))?;
     let addresses = Addresses { peer: args.peer.clone(), api: args.api.clone(), http: args.http };
-    let prepared = prepare(&token, &args.dir, &addresses, context.within()).await.map_err(failure)?;
+    let prepared = prepare(&token, &args.dir, &addresses, context.within()).await.map_err(|error| failure(&error))?;
     let start = format!("zyflowd run --config {}", prepared.config.display());
     let node = token.node_id;
     if args.prepare {
@@ -138,7 +137,8 @@ async fn wait_for(client: &Client, start: &str, end: Instant) -> Result<(), Fail
             return Err(error.into());
         }
         if Instant::now() >= end {
-            let message = format!("the new node doesn't answer ({error}); start it with `{start}`, then repeat this command");
+            let message =
+                format!("the new node doesn't answer ({error}); start it with `{start}`, then repeat this command");
             return Err(Failure::new(error.code(), message));
         }
         if !std::mem::replace(&mut is_told, true) {
@@ -149,8 +149,8 @@ async fn wait_for(client: &Client, start: &str, end: Instant) -> Result<(), Fail
     }
 }
 
-fn failure(error: JoinError) -> Failure {
-    let code = match &error {
+fn failure(error: &JoinError) -> Failure {
+    let code = match error {
         JoinError::Client(error) => error.code(),
         JoinError::Key(_) | JoinError::DataKey(_) | JoinError::Certificate(_) | JoinError::Identity { .. } => {
             Code::Certificate

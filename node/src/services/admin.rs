@@ -117,9 +117,9 @@ impl AdminService {
         let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline(None)).await;
         barrier.map_err(|error| read_error(&error))?;
         let status = self.consensus.status();
-        let taken = status.voters.keys().chain(status.learners.keys()).chain(&status.removed).copied().collect();
+        let ids = status.voters.keys().chain(status.learners.keys()).chain(&status.removed).copied().collect();
         let ttl = request.ttl_ms.map_or(JOIN_TTL_DEFAULT, Duration::from_millis);
-        let made = self.about.runtime.spawn_blocking(move || joining.make(role, &taken, ttl)).await;
+        let made = self.about.runtime.spawn_blocking(move || joining.make(role, &ids, ttl)).await;
         let made = made.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
         let (token, expires_ms) = made.map_err(|error| joining_error(&error))?;
         Ok(v1::CreateJoinTokenResponse { token: token.to_string(), node_id: token.node_id, expires_ms })

@@ -10,7 +10,7 @@
 //!                          |<-- secret, request for its public key -----|
 //!                          |--- certificate, CA, data key ------------->|
 //! ```
-//! The pattern is that of k3s's secure token and of SwarmKit's `SWMTKN-1`: the token names the CA by its hash, so the secret is told to
+//! The pattern is that of k3s's secure token and of Docker's `SWMTKN-1`: the token names the CA by its hash, so the secret is told to
 //! nobody else. Whatever a request asks for but its public key is ignored: identity and usages are the token's.
 //!
 //! [`JoinToken`] is the token, [`Authority`] the CA's key, [`NodeKey`] the new node's. Which tokens are good, and for how long, is the
@@ -19,8 +19,8 @@
 mod authority;
 mod token;
 
-pub use authority::{Authority, AuthorityError, NodeKey, Request};
 pub(crate) use authority::hash_of;
+pub use authority::{Authority, AuthorityError, NodeKey, Request};
 pub use token::{JoinToken, SecretHash, TokenError};
 
 /// How long a certificate that was issued for a token is good, in days: as those of `deploy/certificates.sh`.

@@ -45,5 +45,6 @@ pub use local::{LocalKey, LocalKeyError};
 pub use private_file::PrivateFileError;
 pub use random::RandomError;
 pub use tls::{
-    AcceptError, Accepted, Acceptor, ConnectError, Connector, SERVER_NAME, TlsError, TlsFiles, TlsMaterial, connect_unknown,
+    AcceptError, Accepted, Acceptor, ConnectError, Connector, SERVER_NAME, TlsError, TlsFiles, TlsMaterial,
+    connect_unknown,
 };

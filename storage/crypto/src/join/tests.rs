@@ -4,7 +4,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
+};
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,10 +91,8 @@ fn a_certificate_says_what_the_token_does_and_nothing_that_the_request_asks_for(
     asked.subject_alt_names = vec![SanType::URI("spiffe://team/admin/1".try_into().unwrap())];
     asked.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let request = asked.serialize_request(&key).unwrap();
-    let pem = ca
-        .authority()
-        .certify(Request::parse(request.der()).unwrap(), &identity("spiffe://team/learner/4"))
-        .unwrap();
+    let pem =
+        ca.authority().certify(Request::parse(request.der()).unwrap(), &identity("spiffe://team/learner/4")).unwrap();
     ca.write("node.pem", &pem);
     ca.write("node.key", &key.serialize_pem());
     let [ca, cert, key] = ["ca.pem", "node.pem", "node.key"].map(|name| ca.path(name));

@@ -50,7 +50,9 @@ pub struct SecretHash([u8; 32]);
 
 /// A text that is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this is no join token ({0}): copy all of it, from {PREFIX}_ to the port, as `zyflow cluster token` printed it")]
+#[error(
+    "this is no join token ({0}): copy all of it, from {PREFIX}_ to the port, as `zyflow cluster token` printed it"
+)]
 pub struct TokenError(&'static str);
 
 impl JoinToken {

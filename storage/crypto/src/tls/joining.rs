@@ -44,10 +44,7 @@ impl Acceptor {
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn connect_unknown(
-    address: &str,
-    ca: [u8; 32],
-) -> Result<(ClientStream<TcpStream>, Identity), ConnectError> {
+pub async fn connect_unknown(address: &str, ca: [u8; 32]) -> Result<(ClientStream<TcpStream>, Identity), ConnectError> {
     connect_within(address, ca, CONNECT_DEADLINE).await
 }
 
@@ -65,8 +62,9 @@ async fn connect_within(
         let handshake = TlsConnector::from(config).connect(server_name(), connection);
         handshake.await.map_err(|source| ConnectError::Handshake { address: at(), source })
     };
-    let stream =
-        timeout(deadline, connecting).await.map_err(|_elapsed| ConnectError::Deadline { address: at(), deadline })??;
+    let stream = timeout(deadline, connecting)
+        .await
+        .map_err(|_elapsed| ConnectError::Deadline { address: at(), deadline })??;
     let chain = stream.get_ref().1.peer_certificates();
     let leaf = chain.and_then(<[_]>::first).expect("invariant: a TLS 1.3 server has shown a certificate");
     let identity = identity_of(leaf).map_err(|source| ConnectError::Identity { address: at(), source })?;
@@ -108,10 +106,8 @@ impl ServerCertVerifier for Pinned {
         let authority = intermediates.iter().find(|shown| hash_of(shown) == self.ca).ok_or_else(|| unknown.clone())?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
-        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&self.provider),
-        );
+        let verifier =
+            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider));
         let verifier = verifier.build().map_err(|_no_roots| unknown)?;
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
