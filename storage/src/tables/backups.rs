@@ -7,22 +7,19 @@
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use zyflow_machine::id::{EventId, RecordId, Revision};
+use zyflow_machine::id::{EventId, Revision};
 use zyflow_machine::{Digest, Machine};
 
 use super::Tables;
 use super::database::{self, load_retention, load_state};
 use super::error::TablesError;
-use super::read::{SealedVersion, last_of, raw_version};
+use super::read::last_of;
 use super::schema::{self, from_sql};
 use super::shared::Shared;
-use super::snapshots::TravellingVersion;
+use super::snapshots::{TravellingVersion, give_versions};
 use super::undone::Undone;
 
 const SIZES: &str = "SELECT version, length(body) FROM versions WHERE version > ?1 ORDER BY version";
-
-const VERSIONS: &str =
-    "SELECT version, previous, body, id FROM versions WHERE version > ?1 AND version <= ?2 ORDER BY version";
 
 /// Bytes of a version besides its body, roughly.
 const VERSION_FIXED_BYTES: u64 = 32;
@@ -74,19 +71,9 @@ impl BackupSource {
     /// Gives every version, in version order.
     pub(crate) fn for_each_version<E: From<TablesError>>(
         &self,
-        mut give: impl FnMut(&TravellingVersion) -> Result<(), E>,
+        give: impl FnMut(&TravellingVersion) -> Result<(), E>,
     ) -> Result<(), E> {
-        let failed = || TablesError::sqlite("read versions for a backup");
-        let mut statement = self.connection.prepare(VERSIONS).map_err(failed())?;
-        let mut rows = statement.query((start(self.after), last_of(self.last))).map_err(failed())?;
-        while let Some(row) = rows.next().map_err(failed())? {
-            let sealed = SealedVersion::from_raw(raw_version(row).map_err(failed())?)?;
-            let id = RecordId::from_u64(from_sql(row.get(3).map_err(failed())?)?);
-            let body = self.shared.codec.open_body(sealed.version, id, sealed.previous, &sealed.body);
-            let body = self.shared.settle(body)?;
-            give(&TravellingVersion { version: sealed.version, id, previous: sealed.previous, body })?;
-        }
-        Ok(())
+        give_versions(&self.connection, &self.shared, (start(self.after), last_of(self.last)), give)
     }
 }
 

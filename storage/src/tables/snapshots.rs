@@ -61,21 +61,32 @@ impl SnapshotSource {
     /// Gives every version, in version order.
     pub(crate) fn for_each_version<E: From<TablesError>>(
         &self,
-        mut give: impl FnMut(&TravellingVersion) -> Result<(), E>,
+        give: impl FnMut(&TravellingVersion) -> Result<(), E>,
     ) -> Result<(), E> {
-        let failed = || TablesError::sqlite("read all versions");
-        let query = "SELECT version, previous, body, id FROM versions ORDER BY version";
-        let mut statement = self.connection.prepare(query).map_err(failed())?;
-        let mut rows = statement.query([]).map_err(failed())?;
-        while let Some(row) = rows.next().map_err(failed())? {
-            let sealed = SealedVersion::from_raw(raw_version(row).map_err(failed())?)?;
-            let id = RecordId::from_u64(from_sql(row.get(3).map_err(failed())?)?);
-            let body = self.shared.codec.open_body(sealed.version, id, sealed.previous, &sealed.body);
-            let body = self.shared.settle(body)?;
-            give(&TravellingVersion { version: sealed.version, id, previous: sealed.previous, body })?;
-        }
-        Ok(())
+        give_versions(&self.connection, &self.shared, (-1, i64::MAX), give)
     }
+}
+
+const VERSIONS: &str =
+    "SELECT version, previous, body, id FROM versions WHERE version > ?1 AND version <= ?2 ORDER BY version";
+
+/// Gives the versions after the first number, up to the last, opened and in version order.
+pub(super) fn give_versions<E: From<TablesError>>(
+    connection: &Connection,
+    shared: &Shared,
+    (after, last): (i64, i64),
+    mut give: impl FnMut(&TravellingVersion) -> Result<(), E>,
+) -> Result<(), E> {
+    let failed = || TablesError::sqlite("read versions that travel");
+    let mut statement = connection.prepare(VERSIONS).map_err(failed())?;
+    let mut rows = statement.query((after, last)).map_err(failed())?;
+    while let Some(row) = rows.next().map_err(failed())? {
+        let sealed = SealedVersion::from_raw(raw_version(row).map_err(failed())?)?;
+        let id = RecordId::from_u64(from_sql(row.get(3).map_err(failed())?)?);
+        let body = shared.settle(shared.codec.open_body(sealed.version, id, sealed.previous, &sealed.body))?;
+        give(&TravellingVersion { version: sealed.version, id, previous: sealed.previous, body })?;
+    }
+    Ok(())
 }
 
 /// A database that is being filled; not in use until [`Installation::finish`] says so.
