@@ -422,13 +422,13 @@ mod tests {
             ("rows_per_second = 20000", "rows_per_second = 0", "digest.rows_per_second: at least 1"),
             ("listen = \"127.0.0.1:7301\"", "listen = \"127.0.0.1:7101\"", "need an address each"),
             (
-                "[notify]",
-                "[join]\nlisten = \"127.0.0.1:7101\"\nadvertise = \"a:1\"\nca_key = \"k\"\n[notify]",
+                "\n[notify]\n",
+                "\n[join]\nlisten = \"127.0.0.1:7101\"\nadvertise = \"a:1\"\nca_key = \"k\"\n[notify]",
                 "need an address each",
             ),
             (
-                "[notify]",
-                "[join]\nlisten = \"127.0.0.1:7401\"\nadvertise = \"a\"\nca_key = \"k\"\n[notify]",
+                "\n[notify]\n",
+                "\n[join]\nlisten = \"127.0.0.1:7401\"\nadvertise = \"a\"\nca_key = \"k\"\n[notify]",
                 "join.advertise: `a` is not HOST:PORT",
             ),
         ];

@@ -1,7 +1,7 @@
 //! What is sealed in an object, format 1. Its outside is `zyflow_crypto::backup`'s.
 //!
 //! ```text
-//!   chunk   = envelope of (number: u32 | is last: u8 | part of the stream), its entry id = the object's id
+//!   chunk   = envelope of a part of the stream (see `items.rs`), its entry id = the object's id
 //!   stream  = length: u32, postcard of (the header's bytes, name of the cluster, digest)
 //!             1 | version: u64 | record: u64 | previous: u64 or 0 | length: u32, body     in version order
 //!             0 | count of versions: u64
@@ -9,22 +9,16 @@
 //!
 //! The header stands in clear and is repeated inside: so it can't be changed by somebody who makes the trailer fit.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 use zyflow_crypto::backup::{Checked, FrameWriter, Frames, Header, ObjectHash, object_name};
 use zyflow_crypto::{KeyRing, Purpose};
 use zyflow_machine::Digest;
-use zyflow_machine::id::{EventId, RecordId};
 
 use super::{BackupError, Sealing};
-use crate::tables::{Body, TravellingVersion};
-
-/// Bytes of the stream in one chunk: as in a snapshot.
-const PART_BYTES: usize = 256 << 10;
-
-/// Bytes of one item, at most: what a local record may have.
-const ITEM_BYTES_MAX: u32 = 16 << 20;
+use crate::items::{ItemReader, ItemWriter, PartSink, PartSource};
+use crate::tables::TravellingVersion;
 
 const END: u8 = 0;
 const VERSION: u8 = 1;
@@ -47,8 +41,7 @@ pub(super) fn write(
     versions: impl FnOnce(&mut dyn FnMut(&TravellingVersion) -> Result<(), BackupError>) -> Result<(), BackupError>,
 ) -> Result<ObjectHash, BackupError> {
     let frames = FrameWriter::begin(sink, header).map_err(BackupError::Write)?;
-    let part = Vec::with_capacity(PART_BYTES);
-    let mut writer = Writer { frames, id: header.id, sealing: *sealing, part, number: 0 };
+    let mut writer = ItemWriter::new(Sink { frames, id: header.id, sealing: *sealing });
     let contents = Contents {
         header: header.encode().to_vec(),
         cluster: sealing.cluster.to_owned(),
@@ -61,73 +54,65 @@ pub(super) fn write(
     versions(&mut |given| {
         count += 1;
         writer.put(&[VERSION])?;
-        for number in [given.version.to_u64(), given.id.to_u64(), given.previous.map_or(0, EventId::to_u64)] {
-            writer.put(&number.to_be_bytes())?;
-        }
-        writer.put_bytes(given.body.plain())
+        writer.put_version(given)
     })?;
     writer.put(&[END])?;
     writer.put(&count.to_be_bytes())?;
-    writer.finish()
+    let (hash, _) = writer.finish()?.frames.finish().map_err(BackupError::Write)?;
+    Ok(hash)
 }
 
-/// Cuts a stream into sealed chunks.
-struct Writer<'a, W> {
+/// Seals parts into an object.
+struct Sink<'a, W> {
     frames: FrameWriter<W>,
     id: [u8; 16],
     sealing: Sealing<'a>,
-    part: Vec<u8>,
-    number: u32,
 }
 
-impl<W: Write> Writer<'_, W> {
-    fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
-        let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= ITEM_BYTES_MAX);
-        let length = length.expect("invariant: a local record, which this is, isn't longer");
-        self.put(&length.to_be_bytes())?;
-        self.put(bytes)
-    }
+impl<W: Write> PartSink for Sink<'_, W> {
+    type Error = BackupError;
 
-    fn put(&mut self, mut bytes: &[u8]) -> Result<(), BackupError> {
-        while !bytes.is_empty() {
-            // Only when more follows: the last chunk must say that it is the last.
-            if self.part.len() == PART_BYTES {
-                self.seal(false)?;
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(PART_BYTES - self.part.len()));
-            self.part.extend_from_slice(now);
-            bytes = later;
-        }
-        Ok(())
-    }
-
-    fn seal(&mut self, is_last: bool) -> Result<(), BackupError> {
-        let mut plain = Vec::with_capacity(5 + self.part.len());
-        plain.extend_from_slice(&self.number.to_be_bytes());
-        plain.push(u8::from(is_last));
-        plain.append(&mut self.part);
+    fn write_part(&mut self, part: &[u8]) -> Result<(), BackupError> {
         let Sealing { ring, lineage, .. } = self.sealing;
-        let sealed = zyflow_crypto::seal(ring, Purpose::BackupChunk, lineage, &self.id, &plain)?;
-        self.number += 1;
+        let sealed = zyflow_crypto::seal(ring, Purpose::BackupChunk, lineage, &self.id, part)?;
         self.frames.chunk(&sealed).map_err(BackupError::Write)
     }
 
-    fn finish(mut self) -> Result<ObjectHash, BackupError> {
-        self.seal(true)?;
-        let (hash, _) = self.frames.finish().map_err(BackupError::Write)?;
-        Ok(hash)
+    fn too_large(&self, what: &'static str) -> BackupError {
+        BackupError::Write(io::Error::new(io::ErrorKind::InvalidData, what))
+    }
+}
+
+/// Opens the parts of an object.
+struct Source<'a, R> {
+    name: String,
+    ring: &'a KeyRing,
+    frames: Frames<R>,
+}
+
+impl<R: Read> PartSource for Source<'_, R> {
+    const WHOLE: &'static str = "object";
+
+    type Error = BackupError;
+
+    fn read_part(&mut self, number: u32) -> Result<Option<Vec<u8>>, BackupError> {
+        let Some(sealed) = self.frames.next_chunk().map_err(BackupError::object(&self.name))? else {
+            return Err(self.damaged("it ends in the middle of an item"));
+        };
+        let Header { lineage, id, .. } = self.frames.header();
+        let opened = zyflow_crypto::open(self.ring, Purpose::BackupChunk, lineage, &sealed)
+            .map_err(|source| BackupError::Open { name: self.name.clone(), chunk: number, source })?;
+        Ok((opened.entry_id == *id).then_some(opened.plaintext))
+    }
+
+    fn damaged(&self, reason: &str) -> BackupError {
+        BackupError::damaged(&self.name, reason)
     }
 }
 
 /// Gives the versions of an object, and verifies each byte before it uses it, and the whole object by its end.
 pub(super) struct Reader<'a, R> {
-    name: String,
-    ring: &'a KeyRing,
-    frames: Frames<R>,
-    part: Vec<u8>,
-    used: usize,
-    number: u32,
-    is_last: bool,
+    items: ItemReader<Source<'a, R>>,
     versions: u64,
 }
 
@@ -135,14 +120,13 @@ impl<'a, R: Read> Reader<'a, R> {
     pub(super) fn open(source: R, name: &str, ring: &'a KeyRing) -> Result<(Self, Contents), BackupError> {
         let frames = Frames::open(source).map_err(BackupError::object(name))?;
         let name = object_name(frames.header().number);
-        let (part, used, number) = (Vec::new(), 0, 0);
-        let mut reader = Self { name, ring, frames, part, used, number, is_last: false, versions: 0 };
-        let bytes = reader.take_bytes()?;
+        let mut reader = Self { items: ItemReader::new(Source { name, ring, frames }), versions: 0 };
+        let bytes = reader.items.take_bytes()?;
         let contents: Contents = match postcard::take_from_bytes(&bytes) {
             Ok((contents, [])) => contents,
             Ok(_) | Err(_) => return Err(reader.damaged("what it says of itself is malformed")),
         };
-        let header = reader.frames.header();
+        let header = reader.header();
         if contents.header != header.encode() || contents.digest.is_some() != header.is_settled {
             return Err(reader.damaged("its header isn't the one that was sealed"));
         }
@@ -150,28 +134,23 @@ impl<'a, R: Read> Reader<'a, R> {
     }
 
     pub(super) fn header(&self) -> &Header {
-        self.frames.header()
+        self.items.source.frames.header()
     }
 
     /// The next version; `None` = there is none, and all that was sealed is as it was.
     pub(super) fn next(&mut self) -> Result<Option<TravellingVersion>, BackupError> {
-        match self.take_array::<1>()? {
+        match self.items.take_array::<1>()? {
             [VERSION] => {
                 self.versions += 1;
-                let [version, id, previous] = [self.take_id()?, self.take_id()?, self.take_id()?];
-                Ok(Some(TravellingVersion {
-                    version: EventId::from_u64(version),
-                    id: RecordId::from_u64(id),
-                    previous: (previous != 0).then(|| EventId::from_u64(previous)),
-                    body: Body::from_plain(self.take_bytes()?),
-                }))
+                self.items.take_version().map(Some)
             }
             [END] => {
-                if u64::from_be_bytes(self.take_array()?) != self.versions {
+                if u64::from_be_bytes(self.items.take_array()?) != self.versions {
                     return Err(self.damaged("it holds fewer or more versions than it says"));
                 }
-                let is_over = self.is_last && self.used == self.part.len();
-                let extra = self.frames.next_chunk().map_err(BackupError::object(&self.name))?;
+                let is_over = self.items.is_over();
+                let Source { name, frames, .. } = &mut self.items.source;
+                let extra = frames.next_chunk().map_err(BackupError::object(name))?;
                 if !is_over || extra.is_some() {
                     return Err(self.damaged("it goes on after its end"));
                 }
@@ -183,69 +162,11 @@ impl<'a, R: Read> Reader<'a, R> {
 
     /// After the last version: the whole object is verified.
     pub(super) fn finish(self) -> Result<Checked, BackupError> {
-        self.frames.checked().map_err(BackupError::object(&self.name))
-    }
-
-    /// Ids fit SQLite's integers.
-    fn take_id(&mut self) -> Result<u64, BackupError> {
-        let id = u64::from_be_bytes(self.take_array()?);
-        if i64::try_from(id).is_err() {
-            return Err(self.damaged("an id is out of range"));
-        }
-        Ok(id)
-    }
-
-    fn take_bytes(&mut self) -> Result<Vec<u8>, BackupError> {
-        let length = u32::from_be_bytes(self.take_array()?);
-        let length = usize::try_from(length).ok().filter(|_| length <= ITEM_BYTES_MAX);
-        let mut bytes = vec![0; length.ok_or_else(|| self.damaged("an item is too long"))?];
-        self.take(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn take_array<const N: usize>(&mut self) -> Result<[u8; N], BackupError> {
-        let mut bytes = [0; N];
-        self.take(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn take(&mut self, mut out: &mut [u8]) -> Result<(), BackupError> {
-        while !out.is_empty() {
-            if self.used == self.part.len() {
-                self.next_part()?;
-            }
-            let count = out.len().min(self.part.len() - self.used);
-            let (now, later) = out.split_at_mut(count);
-            now.copy_from_slice(&self.part[self.used..self.used + count]);
-            self.used += count;
-            out = later;
-        }
-        Ok(())
-    }
-
-    fn next_part(&mut self) -> Result<(), BackupError> {
-        let next =
-            if self.is_last { None } else { self.frames.next_chunk().map_err(BackupError::object(&self.name))? };
-        let Some(sealed) = next else { return Err(self.damaged("it ends in the middle of an item")) };
-        let Header { lineage, id, .. } = self.frames.header().clone();
-        let opened = zyflow_crypto::open(self.ring, Purpose::BackupChunk, &lineage, &sealed)
-            .map_err(|source| BackupError::Open { name: self.name.clone(), chunk: self.number, source })?;
-        let plain = opened.plaintext.split_first_chunk::<4>().and_then(|(number, rest)| {
-            let (is_last, part) = rest.split_first()?;
-            Some((u32::from_be_bytes(*number), *is_last, part))
-        });
-        let Some((number, is_last @ 0..=1, part)) = plain else { return Err(self.damaged("a chunk is malformed")) };
-        if opened.entry_id != id || number != self.number || part.is_empty() {
-            return Err(self.damaged("a chunk is of another place or another object"));
-        }
-        self.part = part.to_vec();
-        self.used = 0;
-        self.number += 1;
-        self.is_last = is_last == 1;
-        Ok(())
+        let Source { name, frames, .. } = self.items.source;
+        frames.checked().map_err(BackupError::object(&name))
     }
 
     fn damaged(&self, reason: &str) -> BackupError {
-        BackupError::damaged(&self.name, reason)
+        self.items.source.damaged(reason)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   "zysnap" | format: u16 | snapshot id: 16 random bytes
-//!   chunk*   = length: u32 | envelope of (number: u32 | is last: u8 | part of the stream), its entry id = the snapshot id
+//!   chunk*   = length: u32 | envelope of a part of the stream (see `items.rs`), its entry id = the snapshot id
 //!   trailer  = BLAKE3 of all bytes before it
 //!
 //!   stream   = length: u32, header (postcard)
@@ -22,10 +22,11 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use zyflow_crypto::{KeyRing, Lineage, Purpose};
 use zyflow_machine::Digest;
-use zyflow_machine::id::{EventId, RecordId, Revision, SessionId};
+use zyflow_machine::id::{EventId, Revision, SessionId};
 
 use super::SnapshotError;
-use crate::tables::{Body, SavedSession, SavedState, SnapshotSource, TravellingVersion};
+use crate::items::{ItemReader, ItemWriter, PART_BYTES, PartSink, PartSource};
+use crate::tables::{SavedSession, SavedState, SnapshotSource, TravellingVersion};
 
 const MAGIC: &[u8; 6] = b"zysnap";
 const FORMAT: u16 = 1;
@@ -33,15 +34,8 @@ const ID_BYTES: usize = 16;
 const PREFIX_BYTES: usize = MAGIC.len() + 2 + ID_BYTES;
 const TRAILER_BYTES: usize = blake3::OUT_LEN;
 
-/// Bytes of the stream in one chunk: 256 KiB. Large enough that sealing's 115 bytes and the key derivation vanish, small
-/// enough to be sent and checked as one piece.
-const CHUNK_BYTES: usize = 256 << 10;
-
 /// Bytes of a sealed chunk, at most: room for the overhead of any envelope format.
 const SEALED_CHUNK_BYTES_MAX: u32 = 512 << 10;
-
-/// Bytes of one item, at most: what a local record may have.
-const ITEM_BYTES_MAX: u32 = 16 << 20;
 
 const END: u8 = 0;
 const VERSION: u8 = 1;
@@ -97,7 +91,7 @@ pub(super) fn write_parts<E: From<SnapshotError>>(
     lineage: &Lineage,
     versions: impl FnOnce(&mut dyn FnMut(&TravellingVersion) -> Result<(), SnapshotError>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut writer = Writer::create(path, id, ring, lineage)?;
+    let mut writer = ItemWriter::new(Sink::create(path, id, ring, lineage)?);
     let header = Header { state: parts.state.clone(), horizon: parts.horizon, digest: parts.digest.to_bytes() };
     let header = postcard::to_stdvec(&header).expect("invariant: memory is the only sink and every length is known");
     writer.put_bytes(&header)?;
@@ -105,10 +99,7 @@ pub(super) fn write_parts<E: From<SnapshotError>>(
     versions(&mut |given| {
         count += 1;
         writer.put(&[VERSION])?;
-        for number in [given.version.to_u64(), given.id.to_u64(), given.previous.map_or(0, EventId::to_u64)] {
-            writer.put(&number.to_be_bytes())?;
-        }
-        writer.put_bytes(given.body.plain())
+        writer.put_version(given)
     })?;
     for (session, bytes) in sessions {
         writer.put(&[SESSION])?;
@@ -118,26 +109,40 @@ pub(super) fn write_parts<E: From<SnapshotError>>(
     writer.put(&[END])?;
     writer.put(&count.to_be_bytes())?;
     writer.put(&number_of(sessions.len()).to_be_bytes())?;
-    Ok(writer.finish()?)
+    Ok(writer.finish()?.finish()?)
 }
 
 fn number_of(count: usize) -> u64 {
     u64::try_from(count).expect("invariant: no address space has more than 2^64 items")
 }
 
-/// Cuts a stream into sealed chunks.
-struct Writer<'a> {
+/// Seals parts into a file.
+struct Sink<'a> {
     path: &'a Path,
     id: [u8; ID_BYTES],
     ring: &'a KeyRing,
     lineage: &'a Lineage,
     file: BufWriter<fs::File>,
     hasher: blake3::Hasher,
-    chunk: Vec<u8>,
-    number: u32,
 }
 
-impl<'a> Writer<'a> {
+impl PartSink for Sink<'_> {
+    type Error = SnapshotError;
+
+    fn write_part(&mut self, part: &[u8]) -> Result<(), SnapshotError> {
+        let sealed = zyflow_crypto::seal(self.ring, Purpose::SnapshotChunk, self.lineage, &self.id, part)?;
+        let length = u32::try_from(sealed.len()).ok().filter(|length| *length <= SEALED_CHUNK_BYTES_MAX);
+        let length = length.expect("invariant: an envelope adds a few hundred bytes to a chunk");
+        self.write_raw(&length.to_be_bytes())?;
+        self.write_raw(&sealed)
+    }
+
+    fn too_large(&self, what: &'static str) -> SnapshotError {
+        SnapshotError::damaged(self.path, what)
+    }
+}
+
+impl<'a> Sink<'a> {
     fn create(
         path: &'a Path,
         id: [u8; ID_BYTES],
@@ -145,49 +150,12 @@ impl<'a> Writer<'a> {
         lineage: &'a Lineage,
     ) -> Result<Self, SnapshotError> {
         let file = fs::File::create(path).map_err(SnapshotError::file("create", path))?;
-        let file = BufWriter::with_capacity(CHUNK_BYTES, file);
-        let (hasher, chunk) = (blake3::Hasher::new(), Vec::with_capacity(CHUNK_BYTES));
-        let mut writer = Self { path, id, ring, lineage, file, hasher, chunk, number: 0 };
-        writer.write_raw(MAGIC)?;
-        writer.write_raw(&FORMAT.to_be_bytes())?;
-        writer.write_raw(&id)?;
-        Ok(writer)
-    }
-
-    fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= ITEM_BYTES_MAX);
-        let length = length.ok_or_else(|| SnapshotError::damaged(self.path, "an item is too large to be written"))?;
-        self.put(&length.to_be_bytes())?;
-        self.put(bytes)
-    }
-
-    fn put(&mut self, mut bytes: &[u8]) -> Result<(), SnapshotError> {
-        while !bytes.is_empty() {
-            // Only when more follows: the last chunk must say that it is the last.
-            if self.chunk.len() == CHUNK_BYTES {
-                self.seal_chunk(false)?;
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.chunk.len()));
-            self.chunk.extend_from_slice(now);
-            bytes = later;
-        }
-        Ok(())
-    }
-
-    fn seal_chunk(&mut self, is_last: bool) -> Result<(), SnapshotError> {
-        let mut plain = Vec::with_capacity(5 + self.chunk.len());
-        plain.extend_from_slice(&self.number.to_be_bytes());
-        plain.push(u8::from(is_last));
-        plain.extend_from_slice(&self.chunk);
-        let sealed = zyflow_crypto::seal(self.ring, Purpose::SnapshotChunk, self.lineage, &self.id, &plain)?;
-        let length = u32::try_from(sealed.len()).ok().filter(|length| *length <= SEALED_CHUNK_BYTES_MAX);
-        let length = length.expect("invariant: an envelope adds a few hundred bytes to a chunk");
-        self.write_raw(&length.to_be_bytes())?;
-        self.write_raw(&sealed)?;
-        self.chunk.clear();
-        let number = self.number.checked_add(1);
-        self.number = number.ok_or_else(|| SnapshotError::damaged(self.path, "there are too many chunks"))?;
-        Ok(())
+        let file = BufWriter::with_capacity(PART_BYTES, file);
+        let mut sink = Self { path, id, ring, lineage, file, hasher: blake3::Hasher::new() };
+        sink.write_raw(MAGIC)?;
+        sink.write_raw(&FORMAT.to_be_bytes())?;
+        sink.write_raw(&id)?;
+        Ok(sink)
     }
 
     fn write_raw(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
@@ -196,7 +164,6 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(mut self) -> Result<(), SnapshotError> {
-        self.seal_chunk(true)?;
         let trailer = *self.hasher.finalize().as_bytes();
         let failed = || SnapshotError::file("write", self.path);
         self.file.write_all(&trailer).map_err(failed())?;
@@ -205,153 +172,22 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Gives the items of a snapshot file, and verifies each byte before it uses it, and the whole file by its end.
-pub(super) struct Reader<'a> {
+/// Opens the parts of a file.
+struct Source<'a> {
     path: PathBuf,
     ring: &'a KeyRing,
     lineage: &'a Lineage,
     file: BufReader<fs::File>,
     hasher: blake3::Hasher,
-    pub(super) id: [u8; ID_BYTES],
-    chunk: Vec<u8>,
-    used: usize,
-    number: u32,
-    is_last: bool,
-    counts: [u64; 2],
+    id: [u8; ID_BYTES],
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn open(path: &Path, ring: &'a KeyRing, lineage: &'a Lineage) -> Result<Self, SnapshotError> {
-        let file = fs::File::open(path).map_err(SnapshotError::file("open", path))?;
-        let mut reader = Self {
-            path: path.to_owned(),
-            ring,
-            lineage,
-            file: BufReader::with_capacity(CHUNK_BYTES, file),
-            hasher: blake3::Hasher::new(),
-            id: [0; ID_BYTES],
-            chunk: Vec::new(),
-            used: 0,
-            number: 0,
-            is_last: false,
-            counts: [0; 2],
-        };
-        let mut prefix = [0; PREFIX_BYTES];
-        reader.read_raw(&mut prefix)?;
-        let (magic, rest) = prefix.split_at(MAGIC.len());
-        let (format, id) = rest.split_at(2);
-        if magic != MAGIC {
-            return Err(reader.damaged("it doesn't begin as one"));
-        }
-        let found = u16::from_be_bytes(format.try_into().expect("invariant: split at two bytes"));
-        match found {
-            FORMAT => {}
-            newer if newer > FORMAT => {
-                return Err(SnapshotError::NewerFormat { path: reader.path, found, known: FORMAT });
-            }
-            _ => return Err(reader.damaged("there is no such format")),
-        }
-        reader.id.copy_from_slice(id);
-        Ok(reader)
-    }
+impl PartSource for Source<'_> {
+    const WHOLE: &'static str = "snapshot";
 
-    /// The header; ask once, before anything else.
-    pub(super) fn header(&mut self) -> Result<Header, SnapshotError> {
-        let bytes = self.take_bytes()?;
-        match postcard::take_from_bytes(&bytes) {
-            Ok((header, [])) => Ok(header),
-            Ok(_) | Err(_) => Err(self.damaged("its header is malformed")),
-        }
-    }
+    type Error = SnapshotError;
 
-    /// The next item; after the last one the whole file is verified, and there is none.
-    pub(super) fn next(&mut self) -> Result<Option<Item>, SnapshotError> {
-        match self.take_array::<1>()? {
-            [VERSION] => {
-                self.counts[0] += 1;
-                let (version, id, previous) = (self.take_id()?, self.take_id()?, self.take_id()?);
-                let (version, id) = (EventId::from_u64(version), RecordId::from_u64(id));
-                let previous = (previous != 0).then(|| EventId::from_u64(previous));
-                let body = Body::from_plain(self.take_bytes()?);
-                Ok(Some(Item::Version(TravellingVersion { version, id, previous, body })))
-            }
-            [SESSION] => {
-                self.counts[1] += 1;
-                let id = SessionId(EventId::from_u64(self.take_id()?));
-                Ok(Some(Item::Session(id, self.take_bytes()?)))
-            }
-            [END] => {
-                self.verify_end()?;
-                Ok(None)
-            }
-            _ => Err(self.damaged("it holds an item of an unknown kind")),
-        }
-    }
-
-    fn verify_end(&mut self) -> Result<(), SnapshotError> {
-        let counts = [u64::from_be_bytes(self.take_array()?), u64::from_be_bytes(self.take_array()?)];
-        if counts != self.counts {
-            return Err(self.damaged("it holds fewer or more items than it says"));
-        }
-        if !self.is_last || self.used != self.chunk.len() {
-            return Err(self.damaged("it goes on after its end"));
-        }
-        let expected = *self.hasher.finalize().as_bytes();
-        let mut trailer = [0; TRAILER_BYTES];
-        self.read_raw(&mut trailer)?;
-        if trailer != expected {
-            return Err(self.damaged("its checksum is wrong"));
-        }
-        match self.file.read(&mut [0]).map_err(SnapshotError::file("read", &self.path))? {
-            0 => Ok(()),
-            _ => Err(self.damaged("bytes follow its end")),
-        }
-    }
-
-    /// Ids fit SQLite's integers.
-    fn take_id(&mut self) -> Result<u64, SnapshotError> {
-        let id = u64::from_be_bytes(self.take_array()?);
-        if i64::try_from(id).is_err() {
-            return Err(self.damaged("an id is out of range"));
-        }
-        Ok(id)
-    }
-
-    fn take_bytes(&mut self) -> Result<Vec<u8>, SnapshotError> {
-        let length = u32::from_be_bytes(self.take_array()?);
-        if length > ITEM_BYTES_MAX {
-            return Err(self.damaged("an item is too long"));
-        }
-        let length = usize::try_from(length).map_err(|_| self.damaged("an item is too long"))?;
-        let mut bytes = vec![0; length];
-        self.take(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn take_array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
-        let mut bytes = [0; N];
-        self.take(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn take(&mut self, mut out: &mut [u8]) -> Result<(), SnapshotError> {
-        while !out.is_empty() {
-            if self.used == self.chunk.len() {
-                self.next_chunk()?;
-            }
-            let count = out.len().min(self.chunk.len() - self.used);
-            let (now, later) = out.split_at_mut(count);
-            now.copy_from_slice(&self.chunk[self.used..self.used + count]);
-            self.used += count;
-            out = later;
-        }
-        Ok(())
-    }
-
-    fn next_chunk(&mut self) -> Result<(), SnapshotError> {
-        if self.is_last {
-            return Err(self.damaged("it ends in the middle of an item"));
-        }
+    fn read_part(&mut self, number: u32) -> Result<Option<Vec<u8>>, SnapshotError> {
         let mut length = [0; 4];
         self.read_raw(&mut length)?;
         let length = u32::from_be_bytes(length);
@@ -362,22 +198,16 @@ impl<'a> Reader<'a> {
         let mut sealed = vec![0; length];
         self.read_raw(&mut sealed)?;
         let opened = zyflow_crypto::open(self.ring, Purpose::SnapshotChunk, self.lineage, &sealed)
-            .map_err(|source| SnapshotError::Open { path: self.path.clone(), chunk: self.number, source })?;
-        let plain = opened.plaintext.split_first_chunk::<4>().and_then(|(number, rest)| {
-            let (is_last, part) = rest.split_first()?;
-            Some((u32::from_be_bytes(*number), *is_last, part))
-        });
-        let Some((number, is_last @ 0..=1, part)) = plain else { return Err(self.damaged("a chunk is malformed")) };
-        if opened.entry_id != self.id || number != self.number {
-            return Err(self.damaged("a chunk is of another place or another snapshot"));
-        }
-        self.chunk = part.to_vec();
-        self.used = 0;
-        self.number += 1;
-        self.is_last = is_last == 1;
-        Ok(())
+            .map_err(|source| SnapshotError::Open { path: self.path.clone(), chunk: number, source })?;
+        Ok((opened.entry_id == self.id).then_some(opened.plaintext))
     }
 
+    fn damaged(&self, reason: &str) -> SnapshotError {
+        SnapshotError::damaged(&self.path, reason)
+    }
+}
+
+impl Source<'_> {
     fn read_raw(&mut self, out: &mut [u8]) -> Result<(), SnapshotError> {
         self.file.read_exact(out).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
@@ -389,8 +219,95 @@ impl<'a> Reader<'a> {
         self.hasher.update(out);
         Ok(())
     }
+}
+
+/// Gives the items of a snapshot file, and verifies each byte before it uses it, and the whole file by its end.
+pub(super) struct Reader<'a> {
+    items: ItemReader<Source<'a>>,
+    counts: [u64; 2],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn open(path: &Path, ring: &'a KeyRing, lineage: &'a Lineage) -> Result<Self, SnapshotError> {
+        let file = fs::File::open(path).map_err(SnapshotError::file("open", path))?;
+        let file = BufReader::with_capacity(PART_BYTES, file);
+        let (path, hasher) = (path.to_owned(), blake3::Hasher::new());
+        let mut source = Source { path, ring, lineage, file, hasher, id: [0; ID_BYTES] };
+        let mut prefix = [0; PREFIX_BYTES];
+        source.read_raw(&mut prefix)?;
+        let (magic, rest) = prefix.split_at(MAGIC.len());
+        let (format, id) = rest.split_at(2);
+        if magic != MAGIC {
+            return Err(source.damaged("it doesn't begin as one"));
+        }
+        let found = u16::from_be_bytes(format.try_into().expect("invariant: split at two bytes"));
+        match found {
+            FORMAT => {}
+            newer if newer > FORMAT => {
+                return Err(SnapshotError::NewerFormat { path: source.path, found, known: FORMAT });
+            }
+            _ => return Err(source.damaged("there is no such format")),
+        }
+        source.id.copy_from_slice(id);
+        Ok(Self { items: ItemReader::new(source), counts: [0; 2] })
+    }
+
+    /// The id in the file.
+    pub(super) fn id(&self) -> [u8; ID_BYTES] {
+        self.items.source.id
+    }
+
+    /// The header; ask once, before anything else.
+    pub(super) fn header(&mut self) -> Result<Header, SnapshotError> {
+        let bytes = self.items.take_bytes()?;
+        match postcard::take_from_bytes(&bytes) {
+            Ok((header, [])) => Ok(header),
+            Ok(_) | Err(_) => Err(self.damaged("its header is malformed")),
+        }
+    }
+
+    /// The next item; after the last one the whole file is verified, and there is none.
+    pub(super) fn next(&mut self) -> Result<Option<Item>, SnapshotError> {
+        match self.items.take_array::<1>()? {
+            [VERSION] => {
+                self.counts[0] += 1;
+                Ok(Some(Item::Version(self.items.take_version()?)))
+            }
+            [SESSION] => {
+                self.counts[1] += 1;
+                let id = SessionId(EventId::from_u64(self.items.take_id()?));
+                Ok(Some(Item::Session(id, self.items.take_bytes()?)))
+            }
+            [END] => {
+                self.verify_end()?;
+                Ok(None)
+            }
+            _ => Err(self.damaged("it holds an item of an unknown kind")),
+        }
+    }
+
+    fn verify_end(&mut self) -> Result<(), SnapshotError> {
+        let counts = [u64::from_be_bytes(self.items.take_array()?), u64::from_be_bytes(self.items.take_array()?)];
+        if counts != self.counts {
+            return Err(self.damaged("it holds fewer or more items than it says"));
+        }
+        if !self.items.is_over() {
+            return Err(self.damaged("it goes on after its end"));
+        }
+        let source = &mut self.items.source;
+        let expected = *source.hasher.finalize().as_bytes();
+        let mut trailer = [0; TRAILER_BYTES];
+        source.read_raw(&mut trailer)?;
+        if trailer != expected {
+            return Err(self.damaged("its checksum is wrong"));
+        }
+        match source.file.read(&mut [0]).map_err(SnapshotError::file("read", &source.path))? {
+            0 => Ok(()),
+            _ => Err(self.damaged("bytes follow its end")),
+        }
+    }
 
     fn damaged(&self, reason: &str) -> SnapshotError {
-        SnapshotError::damaged(&self.path, reason)
+        self.items.source.damaged(reason)
     }
 }

@@ -169,7 +169,7 @@ pub(super) fn remove_if_there(path: &Path) {
 pub(super) fn meta(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<SnapshotMeta, SnapshotError> {
     let mut reader = Reader::open(file, ring, lineage)?;
     let header = reader.header()?;
-    meta_of(file, &header, reader.id)
+    meta_of(file, &header, reader.id())
 }
 
 pub(super) fn verify(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<(Header, [u8; 16]), SnapshotError> {
@@ -191,7 +191,7 @@ pub(super) fn verify(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<(
             }
         }
     }
-    Ok((header, reader.id))
+    Ok((header, reader.id()))
 }
 
 pub(super) fn meta_of(file: &Path, header: &Header, id: [u8; 16]) -> Result<SnapshotMeta, SnapshotError> {

@@ -4,6 +4,8 @@
 //!   heads of the family --+-- not after the revision: that is the version
 //!                         +-- later: its chain back, those of the whole family in one statement
 //!   version --> cache of the newest --> cache of past versions --> SQLite, one row by its key, opened
+//!                       |  replaced here               ^
+//!                       +------------------------------+
 //! ```
 //!
 //! A version never changes, so what is kept by its version is never stale; and a family at a revision never changes either. What may end is
@@ -77,6 +79,11 @@ impl PastCache {
                 .eviction_policy(EvictionPolicy::lru())
                 .build_with_hasher(HashIds::default()),
         }
+    }
+
+    /// Keeps a version that was the newest until now.
+    pub(crate) fn keep(&self, replaced: &Arc<Stored>) {
+        self.versions.insert(replaced.version, Arc::clone(replaced));
     }
 }
 

@@ -215,12 +215,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts what is in SQLite now into the cache, before the overlay drops it.
+    /// Puts what is in SQLite now into the cache, before the overlay drops it; and what that replaces, which is opened already, among
+    /// the past versions: the recent past is what is asked for most.
     fn fill_cache(&self, group: &Group) -> Result<Vec<RecordId>, TablesError> {
         let base = self.shared.overlay()?.base();
-        let rows = group.changes.iter().flat_map(|change| &change.rows);
-        let newest: BTreeMap<RecordId, &Arc<Stored>> = rows.map(|row| (row.id, &row.stored)).collect();
+        let mut newest: BTreeMap<RecordId, &Arc<Stored>> = BTreeMap::new();
+        for row in group.changes.iter().flat_map(|change| &change.rows) {
+            if let Some(replaced) = newest.insert(row.id, &row.stored) {
+                base.past.keep(replaced);
+            }
+        }
         for (id, stored) in &newest {
+            if let Some(replaced) = base.cache.get(id) {
+                base.past.keep(&replaced);
+            }
             base.cache.insert(*id, Arc::clone(stored));
         }
         Ok(newest.into_keys().collect())

@@ -27,6 +27,9 @@ const WRITES_PER_SECOND: u32 = 200;
 /// Lists before the first one that counts.
 const WARM_UPS: usize = 3;
 
+/// The section of a node that keeps no answers.
+pub(super) const NO_CACHE: &str = "[cache]\nenabled = false\n";
+
 /// Measures all that there is.
 pub(super) async fn measure(
     cluster: &mut DevCluster,
@@ -38,7 +41,7 @@ pub(super) async fn measure(
     let prepared = tasks::prepare(tasks::OF_READS, &all, WITHIN).await?;
     let past = edit(&all, &prepared.tasks, edits).await?;
     let plain = read_configurations(cluster)?;
-    let mut modes = vec![("none", "[cache]\nenabled = false\n".to_owned()), ("memory", String::new())];
+    let mut modes = vec![("none", NO_CACHE.to_owned()), ("memory", String::new())];
     if let Some(address) = redis {
         modes.push(("memory and redis", format!("[cache]\nredis = \"{address}\"\n")));
     }
@@ -124,7 +127,7 @@ async fn write(client: &Client, prepared: &Prepared) -> Failure {
     Failure::new(Code::Protocol, "there are no tasks to write to")
 }
 
-fn read_configurations(cluster: &DevCluster) -> Result<Vec<(u64, String)>, Failure> {
+pub(super) fn read_configurations(cluster: &DevCluster) -> Result<Vec<(u64, String)>, Failure> {
     let read = |id| {
         let path = cluster.layout().config(id);
         let text = std::fs::read_to_string(&path);
@@ -134,7 +137,7 @@ fn read_configurations(cluster: &DevCluster) -> Result<Vec<(u64, String)>, Failu
 }
 
 /// Starts every node again with a section more in its configuration.
-async fn restart(cluster: &mut DevCluster, plain: &[(u64, String)], section: &str) -> Result<(), Failure> {
+pub(super) async fn restart(cluster: &mut DevCluster, plain: &[(u64, String)], section: &str) -> Result<(), Failure> {
     for (id, text) in plain {
         cluster.stop_node(*id).await?;
         let path = cluster.layout().config(*id);

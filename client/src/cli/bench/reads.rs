@@ -1,15 +1,17 @@
 //! `zyflow bench --reads`: what reads cost, as ratios measured in one run against each other.
 //!
 //! ```text
-//!   10,000 tasks in ten changes ─▶ the revision P ─▶ some thousand edits, in SQLite everywhere
+//!   10,000 tasks in ten changes, listed ─▶ the revision P ─▶ some thousand edits, in SQLite everywhere
 //!     one task, local            │ one task, linearizable          both asked of one follower, by 16 clients at once
 //!     all tasks, now             │ all tasks, at P                 in turn, by one client
-//!                                │   for the first time: once on each node;   again: on the follower
+//!                                │   for the first time: once on each node, there and after all were started anew;
+//!                                │   again: on the follower
 //! ```
-//! It starts a cluster of its own on this machine. A list is one query whose answer has all 10,000 tasks; its time ends when the answer is
-//! decoded here. Ratios of lists are times (2 = takes twice as long as the current one), so that what both share, the wire and the
+//! It starts a cluster of its own on this machine, whose nodes keep no answers (`[cache]`): each is made anew. A list is one query whose
+//! answer has all 10,000 tasks; its time ends when the answer is decoded here. Ratios of lists are times (2 = takes twice as long as the current one), so that what both share, the wire and the
 //! decoding, is in them as it is for whoever asks.
 
+use super::caches;
 use super::flushed;
 use super::load::Numbers;
 use super::tasks::{self, Prepared};
@@ -65,7 +67,7 @@ pub(super) async fn run(args: &ReadsArgs, span: Duration) -> Result<Report, Fail
     let dir = temporary.path().join("dev");
     let mut cluster = DevCluster::start(DevConfig { dir, nodes: None, zyflowd: None }).await?;
     let measured = if args.caches {
-        super::caches::measure(&mut cluster, args.redis.as_deref(), args.edits, span).await
+        caches::measure(&mut cluster, args.redis.as_deref(), args.edits, span).await
     } else {
         measure(&mut cluster, args, span).await
     };
@@ -77,19 +79,12 @@ pub(super) async fn run(args: &ReadsArgs, span: Duration) -> Result<Report, Fail
 async fn measure(cluster: &mut DevCluster, args: &ReadsArgs, span: Duration) -> Result<Value, Failure> {
     let all = cluster.client().clone();
     let prepared = tasks::prepare(tasks::OF_READS, &all, WITHIN).await?;
+    let plain = caches::read_configurations(cluster)?;
+    caches::restart(cluster, &plain, caches::NO_CACHE).await?;
+    let (follower, clients) = nodes(cluster).await?;
+    warm_up(&clients, &prepared).await?;
     let past = edit(&all, &prepared.tasks, args.edits).await?;
-    let (follower, nodes) = nodes(cluster).await?;
-    let (mut first, mut ratios) = (Vec::new(), Vec::new());
-    for node in &nodes {
-        let mut now = Vec::new();
-        for _ in 0..WARM_UPS {
-            now.push(list(node, &prepared, None).await?);
-        }
-        let took = list(node, &prepared, Some(past)).await?;
-        first.push(took);
-        ratios.push(took.as_secs_f64() / median(&mut now).as_secs_f64());
-    }
-    ratios.sort_by(f64::total_cmp);
+    let (first, ratio) = firsts(&clients, &prepared, past).await?;
     let (mut now, mut then) = (Vec::new(), Vec::new());
     let end = Instant::now() + span;
     while Instant::now() < end {
@@ -99,6 +94,10 @@ async fn measure(cluster: &mut DevCluster, args: &ReadsArgs, span: Duration) -> 
     let (now, then) = (median(&mut now).as_secs_f64(), median(&mut then).as_secs_f64());
     let local = points(&follower, &prepared, Consistency::Local, span).await?;
     let linearizable = points(&follower, &prepared, Consistency::Linearizable, span).await?;
+    caches::restart(cluster, &plain, caches::NO_CACHE).await?;
+    let (_, clients) = nodes(cluster).await?;
+    warm_up(&clients, &prepared).await?;
+    let (cold, cold_ratio) = firsts(&clients, &prepared, past).await?;
     Ok(json!({
         "reads": true,
         "tasks": prepared.tasks.len(),
@@ -109,10 +108,37 @@ async fn measure(cluster: &mut DevCluster, args: &ReadsArgs, span: Duration) -> 
         "linearizable_rate_over_local": rounded(linearizable / local),
         "lists_per_second_now": rounded(1.0 / now),
         "lists_per_second_past": rounded(1.0 / then),
-        "first_past_list_ms": rounded(median(&mut first).as_secs_f64() * 1_000.0),
-        "past_time_over_now_first": rounded(ratios[ratios.len() / 2]),
+        "first_past_list_ms": rounded(first.as_secs_f64() * 1_000.0),
+        "past_time_over_now_first": rounded(ratio),
         "past_time_over_now_again": rounded(then / now),
+        "first_past_list_after_a_start_ms": rounded(cold.as_secs_f64() * 1_000.0),
+        "past_time_over_now_first_after_a_start": rounded(cold_ratio),
     }))
+}
+
+async fn warm_up(nodes: &[Client], prepared: &Prepared) -> Result<(), Failure> {
+    for node in nodes {
+        for _ in 0..WARM_UPS {
+            list(node, prepared, None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The first list of the past on each node: the median of the times, and of the ratios to current ones there.
+async fn firsts(nodes: &[Client], prepared: &Prepared, past: Revision) -> Result<(Duration, f64), Failure> {
+    let (mut first, mut ratios) = (Vec::new(), Vec::new());
+    for node in nodes {
+        let mut now = Vec::new();
+        for _ in 0..WARM_UPS {
+            now.push(list(node, prepared, None).await?);
+        }
+        let took = list(node, prepared, Some(past)).await?;
+        first.push(took);
+        ratios.push(took.as_secs_f64() / median(&mut now).as_secs_f64());
+    }
+    ratios.sort_by(f64::total_cmp);
+    Ok((median(&mut first), ratios[ratios.len() / 2]))
 }
 
 /// A client of a follower alone, and one of each node alone.

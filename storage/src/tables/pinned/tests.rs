@@ -70,6 +70,15 @@ fn a_list_is_read_once_and_versions_serve_other_revisions_too() {
 }
 
 #[test]
+fn what_was_replaced_while_the_node_ran_is_kept() {
+    let (node, change, tasks) = noted(|_| {});
+    let expected = slowly(&at(&node, 12), &tasks);
+    let connection = rusqlite::Connection::open(node.database()).unwrap();
+    connection.execute("UPDATE versions SET body = x'00'", []).unwrap();
+    assert_eq!(at(&node, 12).blocks(change).unwrap(), expected);
+}
+
+#[test]
 fn what_is_kept_is_bounded() {
     let (node, change, tasks) = noted(|config| {
         config.past_versions_bytes_max = 8 << 10;
