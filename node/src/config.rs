@@ -423,12 +423,12 @@ mod tests {
             ("listen = \"127.0.0.1:7301\"", "listen = \"127.0.0.1:7101\"", "need an address each"),
             (
                 "\n[notify]\n",
-                "\n[join]\nlisten = \"127.0.0.1:7101\"\nadvertise = \"a:1\"\nca_key = \"k\"\n[notify]",
+                "\n[join]\nlisten = \"127.0.0.1:7101\"\nadvertise = \"a:1\"\nca_key = \"k\"\n[notify]\n",
                 "need an address each",
             ),
             (
                 "\n[notify]\n",
-                "\n[join]\nlisten = \"127.0.0.1:7401\"\nadvertise = \"a\"\nca_key = \"k\"\n[notify]",
+                "\n[join]\nlisten = \"127.0.0.1:7401\"\nadvertise = \"a\"\nca_key = \"k\"\n[notify]\n",
                 "join.advertise: `a` is not HOST:PORT",
             ),
         ];

@@ -34,7 +34,7 @@ use crate::error::MembershipError;
 use crate::shared::{Route, Shared};
 
 /// How often a step is tried again, a heartbeat apart, where this leader isn't one yet: a new one refuses everything until a majority has
-/// answered it.
+/// answered it; and where too few voters have answered: it may not have asked them yet.
 const READY_TRIES: u32 = 10;
 
 /// The next step of a change; `None` = it is done.
@@ -144,7 +144,15 @@ impl Shared {
                 // Nobody new votes: only the change that was begun is finished.
                 Some(ChangeMembers::AddVoterIds([].into()))
             } else {
-                plan(&self.members())?
+                match plan(&self.members()) {
+                    // Whoever leads since a moment ago has heard from few so far.
+                    Err(MembershipError::Outnumbered { .. }) if tries < READY_TRIES => {
+                        tries += 1;
+                        tokio::time::sleep(self.config.heartbeat).await;
+                        continue;
+                    }
+                    planned => planned?,
+                }
             };
             let Some(next) = next else { return Ok(()) };
             let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: *newest.log_id() };
