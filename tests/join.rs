@@ -124,7 +124,11 @@ async fn a_voters_token_makes_a_node_that_can_be_promoted_and_an_old_one_nothing
         harness.zyflow(&["cluster", "status"]).is_ok_and(|said| said.out.matches("voter").count() == 4)
     })
     .await?;
+    let of_node = machine.file("client.toml");
+    check(&tasks(&of_node)?, 0, &["title"]);
     check(&harness.zyflow(&["--yes", "--timeout", "30s", "cluster", "remove", &id.to_string()])?, 0, &["removed"]);
+    until("the removed node's certificate to open nothing", || tasks(&of_node).is_ok_and(|said| said.code == 5))
+        .await?;
     let (_, next) = self::token(&harness, &[])?;
     assert_eq!(next, id + 1, "an id is never used again");
     harness.cluster.stop().await?;

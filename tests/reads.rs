@@ -14,7 +14,7 @@ use zyflow_machine::command::{Body, NewBlock, TaskField};
 use zyflow_machine::id::{RecordId, Revision};
 use zyflow_machine::outcome::Outcome;
 use zyflow_machine::record::KIND_TASK;
-use zyflow_tests::{Harness, WITHIN};
+use zyflow_tests::{Harness, WITHIN, check, zyflow};
 
 /// Tasks of the one change that is read.
 const TASKS: usize = 60;
@@ -231,7 +231,9 @@ async fn the_same_past_has_the_same_answer_on_every_node_also_after_sqlite_was_d
     for client in clients(&harness.cluster)? {
         all.push(printed(&client, project, &revisions).await?);
     }
-    assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "nodes answer alike, to the byte");
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "nodes answer alike");
+    let said = said_by_each(&harness, revisions[TASKS / 2])?;
+    assert!(said.windows(2).all(|pair| pair[0] == pair[1]), "to the byte: {said:#?}");
     harness.cluster.stop_node(2).await?;
     let data = harness.cluster.layout().data(2).join("tables");
     ensure!(data.is_dir(), "{} is where SQLite is", data.display());
@@ -241,8 +243,22 @@ async fn the_same_past_has_the_same_answer_on_every_node_also_after_sqlite_was_d
     assert_eq!(verified.code, 0, "all nodes have one digest: {verified:?}");
     let client = Client::new(&Profile::load(&harness.cluster.layout().profile_of(2))?)?;
     assert_eq!(printed(&client, project, &revisions).await?, all[1], "from a SQLite that was built anew");
+    assert_eq!(said_by_each(&harness, revisions[TASKS / 2])?, said);
     harness.cluster.stop().await?;
     Ok(())
+}
+
+/// What `zyflow --at` prints of the project's tasks, asked of each node alone.
+fn said_by_each(harness: &Harness, at: Revision) -> anyhow::Result<Vec<String>> {
+    let layout = harness.cluster.layout();
+    let ask = |id| {
+        let at = at.0.to_string();
+        let args = ["-o", "json", "--consistency", "local", "--at", &at, "task", "list", "--project", "reads"];
+        let said = zyflow(Some(&layout.profile_of(id)), &args)?;
+        check(&said, 0, &["note 0"]);
+        Ok(said.out)
+    };
+    layout.node_ids().map(ask).collect()
 }
 
 /// Everything that a node answers about those revisions.

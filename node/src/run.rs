@@ -9,6 +9,7 @@
 //! first port opens. Stop, in the opposite order: checkouts first, so that no edit is half-way; the log last. A fatal error of
 //! log, tables or consensus ends the process with status 1: nothing is acknowledged any more.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ use crate::services::query::QueryService;
 use crate::services::replay::ReplayService;
 use crate::services::watch::WatchService;
 use crate::services::wire::QueryWire;
-use crate::stream::{ApiStream, Caller};
+use crate::stream::ApiStream;
 use crate::webhook::Notifier;
 
 /// API handshakes and connections waiting to be served.
@@ -422,9 +423,14 @@ impl Probe for NodeProbe {
     }
 }
 
-/// Accepts API connections: any certificate of this cluster but an agent's without a project is let in; what it may do is
-/// decided per call.
-async fn accept_api(listener: TcpListener, acceptor: Acceptor, tx: mpsc::Sender<io::Result<ApiStream>>) {
+/// Accepts API connections: any certificate of this cluster but an agent's or a removed node's is let in; what it may do is decided per
+/// call.
+async fn accept_api(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    removed: watch::Receiver<BTreeSet<u64>>,
+    tx: mpsc::Sender<io::Result<ApiStream>>,
+) {
     loop {
         let connection = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -438,14 +444,17 @@ async fn accept_api(listener: TcpListener, acceptor: Acceptor, tx: mpsc::Sender<
                 continue;
             }
         };
-        let (acceptor, tx) = (acceptor.clone(), tx.clone());
+        let (acceptor, removed, tx) = (acceptor.clone(), removed.clone(), tx.clone());
         tokio::spawn(async move {
             match acceptor.accept(connection).await {
                 Ok(accepted) if accepted.peer.role == Role::Agent => {
                     warn!(peer = %accepted.peer, "agents aren't served by this release");
                 }
-                // A closed channel means that the server is stopping.
-                Ok(accepted) => drop(tx.send(Ok(ApiStream::new(accepted.stream, Caller(accepted.peer)))).await),
+                Ok(accepted) => match ApiStream::of(accepted.stream, accepted.peer, removed) {
+                    // A closed channel means that the server is stopping.
+                    Ok(stream) => drop(tx.send(Ok(stream)).await),
+                    Err(error) => warn!(%address, %error, "a client was refused"),
+                },
                 Err(error) => warn!(%address, error = %error_chain(&error), "a client was refused"),
             }
         });
@@ -462,7 +471,7 @@ async fn serve_api(
     use zyflow_api::MESSAGE_BYTES_MAX;
     use zyflow_api::v1::{admin_server, backup_server, propose_server, query_server, replay_server, watch_server};
     let (tx, rx) = mpsc::channel(ACCEPTED_WAITING_MAX);
-    tokio::spawn(accept_api(listener, acceptor, tx));
+    tokio::spawn(accept_api(listener, acceptor, consensus.removed(), tx));
     let propose = propose_server::ProposeServer::new(ProposeService::new(consensus.clone()));
     let watch = watch_server::WatchServer::new(WatchService::new(consensus, tables, stopped.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();

@@ -1,11 +1,13 @@
 //! A connection past its TLS handshake, with what is known of it: on the API port, who is at the other end.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use zyflow_crypto::Identity;
@@ -14,6 +16,23 @@ use zyflow_crypto::Identity;
 pub struct ApiStream<I = Caller> {
     inner: TlsStream<TcpStream>,
     info: I,
+    gate: Option<Gate>,
+}
+
+/// Closes the connections of a node that was removed, also those that it opened before.
+struct Gate {
+    node: u64,
+    removed: watch::Receiver<BTreeSet<u64>>,
+}
+
+impl Gate {
+    fn check(&self) -> io::Result<()> {
+        if self.removed.borrow().contains(&self.node) {
+            let reason = format!("node {} was removed from the cluster", self.node);
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+        }
+        Ok(())
+    }
 }
 
 /// Who is at the other end of an API connection; in the extensions of each of its requests.
@@ -24,7 +43,23 @@ impl<I> ApiStream<I> {
     /// A connection of which `info` is known.
     #[must_use]
     pub fn new(inner: TlsStream<TcpStream>, info: I) -> Self {
-        Self { inner, info }
+        Self { inner, info, gate: None }
+    }
+}
+
+impl ApiStream {
+    /// A connection of somebody who showed a certificate. A node's is closed once that node is removed.
+    ///
+    /// # Errors
+    /// It was removed already.
+    pub fn of(
+        inner: TlsStream<TcpStream>,
+        peer: Identity,
+        removed: watch::Receiver<BTreeSet<u64>>,
+    ) -> io::Result<Self> {
+        let gate = peer.role.is_node().then_some(Gate { node: peer.node_id, removed });
+        gate.iter().try_for_each(Gate::check)?;
+        Ok(Self { inner, info: Caller(peer), gate })
     }
 }
 
@@ -38,6 +73,9 @@ impl<I: Clone + Send + Sync + 'static> Connected for ApiStream<I> {
 
 impl<I: Unpin> AsyncRead for ApiStream<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Err(error) = self.gate.iter().try_for_each(Gate::check) {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }

@@ -297,6 +297,12 @@ impl Consensus {
         }
     }
 
+    /// Who was removed, as of the newest entry that is applied here; their ids are never used again.
+    #[must_use]
+    pub fn removed(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.inner.shared.removed.subscribe()
+    }
+
     /// What this node knows of itself and its cluster.
     #[must_use]
     pub fn status(&self) -> Status {
