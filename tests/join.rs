@@ -115,6 +115,9 @@ async fn a_voters_token_makes_a_node_that_can_be_promoted_and_an_old_one_nothing
     check(&machine.join(&late, &[])?, 6, &["E-DENIED", "expired", "zyflow cluster token"]);
 
     let (token, id) = token(&harness, &["--role", "voter"])?;
+    let learner = Machine::new(&harness, "learner")?;
+    check(&learner.join(&self::token(&harness, &[])?.0, &["--prepare"])?, 0, &[]);
+    check(&learner.join(&token, &["--prepare"])?, 2, &["E-CERTIFICATE", "folder of its own"]);
     let machine = Machine::new(&harness, "voter")?;
     check(&machine.join(&token, &["--prepare"])?, 0, &[]);
     let _node = machine.start(id)?;
@@ -130,7 +133,7 @@ async fn a_voters_token_makes_a_node_that_can_be_promoted_and_an_old_one_nothing
     until("the removed node's certificate to open nothing", || tasks(&of_node).is_ok_and(|said| said.code == 5))
         .await?;
     let (_, next) = self::token(&harness, &[])?;
-    assert_eq!(next, id + 1, "an id is never used again");
+    assert_eq!(next, id + 2, "an id is never used again, and another token has the one after it");
     harness.cluster.stop().await?;
     Ok(())
 }

@@ -60,9 +60,7 @@ pub enum JoinError {
     #[error("the certificate that was issued can't be used: {0}")]
     Certificate(#[from] TlsError),
     /// It speaks for somebody else.
-    #[error(
-        "the certificate that was issued is for {found}, not for {expected}: find out what answers at the token's address"
-    )]
+    #[error("the folder's certificate is for {found}, not for {expected}: name a folder of its own for each token")]
     Identity {
         /// Whom it speaks for.
         found: String,
@@ -94,14 +92,16 @@ pub async fn prepare(
 ) -> Result<Prepared, JoinError> {
     let file = |name: &str| folder.join(name);
     let prepared = Prepared { config: file("zyflowd.toml"), profile: file("client.toml") };
+    let key_path = file("node.key");
+    let files = TlsFiles { ca: file("ca.pem"), cert: file("node.pem"), key: key_path.clone() };
     if prepared.profile.exists() {
+        check_holder(&TlsMaterial::load(&files, None)?, token)?;
         return Ok(prepared);
     }
     let (peer, api) = (listen(&addresses.peer)?, listen(&addresses.api)?);
     let folder_error = |source| JoinError::File { path: folder.to_owned(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(folder_error)?;
     let folder = folder.canonicalize().map_err(folder_error)?;
-    let key_path = file("node.key");
     let key = if key_path.exists() {
         NodeKey::load(&key_path)?
     } else {
@@ -115,13 +115,7 @@ pub async fn prepare(
     if !file("data.key").exists() {
         store_key_file(&file("data.key"), &answer.data_key)?;
     }
-    let files = TlsFiles { ca: file("ca.pem"), cert: file("node.pem"), key: key_path };
-    let material = TlsMaterial::load(&files, Some(&cluster))?;
-    let found = material.identity();
-    if (found.role, found.node_id) != (token.role, token.node_id) {
-        let expected = format!("{} {}", token.role, token.node_id);
-        return Err(JoinError::Identity { found: found.to_string(), expected });
-    }
+    check_holder(&TlsMaterial::load(&files, Some(&cluster))?, token)?;
     let endpoints = answer.members.iter().map(|member| member.api_address.clone()).filter(|api| !api.is_empty());
     let profile = Profile {
         cluster: cluster.clone(),
@@ -146,6 +140,16 @@ pub async fn prepare(
     write_toml(&prepared.config, &config)?;
     write_toml(&prepared.profile, &profile)?;
     Ok(prepared)
+}
+
+/// That a certificate speaks for the node that a token is for.
+fn check_holder(material: &TlsMaterial, token: &JoinToken) -> Result<(), JoinError> {
+    let found = material.identity();
+    if (found.role, found.node_id) == (token.role, token.node_id) {
+        return Ok(());
+    }
+    let expected = format!("{} {}", token.role, token.node_id);
+    Err(JoinError::Identity { found: found.to_string(), expected })
 }
 
 /// Exchanges the token; the name of the cluster is the one in the certificate of the node that answers.
