@@ -11,6 +11,7 @@
 
 use crate::channel::{joining_channel, status_error};
 use crate::error::ClientError;
+use crate::node_config::{HttpSection, LogSection, NodeConfig, NodeSection, PortSection, TlsSection};
 use crate::profile::Profile;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -133,9 +134,10 @@ pub async fn prepare(
             key_file: folder.join("data.key"),
         },
         tls: TlsSection { ca: folder.join("ca.pem"), cert: folder.join("node.pem"), key: folder.join("node.key") },
-        peer: Port { listen: peer, advertise: addresses.peer.clone() },
-        api: Port { listen: api, advertise: addresses.api.clone() },
-        http: Http { listen: addresses.http },
+        peer: PortSection { listen: peer.to_string(), advertise: addresses.peer.clone() },
+        api: PortSection { listen: api.to_string(), advertise: addresses.api.clone() },
+        http: HttpSection { listen: addresses.http.to_string() },
+        log: LogSection::USUAL,
     };
     write_toml(&prepared.config, &config)?;
     write_toml(&prepared.profile, &profile)?;
@@ -195,43 +197,6 @@ fn write_whole(path: &Path, text: &str) -> Result<(), JoinError> {
         std::fs::File::open(folder)?.sync_all()
     };
     written().map_err(|source| JoinError::File { path: path.to_owned(), source })
-}
-
-/// The file that `zyflowd` reads; what isn't here is as it is by default.
-#[derive(Serialize)]
-struct NodeConfig {
-    node: NodeSection,
-    tls: TlsSection,
-    peer: Port,
-    api: Port,
-    http: Http,
-}
-
-#[derive(Serialize)]
-struct NodeSection {
-    id: u64,
-    cluster: String,
-    lineage: String,
-    data: PathBuf,
-    key_file: PathBuf,
-}
-
-#[derive(Serialize)]
-struct TlsSection {
-    ca: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
-}
-
-#[derive(Serialize)]
-struct Port {
-    listen: SocketAddr,
-    advertise: String,
-}
-
-#[derive(Serialize)]
-struct Http {
-    listen: SocketAddr,
 }
 
 #[cfg(test)]

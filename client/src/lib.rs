@@ -34,6 +34,7 @@ pub mod session;
 pub mod watch;
 
 mod channel;
+mod node_config;
 mod pipeline;
 
 pub use client::Client;

@@ -47,7 +47,7 @@ use crate::services::query::QueryService;
 use crate::services::replay::ReplayService;
 use crate::services::watch::WatchService;
 use crate::services::wire::QueryWire;
-use crate::stream::ApiStream;
+use crate::stream::{ApiStream, next_connection};
 use crate::webhook::Notifier;
 
 /// API handshakes and connections waiting to be served.
@@ -431,19 +431,7 @@ async fn accept_api(
     removed: watch::Receiver<BTreeSet<u64>>,
     tx: mpsc::Sender<io::Result<ApiStream>>,
 ) {
-    loop {
-        let connection = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = tx.closed() => return,
-        };
-        let (connection, address) = match connection {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+    while let Some((connection, address)) = next_connection(&listener, &tx).await {
         let (acceptor, removed, tx) = (acceptor.clone(), removed.clone(), tx.clone());
         tokio::spawn(async move {
             match acceptor.accept(connection).await {

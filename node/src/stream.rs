@@ -2,15 +2,40 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use zyflow_crypto::Identity;
+
+/// Pause after a connection that can't be accepted: what is missing, descriptors for one, may be there again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The next connection of a port, as long as somebody takes them.
+pub(crate) async fn next_connection<T>(
+    listener: &TcpListener,
+    taken_by: &mpsc::Sender<T>,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = taken_by.closed() => return None,
+        };
+        match accepted {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => {
+                tracing::warn!(%error, "a connection can't be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
 
 /// The connection, and what its requests carry along.
 pub struct ApiStream<I = Caller> {

@@ -2,6 +2,7 @@
 
 use super::layout::{CHOICES_FILE, Choices, loopback};
 use super::{DevCluster, DevConfig, DevError, DevLayout, NODES_MAX, NodePorts, setting_up};
+use crate::node_config::{HttpSection, LogSection, NodeConfig, NodeSection, PortSection, TlsSection};
 use crate::profile::Profile;
 use crate::read::{Consistency, Read};
 use crate::session::Session;
@@ -185,50 +186,6 @@ fn profile(layout: &DevLayout, ids: &[u64]) -> Result<Profile, DevError> {
     })
 }
 
-/// The file that `zyflowd` reads.
-#[derive(Serialize)]
-struct NodeConfig {
-    node: NodeSection,
-    tls: TlsSection,
-    peer: PortSection,
-    api: PortSection,
-    http: HttpSection,
-    log: LogSection,
-}
-
-#[derive(Serialize)]
-struct NodeSection {
-    id: u64,
-    cluster: String,
-    lineage: String,
-    data: PathBuf,
-    key_file: PathBuf,
-}
-
-#[derive(Serialize)]
-struct TlsSection {
-    ca: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
-}
-
-#[derive(Serialize)]
-struct PortSection {
-    listen: String,
-    advertise: String,
-}
-
-#[derive(Serialize)]
-struct HttpSection {
-    listen: String,
-}
-
-#[derive(Serialize)]
-struct LogSection {
-    level: &'static str,
-    format: &'static str,
-}
-
 fn node_config(layout: &DevLayout, id: u64) -> Result<NodeConfig, DevError> {
     let ports = layout.ports(id).ok_or(DevError::NoSuchNode(id))?;
     let certs = layout.certs();
@@ -249,7 +206,7 @@ fn node_config(layout: &DevLayout, id: u64) -> Result<NodeConfig, DevError> {
         peer: port(ports.peer),
         api: port(ports.api),
         http: HttpSection { listen: loopback(ports.http) },
-        log: LogSection { level: "info", format: "json" },
+        log: LogSection::USUAL,
     })
 }
 

@@ -24,7 +24,7 @@ use crate::checkouts::error_chain;
 use crate::config::Config;
 use crate::joining::{Joining, JoiningError};
 use crate::services::members::Members;
-use crate::stream::ApiStream;
+use crate::stream::{ApiStream, next_connection};
 
 /// Handshakes and calls at one time: a person lets in one machine after the other.
 const CONNECTIONS_MAX: usize = 16;
@@ -105,18 +105,7 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, tx: mpsc::Sender<std:
     loop {
         // Whoever comes when there are many waits in the kernel's queue.
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
-        let connection = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = tx.closed() => return,
-        };
-        let (connection, address) = match connection {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+        let Some((connection, address)) = next_connection(&listener, &tx).await else { return };
         let (acceptor, tx) = (acceptor.clone(), tx.clone());
         tokio::spawn(async move {
             match acceptor.accept_unknown(connection).await {

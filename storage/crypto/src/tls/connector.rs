@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -146,23 +147,33 @@ impl Connector {
         deadline: Duration,
     ) -> Result<TlsStream<TcpStream>, ConnectError> {
         let material = self.material.load_full();
-        let at = || address.to_owned();
-        let connecting = async {
-            let tcp_error = |source| ConnectError::Tcp { address: at(), source };
-            let connection = TcpStream::connect(address).await.map_err(tcp_error)?;
-            connection.set_nodelay(true).map_err(tcp_error)?;
-            let handshake = TlsConnector::from(material.client_config()).connect(server_name(), connection);
-            handshake.await.map_err(|source| ConnectError::Handshake { address: at(), source })
-        };
-        let stream = timeout(deadline, connecting)
-            .await
-            .map_err(|_elapsed| ConnectError::Deadline { address: at(), deadline })??;
-        let chain = stream.get_ref().1.peer_certificates();
-        let leaf = chain.and_then(<[_]>::first).expect("invariant: a TLS 1.3 server has shown a certificate");
-        let identity = identity_of(leaf).map_err(|source| ConnectError::Identity { address: at(), source })?;
+        let (stream, identity) = handshake(address, material.client_config(), deadline).await?;
         check_server(address, identity, &material.identity().cluster, expect)?;
         Ok(stream)
     }
+}
+
+/// Connects, and tells who the server's certificate speaks for.
+pub(super) async fn handshake(
+    address: &str,
+    config: Arc<ClientConfig>,
+    deadline: Duration,
+) -> Result<(TlsStream<TcpStream>, Identity), ConnectError> {
+    let at = || address.to_owned();
+    let connecting = async {
+        let tcp_error = |source| ConnectError::Tcp { address: at(), source };
+        let connection = TcpStream::connect(address).await.map_err(tcp_error)?;
+        connection.set_nodelay(true).map_err(tcp_error)?;
+        let handshake = TlsConnector::from(config).connect(server_name(), connection);
+        handshake.await.map_err(|source| ConnectError::Handshake { address: at(), source })
+    };
+    let stream = timeout(deadline, connecting)
+        .await
+        .map_err(|_elapsed| ConnectError::Deadline { address: at(), deadline })??;
+    let chain = stream.get_ref().1.peer_certificates();
+    let leaf = chain.and_then(<[_]>::first).expect("invariant: a TLS 1.3 server has shown a certificate");
+    let identity = identity_of(leaf).map_err(|source| ConnectError::Identity { address: at(), source })?;
+    Ok((stream, identity))
 }
 
 pub(super) fn check_server(

@@ -4,7 +4,6 @@
 //! token says, or wasn't certified by it, is never told the secret.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -12,14 +11,14 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream as ClientStream;
 use tokio_rustls::server::TlsStream as ServerStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::acceptor::HANDSHAKE_DEADLINE;
-use super::connector::check_server;
-use super::{ALPN, AcceptError, Acceptor, CONNECT_DEADLINE, ConnectError, server_name};
-use crate::identity::{Identity, identity_of};
+use super::connector::{check_server, handshake};
+use super::{ALPN, AcceptError, Acceptor, CONNECT_DEADLINE, ConnectError};
+use crate::identity::Identity;
 use crate::join::hash_of;
 
 impl Acceptor {
@@ -45,29 +44,7 @@ impl Acceptor {
 /// # Errors
 /// See [`ConnectError`].
 pub async fn connect_unknown(address: &str, ca: [u8; 32]) -> Result<(ClientStream<TcpStream>, Identity), ConnectError> {
-    connect_within(address, ca, CONNECT_DEADLINE).await
-}
-
-async fn connect_within(
-    address: &str,
-    ca: [u8; 32],
-    deadline: Duration,
-) -> Result<(ClientStream<TcpStream>, Identity), ConnectError> {
-    let at = || address.to_owned();
-    let config = pinned_config(ca);
-    let connecting = async {
-        let tcp_error = |source| ConnectError::Tcp { address: at(), source };
-        let connection = TcpStream::connect(address).await.map_err(tcp_error)?;
-        connection.set_nodelay(true).map_err(tcp_error)?;
-        let handshake = TlsConnector::from(config).connect(server_name(), connection);
-        handshake.await.map_err(|source| ConnectError::Handshake { address: at(), source })
-    };
-    let stream = timeout(deadline, connecting)
-        .await
-        .map_err(|_elapsed| ConnectError::Deadline { address: at(), deadline })??;
-    let chain = stream.get_ref().1.peer_certificates();
-    let leaf = chain.and_then(<[_]>::first).expect("invariant: a TLS 1.3 server has shown a certificate");
-    let identity = identity_of(leaf).map_err(|source| ConnectError::Identity { address: at(), source })?;
+    let (stream, identity) = handshake(address, pinned_config(ca), CONNECT_DEADLINE).await?;
     check_server(address, identity.clone(), &identity.cluster, None)?;
     Ok((stream, identity))
 }
