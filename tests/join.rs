@@ -67,6 +67,20 @@ fn tasks(profile: &Path) -> anyhow::Result<Said> {
     zyflow(Some(profile), &["-o", "json", "--consistency", "linearizable", "task", "list"])
 }
 
+/// A folder that holds another node's files, and no profile.
+fn foreign_files_stay(harness: &Harness, token: &str) -> anyhow::Result<()> {
+    let machine = Machine::new(harness, "foreign")?;
+    std::fs::create_dir(&machine.dir)?;
+    let names = ["node.key", "node.pem", "ca.pem", "data.key"];
+    for name in names {
+        std::fs::write(machine.file(name), name)?;
+    }
+    check(&machine.join(token, &["--prepare"])?, 1, &["E-FILE", "isn't empty"]);
+    assert!(names.iter().all(|name| text(&machine.file(name)) == *name));
+    assert_eq!(std::fs::read_dir(&machine.dir)?.count(), names.len());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_machine_joins_with_a_token_and_nobody_else_does() -> anyhow::Result<()> {
     let harness = cluster().await?;
@@ -118,6 +132,7 @@ async fn a_voters_token_makes_a_node_that_can_be_promoted_and_an_old_one_nothing
     let learner = Machine::new(&harness, "learner")?;
     check(&learner.join(&self::token(&harness, &[])?.0, &["--prepare"])?, 0, &[]);
     check(&learner.join(&token, &["--prepare"])?, 2, &["E-CERTIFICATE", "folder of its own"]);
+    foreign_files_stay(&harness, &token)?;
     let machine = Machine::new(&harness, "voter")?;
     check(&machine.join(&token, &["--prepare"])?, 0, &[]);
     let _node = machine.start(id)?;

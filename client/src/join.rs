@@ -4,7 +4,7 @@
 //!   DIR/node.key      made here, and never told to anybody        DIR/zyflowd.toml   for `zyflowd run --config`
 //!   DIR/node.pem      what the token was exchanged for            DIR/client.toml    a profile that speaks as this node
 //!   DIR/ca.pem        the cluster's CAs                           DIR/data/          the node's data, once it runs
-//!   DIR/data.key      the cluster's data key
+//!   DIR/data.key      the cluster's data key                      DIR/joining        whom the folder is for: its first file
 //! ```
 //! Each step may be repeated: a key that is there is used again, for which the token is still good, and files are whole or not there. The
 //! profile is the last: a folder that has one is ready.
@@ -24,6 +24,9 @@ use zyflow_api::v1;
 use zyflow_api::v1::join_client::JoinClient;
 use zyflow_crypto::join::{AuthorityError, JoinToken, NodeKey};
 use zyflow_crypto::{KeyFileError, TlsError, TlsFiles, TlsMaterial, store_key_file};
+
+/// Says whom a folder is for; there from its beginning.
+const MARK_FILE: &str = "joining";
 
 /// How others reach the new node, and where its metrics are.
 #[derive(Clone, Debug)]
@@ -76,6 +79,9 @@ pub enum JoinError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody else's files.
+    #[error("{0} isn't empty, and wasn't made for this token: nothing was changed; name a folder that isn't there yet")]
+    Occupied(PathBuf),
     /// An address that others can't call.
     #[error("`{0}` is no address that others can call: write HOST:PORT")]
     Address(String),
@@ -100,9 +106,7 @@ pub async fn prepare(
         return Ok(prepared);
     }
     let (peer, api) = (listen(&addresses.peer)?, listen(&addresses.api)?);
-    let folder_error = |source| JoinError::File { path: folder.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(folder_error)?;
-    let folder = folder.canonicalize().map_err(folder_error)?;
+    let folder = claim(folder, token)?;
     let key = if key_path.exists() {
         NodeKey::load(&key_path)?
     } else {
@@ -142,6 +146,19 @@ pub async fn prepare(
     write_toml(&prepared.config, &config)?;
     write_toml(&prepared.profile, &profile)?;
     Ok(prepared)
+}
+
+/// Makes the folder, or sees that an earlier try with this token made it: nothing that others put there is touched.
+fn claim(folder: &Path, token: &JoinToken) -> Result<PathBuf, JoinError> {
+    let failed = |source| JoinError::File { path: folder.to_owned(), source };
+    let (mark, ours) = (folder.join(MARK_FILE), format!("{} {}\n", token.role, token.node_id));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    if std::fs::read_dir(folder).map_err(failed)?.next().is_none() {
+        write_whole(&mark, &ours)?;
+    } else if std::fs::read_to_string(&mark).ok().as_ref() != Some(&ours) {
+        return Err(JoinError::Occupied(folder.to_owned()));
+    }
+    folder.canonicalize().map_err(failed)
 }
 
 /// That a certificate speaks for the node that a token is for.

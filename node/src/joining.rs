@@ -54,8 +54,8 @@ pub enum JoiningError {
     Expired(u64),
     /// Somebody else was here before.
     #[error(
-        "the token for node {0} was used already, with another key: if that wasn't you, somebody else has it; take node {0} out \
-         with `zyflow cluster remove {0}`, and make a new token"
+        "the token for node {0} was used already, with another key: if that wasn't you, somebody has a certificate of this cluster; if \
+         `zyflow cluster status` shows node {0}, take it out with `zyflow cluster remove {0}`, and replace the CA; then make a new token"
     )]
     Used(u64),
 }

@@ -68,9 +68,9 @@ pub(super) struct JoinArgs {
 /// Asks the node of `--node`, else the first that has the CA's key.
 pub(super) async fn token(context: &Context, args: &TokenArgs) -> Result<Report, Failure> {
     let client = context.client()?;
-    let role = match args.role {
-        JoinRole::Learner => v1::JoinRole::Learner,
-        JoinRole::Voter => v1::JoinRole::Voter,
+    let (role, shown) = match args.role {
+        JoinRole::Learner => (v1::JoinRole::Learner, "learner"),
+        JoinRole::Voter => (v1::JoinRole::Voter, "voter"),
     };
     let ttl_ms = u64::try_from(args.ttl.as_millis()).ok();
     let asked: Vec<usize> = match context.node()? {
@@ -85,7 +85,7 @@ pub(super) async fn token(context: &Context, args: &TokenArgs) -> Result<Report,
             Ok(made) => {
                 let item = json!({
                     "node": made.node_id,
-                    "role": v1::JoinRole::as_str_name(&role).trim_start_matches("JOIN_ROLE_").to_lowercase(),
+                    "role": shown,
                     "expires": super::task_view::time(ClusterTime(made.expires_ms)),
                     "token": made.token,
                 });
@@ -155,7 +155,7 @@ fn failure(error: &JoinError) -> Failure {
         JoinError::Key(_) | JoinError::DataKey(_) | JoinError::Certificate(_) | JoinError::Identity { .. } => {
             Code::Certificate
         }
-        JoinError::File { .. } => Code::File,
+        JoinError::File { .. } | JoinError::Occupied(_) => Code::File,
         JoinError::Address(_) => Code::Usage,
     };
     Failure::new(code, error.to_string())

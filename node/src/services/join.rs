@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use zyflow_api::ApiError;
 use zyflow_api::v1::join_server::{Join, JoinServer};
 use zyflow_api::v1::{self, ErrorCode};
+use zyflow_crypto::join::AuthorityError;
 use zyflow_crypto::{Acceptor, Lineage, key_file_text};
 use zyflow_raft::Consensus;
 
@@ -58,7 +59,22 @@ impl JoinService {
     }
 }
 
-/// What the caller is told; what concerns our files stays here.
+/// What somebody without a certificate is told: what concerns this node's files and keys stays in its log.
+fn told(error: &JoiningError) -> ApiError {
+    match error {
+        JoiningError::Unknown
+        | JoiningError::Expired(_)
+        | JoiningError::Used(_)
+        | JoiningError::TooMany
+        | JoiningError::Authority(AuthorityError::Request(_)) => joining_error(error),
+        JoiningError::Authority(_) | JoiningError::Random(_) | JoiningError::File { .. } => {
+            warn!(error = %error_chain(error), "a node that joins gets no answer");
+            ApiError::new(ErrorCode::Precondition, "this node can't take the token now: see its log")
+        }
+    }
+}
+
+/// What an administrator is told.
 pub(crate) fn joining_error(error: &JoiningError) -> ApiError {
     let code = match error {
         JoiningError::Unknown | JoiningError::Expired(_) | JoiningError::Used(_) => ErrorCode::Denied,
@@ -75,7 +91,7 @@ impl Join for JoinService {
         let (joining, ca, key_file) =
             (Arc::clone(&self.joining), self.config.tls.ca.clone(), self.config.node.key_file.clone());
         let redeemed = self.files.spawn_blocking(move || {
-            let certificate = joining.redeem(node_id, &secret, &request).map_err(|error| joining_error(&error))?;
+            let certificate = joining.redeem(node_id, &secret, &request).map_err(|error| told(&error))?;
             let unreadable = |what: &str, error: &dyn std::error::Error| {
                 warn!(error = %error_chain(error), what, "a node that joins gets no answer");
                 ApiError::new(ErrorCode::Precondition, format!("this node can't read its {what}: see its log"))

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::identity::{Identity, Role};
+use crate::identity::Identity;
 use crate::tls::{Acceptor, ConnectError, TlsFiles, TlsMaterial, connect_unknown};
 
 /// A CA in files, and what it issues.
@@ -155,5 +155,4 @@ async fn the_secret_is_told_to_a_node_of_that_ca_and_to_nobody_else() {
     let refused = connect(admin, hash).await.unwrap_err();
     assert!(matches!(refused, ConnectError::NotANode { .. }), "{refused}");
     assert_eq!(hash_of(&CertificateDer::from(ca.issuer.der().to_vec())), hash);
-    assert!(Role::Voter.is_node());
 }
