@@ -14,6 +14,7 @@ use zyflow_client::Client;
 use zyflow_client::read::{Consistency, Read, TaskFilter};
 use zyflow_machine::id::RecordId;
 use zyflow_tests::load::Load;
+use zyflow_tests::spare::make;
 use zyflow_tests::{Harness, Said, WITHIN, binary, check, said, text, until, zyflow};
 
 const CHANGE: &str = "openspec/changes/add-login/tasks.md";
@@ -121,6 +122,9 @@ impl NewCluster {
 impl NewNode {
     /// Starts the process, and waits until it answers.
     async fn start(&mut self) -> anyhow::Result<()> {
+        if !self.data.exists() {
+            make(&self.config)?;
+        }
         let log = self.config.with_extension("log");
         let said = std::fs::File::create(&log)?;
         let mut command = Command::new(binary("zyflowd")?);

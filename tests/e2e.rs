@@ -105,6 +105,12 @@ fn data_folder_of_another(harness: &Harness) -> anyhow::Result<()> {
     std::fs::write(&config, lines.join("\n"))?;
     let refused = Command::new(binary("zyflowd")?).args(["run", "--config"]).arg(&config).output()?;
     check(&said(&refused)?, 1, &["foreign", "empty"]);
+    let lost =
+        text(&config).replace(&folder.display().to_string(), &folder.with_extension("lost").display().to_string());
+    std::fs::write(&config, lost)?;
+    let refused = Command::new(binary("zyflowd")?).args(["run", "--config"]).arg(&config).output()?;
+    check(&said(&refused)?, 1, &["doesn't exist", "zyflowd new", "join under a new one"]);
+    ensure!(!folder.with_extension("lost").exists(), "a start made a data folder in the place of a lost one");
     ensure!(
         text(&folder.join("precious")) == "mine" && std::fs::read_dir(&folder)?.count() == 1,
         "the folder was touched"

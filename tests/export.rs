@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
-use zyflow_tests::{Harness, text, until};
+use zyflow_tests::{Harness, until};
 
 const CHANGE: &str = "openspec/changes/add-login/tasks.md";
 
@@ -14,8 +14,11 @@ const VIEWS: [&str; 8] = ["projects", "changes", "blocks", "tasks", "conflicts",
 
 /// A state with something in every view, and the revision of it; more happens afterwards.
 async fn tell(harness: &Harness) -> anyhow::Result<String> {
-    let file = harness.file(1, CHANGE);
-    until("the demo's change in a checkout", || text(&file).contains("- [")).await?;
+    until("the demo's change in the cluster", || {
+        let listed = harness.zyflow(&["-o", "jsonl", "task", "list", "--change", CHANGE]);
+        listed.is_ok_and(|said| said.code == 0 && !said.out.is_empty())
+    })
+    .await?;
     let run = |args: &[&str]| -> anyhow::Result<String> {
         let said = harness.zyflow(args)?;
         ensure!(said.code == 0, "{args:?}: {said:?}");

@@ -81,6 +81,23 @@ fn foreign_files_stay(harness: &Harness, token: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// All that changes who takes part, asked by somebody who is no administrator.
+fn changes_are_refused(profile: &Path) -> anyhow::Result<()> {
+    let asked: [&[&str]; 7] = [
+        &["cluster", "promote", "4"],
+        &["cluster", "demote", "2"],
+        &["cluster", "remove", "2"],
+        &["cluster", "add", "9", "127.0.0.1:9"],
+        &["cluster", "address", "2", "127.0.0.1:9"],
+        &["cluster", "transfer", "2"],
+        &["--node", "1", "cluster", "init", "--member", "9=127.0.0.1:9"],
+    ];
+    for asked in asked {
+        check(&zyflow(Some(profile), &[&["--yes"], asked].concat())?, 6, &["E-DENIED", "administrator", "learner/4"]);
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_machine_joins_with_a_token_and_nobody_else_does() -> anyhow::Result<()> {
     let harness = cluster().await?;
@@ -113,9 +130,12 @@ async fn a_machine_joins_with_a_token_and_nobody_else_does() -> anyhow::Result<(
     assert_eq!(tasks(&own)?.out, of_cluster.out);
     check(&harness.zyflow(&["verify"])?, 0, &[]);
 
-    // Who has a learner's certificate can neither vote nor let others in.
+    // Who has a learner's certificate can neither vote nor let others in, nor say who takes part.
     check(&harness.zyflow(&["cluster", "promote", "4"])?, 1, &["E-PRECONDITION", "learner's certificate"]);
     check(&zyflow(Some(&machine.file("client.toml")), &["--node", "1", "cluster", "token"])?, 6, &["E-DENIED"]);
+    changes_are_refused(&machine.file("client.toml"))?;
+    let members = harness.zyflow(&["cluster", "status"])?;
+    assert_eq!((members.out.matches("voter").count(), members.out.matches("learner").count()), (3, 1), "{members:#?}");
     assert!(!text(&node.log).contains(&token), "the token is in a log");
     harness.cluster.stop().await?;
     Ok(())

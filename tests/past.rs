@@ -1,7 +1,13 @@
 //! The past on real processes: reads at a revision, a time and a rollback point, what happened, what differs, and who changed what.
 
 use anyhow::{Context, ensure};
-use zyflow_tests::{Harness, check, text, until};
+use zyflow_client::Session;
+use zyflow_client::read::{Consistency, Read};
+use zyflow_machine::command::{Body, EditMode, NewConflict};
+use zyflow_machine::id::RecordId;
+use zyflow_machine::outcome::Outcome;
+use zyflow_machine::record::ConflictClass;
+use zyflow_tests::{Harness, WITHIN, check, text, until};
 
 const CHANGE: &str = "openspec/changes/add-login/tasks.md";
 
@@ -37,9 +43,17 @@ async fn every_moment_is_read_the_same_on_every_node_and_what_happened_is_told()
     Ok(())
 }
 
+/// Waits until a checkout has brought the demo's change into the cluster.
+async fn imported(harness: &Harness) -> anyhow::Result<()> {
+    until("the demo's change in the cluster", || {
+        let listed = harness.zyflow(&["-o", "jsonl", "task", "list", "--change", CHANGE]);
+        listed.is_ok_and(|said| said.code == 0 && !said.out.is_empty())
+    })
+    .await
+}
+
 async fn tell(harness: &Harness) -> anyhow::Result<Story> {
-    let file = harness.file(1, CHANGE);
-    until("the demo's change in a checkout", || text(&file).contains("- [")).await?;
+    imported(harness).await?;
     let listed = harness.zyflow(&["-o", "jsonl", "task", "list", "--change", CHANGE, "--status", "todo"])?;
     let task = member(listed.out.lines().next().context("a task to do")?, "id")?;
     let set = |note: &str, status: &str| -> anyhow::Result<String> {
@@ -145,6 +159,9 @@ fn who_changed_what_is_told(harness: &Harness, story: &Story) -> anyhow::Result<
     check(&history, 0, &["ann", "note: first -> second", "status: in-progress -> done", "checkout ", "of node "]);
     let json = harness.zyflow(&["-o", "json", "task", "history", &story.task])?;
     check(&json, 0, &["\"old\":\"in-progress\"", "\"from\":\"session ", "\"revision\":"]);
+    let all = harness.zyflow(&["-o", "jsonl", "task", "history", &story.task])?;
+    let newest = harness.zyflow(&["-o", "jsonl", "task", "history", &story.task, "--limit", "1"])?;
+    ensure!(newest.out.lines().eq(all.out.lines().last()), "the newest, with what it changed: {newest:#?}");
     Ok(())
 }
 
@@ -233,6 +250,62 @@ async fn history_is_let_go_of_on_every_node_and_by_a_checkout_that_was_away() ->
     until("the deletion in the checkout that was away", || !away.exists()).await?;
     check(&harness.zyflow(&["change", "list"])?, 0, &[]);
     ensure!(!harness.zyflow(&["change", "list"])?.out.contains(CHANGE), "the change has come back");
+    harness.cluster.stop().await?;
+    Ok(())
+}
+
+/// Two conflicts over words of the demo's change, as a checkout would record them.
+async fn conflicts(harness: &Harness) -> anyhow::Result<[String; 2]> {
+    imported(harness).await?;
+    let listed = harness.zyflow(&["-o", "jsonl", "task", "list", "--change", CHANGE])?;
+    let task = |line: &str| -> anyhow::Result<RecordId> { Ok(member(line, "id")?.parse()?) };
+    let tasks: Vec<RecordId> = listed.out.lines().map(task).collect::<Result<_, _>>()?;
+    let client = harness.cluster.client();
+    let first = *tasks.first().context("a task")?;
+    let read = Read { consistency: Consistency::Linearizable, at: None, within: WITHIN };
+    let found = client.task(read, first).await?;
+    let conflict = |task: &RecordId| NewConflict {
+        block: Some(*task),
+        class: ConflictClass::Data,
+        field: "text".to_owned(),
+        base: None,
+        spec: Some("mine".to_owned()),
+        runtime: Some("theirs".to_owned()),
+        settlement: None,
+    };
+    let body = Body::Edit {
+        change: found.value.block.record.change,
+        base: found.revision,
+        mode: EditMode::Merge,
+        ops: Vec::new(),
+        conflicts: tasks.iter().take(2).map(conflict).collect(),
+    };
+    let outcome = Session::new(client.clone(), "ann", 0).propose(body, WITHIN).await?;
+    let Outcome::Accepted { created, .. } = &outcome else { anyhow::bail!("{outcome:?}") };
+    let [one, other] = created[..] else { anyhow::bail!("{outcome:?}") };
+    Ok([one.to_string(), other.to_string()])
+}
+
+/// Of two that are resolved by one command the second stands on the first; one that is opened again and resolved again has another past.
+#[tokio::test]
+async fn the_point_before_a_resolution_takes_back_that_one_alone() -> anyhow::Result<()> {
+    let harness = Harness::start(1).await?;
+    let [one, other] = conflicts(&harness).await?;
+    let resolve = |ids: &[&str]| -> anyhow::Result<Vec<String>> {
+        let said =
+            harness.zyflow(&[&["-o", "jsonl", "conflict", "resolve", "--take", "agreed words"], ids].concat())?;
+        check(&said, 0, &["before-conflict-"]);
+        said.out.lines().map(|line| member(line, "point")).collect()
+    };
+    let points = resolve(&[one.as_str(), other.as_str()])?;
+    ensure!(points.len() == 2 && points[0] != points[1], "{points:?}");
+    check(&harness.zyflow(&["--yes", "rollback", &points[1]])?, 0, &[]);
+    let open = harness.zyflow(&["-o", "jsonl", "conflict", "list"])?.out;
+    let open: Vec<String> = open.lines().map(|line| member(line, "id")).collect::<Result<_, _>>()?;
+    ensure!(open.contains(&other) && !open.contains(&one), "{open:?} are open: {one} stays resolved");
+
+    let again = resolve(&[other.as_str()])?;
+    ensure!(again.len() == 1 && !points.contains(&again[0]), "{again:?} is none of {points:?}");
     harness.cluster.stop().await?;
     Ok(())
 }

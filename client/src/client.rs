@@ -4,8 +4,9 @@
 //! that is, else the one that answered last. Any node can serve any call, so the preference is speed, not correctness. What
 //! fails for a reason that may pass is tried again, on the next endpoint, until the caller's deadline.
 //!
-//! What is safe to try again: every read; a proposal with a request id (the machine applies it once); the opening of a
-//! session (a second one merely expires). Everything else fails at the first doubt.
+//! What is safe to try again: every read but a script of SQL; a proposal with a request id (the machine applies it once); the opening of a
+//! session (a second one merely expires). Everything else fails at the first doubt. A script changes nothing, but it may be what ended the
+//! node that it was sent to: tried on the next, and the next, it could take the quorum. So one that a node has begun to run is not repeated.
 
 use crate::channel::{channel, status_error};
 use crate::error::ClientError;
@@ -25,7 +26,7 @@ use zyflow_api::v1::propose_response::Result as Decided;
 use zyflow_api::v1::query_client::QueryClient;
 use zyflow_api::v1::{self, ErrorCode, LeaderHint};
 use zyflow_api::{ApiError, MESSAGE_BYTES_MAX};
-use zyflow_crypto::{Connector, TlsMaterial};
+use zyflow_crypto::{ConnectError, Connector, TlsMaterial};
 use zyflow_machine::command::{Body, Command};
 use zyflow_machine::outcome::Outcome;
 
@@ -40,6 +41,17 @@ const ATTEMPT_MIN: Duration = Duration::from_secs(1);
 
 /// The server is told to give up this much before we do, so that its reason arrives.
 const ANSWER_MARGIN: Duration = Duration::from_millis(100);
+
+/// How something may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trying {
+    /// Until there is an answer: a second time has no second effect.
+    Often,
+    /// Until one try may have had an effect.
+    UntilInDoubt,
+    /// Until there is an answer; each try may take all the time that is left.
+    AtLength,
+}
 
 /// A cluster. Clones share connections. Must be made and used inside a tokio runtime.
 #[derive(Clone)]
@@ -135,24 +147,31 @@ impl Client {
             let asking = attempt(node, wait);
             async move { self.answered(node, asking.await) }
         };
-        self.until(within, true, unary).await.map(|(response, _)| response)
+        self.until(within, Trying::Often, unary).await.map(|(response, _)| response)
     }
 
-    /// Runs a script of SQL against the state; tried on one endpoint after the other until `within` is over.
+    /// Runs a script of SQL against the state; tried on one endpoint after the other until one has begun to run it, or `within` is over.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn sql(&self, request: v1::SqlRequest, within: Duration) -> Result<v1::SqlResponse, ClientError> {
         let attempt = |node: usize, wait: Duration| {
-            let mut call = Request::new(request.clone());
+            let mut call = Request::new(within_wait(request.clone(), wait));
             call.set_timeout(wait);
             let asking = async move {
                 let channel = self.channel(node, 0);
                 QueryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).sql(call).await
             };
-            async move { self.answered(node, asking.await) }
+            async move {
+                let result = asking.await;
+                let may_have_run = result.as_ref().is_err_and(was_sent);
+                match self.answered(node, result) {
+                    Err(error) if may_have_run && ends_a_script(&error) => Ok(Err(error)),
+                    answer => answer.map(Ok),
+                }
+            }
         };
-        self.until(within, true, attempt).await.map(|(response, _)| response)
+        self.until(within, Trying::AtLength, attempt).await?.0
     }
 
     /// Calls the Admin service of one endpoint (counted from 0), once.
@@ -221,7 +240,8 @@ impl Client {
             let pipeline = self.pipeline(node, slot);
             async move { self.decided(node, pipeline.call(request).await?) }
         };
-        let (outcome, was_in_doubt) = self.until(within, is_repeatable, attempt).await?;
+        let trying = if is_repeatable { Trying::Often } else { Trying::UntilInDoubt };
+        let (outcome, was_in_doubt) = self.until(within, trying, attempt).await?;
         Ok(Decision { outcome, was_in_doubt })
     }
 
@@ -240,12 +260,7 @@ impl Client {
 
     /// Tries until there is an answer, an error that won't pass, or no time left. Also says whether a try before the one
     /// that was answered may have had an effect.
-    async fn until<T, F, Fut>(
-        &self,
-        within: Duration,
-        is_repeatable: bool,
-        mut attempt: F,
-    ) -> Result<(T, bool), ClientError>
+    async fn until<T, F, Fut>(&self, within: Duration, trying: Trying, mut attempt: F) -> Result<(T, bool), ClientError>
     where
         F: FnMut(usize, Duration) -> Fut,
         Fut: Future<Output = Result<T, ClientError>>,
@@ -258,12 +273,13 @@ impl Client {
                 return Err(ClientError::Deadline { waited: within, last: last.map(Box::new), may_apply });
             }
             let node = self.shared.preferred.load(Ordering::Relaxed);
-            let wait = if self.shared.nodes.len() == 1 { left } else { left.min((left / 2).max(ATTEMPT_MIN)) };
+            let is_only = self.shared.nodes.len() == 1 || trying == Trying::AtLength;
+            let wait = if is_only { left } else { left.min((left / 2).max(ATTEMPT_MIN)) };
             match timeout(wait, attempt(node, wait)).await {
                 Ok(Ok(answer)) => return Ok((answer, may_apply)),
                 Ok(Err(error)) => {
                     may_apply |= leaves_doubt(&error);
-                    if !may_pass(&error) || (may_apply && !is_repeatable) {
+                    if !may_pass(&error) || (may_apply && trying == Trying::UntilInDoubt) {
                         return Err(error);
                     }
                     self.turn_from(node, &error);
@@ -272,7 +288,7 @@ impl Client {
                 Err(_elapsed) => {
                     may_apply = true;
                     self.rotate(node);
-                    if !is_repeatable {
+                    if trying == Trying::UntilInDoubt {
                         return Err(ClientError::Deadline { waited: wait, last: None, may_apply });
                     }
                 }
@@ -348,6 +364,29 @@ impl Client {
     }
 }
 
+/// The script shall be told to end before we stop waiting.
+fn within_wait(request: v1::SqlRequest, wait: Duration) -> v1::SqlRequest {
+    let millis = wait.saturating_sub(ANSWER_MARGIN.min(wait / 4)).as_millis();
+    // 0 is the server's own limit.
+    let millis = u32::try_from(millis).unwrap_or(u32::MAX).max(1);
+    let asked = if request.millis_max == 0 { u32::MAX } else { request.millis_max };
+    v1::SqlRequest { millis_max: asked.min(millis), ..request }
+}
+
+/// Whether a call that failed so may have reached the node: it has, unless there was no connection to send it on.
+fn was_sent(status: &Status) -> bool {
+    let mut sources = std::iter::successors(std::error::Error::source(status), |error| (*error).source());
+    !sources.any(|error| error.is::<ConnectError>())
+}
+
+/// Whether a script that was sent, and that ended so, isn't to be sent to another node: it may be the reason.
+fn ends_a_script(error: &ClientError) -> bool {
+    if let ClientError::Service { error, .. } = error {
+        return error.code == ErrorCode::Deadline;
+    }
+    matches!(error, ClientError::Unreachable { .. })
+}
+
 /// Both tables hold values whose every step leaves them whole.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -379,4 +418,21 @@ fn leaves_doubt(error: &ClientError) -> bool {
         return IN_DOUBT.contains(&error.code);
     }
     matches!(error, ClientError::Unreachable { .. } | ClientError::Protocol { .. } | ClientError::Deadline { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_told_to_end_before_its_caller_stops_waiting() {
+        let millis = |millis_max: u32, wait: Duration| {
+            let request = v1::SqlRequest { millis_max, ..v1::SqlRequest::default() };
+            within_wait(request, wait).millis_max
+        };
+        assert_eq!(millis(10_000, Duration::from_secs(10)), 9_900);
+        assert_eq!(millis(0, Duration::from_secs(10)), 9_900);
+        assert_eq!(millis(500, Duration::from_secs(10)), 500);
+        assert_eq!(millis(500, Duration::ZERO), 1);
+    }
 }

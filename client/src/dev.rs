@@ -71,7 +71,7 @@ impl DevCluster {
     /// See [`DevError`]. Processes that were started have been ended.
     pub async fn start(config: DevConfig) -> Result<Self, DevError> {
         let zyflowd = config.zyflowd.clone().map_or_else(find_zyflowd, Ok)?;
-        let (layout, lock) = setup::prepare(&config)?;
+        let (layout, lock) = setup::prepare(&config, &zyflowd)?;
         let mut nodes = Vec::new();
         for id in layout.node_ids() {
             nodes.push(Node::spawn(&zyflowd, &layout, id)?);

@@ -1,7 +1,10 @@
 //! Typed reads: each query with its answer, converted, and the revision that it is true at.
 
+mod parts;
+
 use crate::client::Client;
 use crate::error::ClientError;
+use parts::{Part, Parts};
 use std::time::Duration;
 use v1::query_request::{self as ask, Query};
 use v1::query_response::Answer as Got;
@@ -207,15 +210,35 @@ impl Client {
     /// All versions of a task (of any record), oldest first.
     ///
     /// # Errors
-    /// See [`ClientError`]; the code is `NOT_FOUND` where there never was one.
+    /// As [`Client::newest_history`].
     pub async fn history(&self, read: Read, id: RecordId) -> Result<Answer<Vec<Version>>, ClientError> {
-        self.read(read, Query::TaskHistory(ask::TaskHistory { id: id.to_u64() }), |answer| {
-            if let Got::History(list) = answer { Some(list.versions.into_iter().map(version).collect()) } else { None }
-        })
-        .await
+        self.newest_history(read, id, 0).await
     }
 
-    /// The newest versions of a change and of everything in it, newest first.
+    /// The newest versions of a task (of any record), oldest first, `limit` at most; 0 = all. A long history comes in parts, each of which
+    /// may take as long as `read` says.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the code is `NOT_FOUND` where there never was one.
+    pub async fn newest_history(
+        &self,
+        read: Read,
+        id: RecordId,
+        limit: u32,
+    ) -> Result<Answer<Vec<Version>>, ClientError> {
+        let mut parts = Parts::new(limit);
+        loop {
+            let query = ask::TaskHistory { id: id.to_u64(), limit: parts.left(), before: parts.before() };
+            let part = self.history_part(parts.read(read), Query::TaskHistory(query)).await?;
+            if let Some(mut all) = parts.take(part) {
+                all.value.reverse();
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The newest versions of a change and of everything in it, newest first, `limit` at most; 0 = all. As for
+    /// [`Client::newest_history`], they come in parts.
     ///
     /// # Errors
     /// See [`ClientError`]; the code is `NOT_FOUND` where there never was such a change.
@@ -225,11 +248,18 @@ impl Client {
         change: RecordId,
         limit: u32,
     ) -> Result<Answer<Vec<Version>>, ClientError> {
-        let query = ask::ChangeHistory { change: change.to_u64(), limit };
-        self.read(read, Query::ChangeHistory(query), |answer| {
-            if let Got::History(list) = answer { Some(list.versions.into_iter().map(version).collect()) } else { None }
-        })
-        .await
+        let mut parts = Parts::new(limit);
+        loop {
+            let query = ask::ChangeHistory { change: change.to_u64(), limit: parts.left(), before: parts.before() };
+            let part = self.history_part(parts.read(read), Query::ChangeHistory(query)).await?;
+            if let Some(all) = parts.take(part) {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn history_part(&self, read: Read, query: Query) -> Result<Answer<Part>, ClientError> {
+        self.read(read, query, |answer| if let Got::History(list) = answer { Some(part(list)) } else { None }).await
     }
 
     /// Conflicts, oldest first; with `resolved` the closed ones too.
@@ -388,6 +418,11 @@ fn task(found: v1::Task) -> Result<Task, ConvertError> {
         project_name: found.project_name,
         change_path: found.change_path,
     })
+}
+
+fn part(list: v1::History) -> Result<Part, ConvertError> {
+    let versions = list.versions.into_iter().map(version).collect::<Result<_, _>>()?;
+    Ok(Part { versions, is_more: list.more })
 }
 
 fn version(found: v1::Version) -> Result<Version, ConvertError> {

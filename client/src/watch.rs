@@ -23,7 +23,7 @@ use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{EventId, RecordId, Revision};
 use zyflow_machine::record::Kind;
 
-/// A node says something once a second; one that is silent for so long is taken for gone.
+/// A node says something once a second, also while it looks for the beginning; one that is silent for so long is taken for gone.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How long a node may take to begin: it waits up to ten seconds for a quorum, and says so then.
@@ -102,7 +102,8 @@ pub enum News {
         /// There are more of this revision: they come next.
         has_more: bool,
     },
-    /// All that the watch is about, up to and including this revision, was told.
+    /// All that the watch is about, up to and including this revision, was told. The first one comes once all was told that was there
+    /// when the watch began; what comes after it is new.
     Bookmark(Revision),
 }
 
@@ -119,6 +120,8 @@ pub struct Watch {
     complete: Option<Revision>,
     /// The newest event that was given out.
     last: Option<EventId>,
+    /// The first bookmark was given out.
+    is_caught_up: bool,
     is_over: bool,
 }
 
@@ -137,6 +140,7 @@ impl Client {
             stream: None,
             complete: None,
             last: None,
+            is_caught_up: false,
             is_over: false,
         }
     }
@@ -202,7 +206,9 @@ impl Watch {
             Item::Events(events) => self.events(events).map_err(|error| ClientError::convert(&address, &error)),
             Item::Bookmark(bookmark) => {
                 let revision = Revision(bookmark.revision);
-                let is_new = self.complete.is_none_or(|complete| complete < revision);
+                // The first one is news also where the last event was of its own revision: nothing older comes any more.
+                let is_new = !self.is_caught_up || self.complete.is_none_or(|complete| complete < revision);
+                self.is_caught_up = true;
                 self.complete = self.complete.max(Some(revision));
                 self.is_over = bookmark.end;
                 Ok(is_new.then_some(News::Bookmark(revision)))
@@ -253,9 +259,10 @@ impl Watch {
         let new: Vec<WatchEvent> =
             all.into_iter().filter(|event| self.last.is_none_or(|last| last < event.id)).collect();
         self.last = new.last().map(|event| event.id).or(self.last);
-        // Of a revision of which a part is still to come only the ones before are complete.
-        let complete = if events.more { Revision(revision.0.saturating_sub(1)) } else { revision };
-        self.complete = self.complete.max(Some(complete));
+        // Of a revision of which a part is still to come only the ones before are complete; before revision 0 there is none, and the
+        // node is still looking for the beginning.
+        let complete = if events.more { revision.0.checked_sub(1).map(Revision) } else { Some(revision) };
+        self.complete = self.complete.max(complete);
         let has_more = events.more;
         Ok((!new.is_empty()).then_some(News::Events { revision, events: new, has_more }))
     }

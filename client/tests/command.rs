@@ -212,7 +212,7 @@ fn nobody_listening_is_unavailable() {
     );
     fs::write(dir.path().join("client.toml"), profile).unwrap();
     for command in [&["status"][..], &["task", "list"], &["task", "set", "12.3", "--note", "x"], &["verify"]] {
-        let arguments = [&["--profile", "client.toml", "--timeout", "300ms"], command].concat();
+        let arguments = [&["--profile", "client.toml", "--timeout", "3s"], command].concat();
         let output = zyflow(dir.path(), &arguments);
         assert_eq!(output.status.code(), Some(5), "{command:?}: {}", stderr(&output));
         assert!(stderr(&output).contains("E-CONNECT"), "{command:?}: {}", stderr(&output));

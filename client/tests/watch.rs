@@ -1,10 +1,11 @@
-//! A watch against scripted nodes: broken streams, parts that begin again, silence, and what is told of it.
+//! A watch against scripted nodes: broken streams, parts that begin again, silence, and what is told of it; and `zyflow log`, which shows it.
 
 #![expect(clippy::unwrap_used, reason = "a failing test should panic")]
 
 mod support;
 
 use std::collections::VecDeque;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -73,7 +74,8 @@ impl Watch for Node {
 struct Cluster {
     nodes: Vec<Node>,
     client: Client,
-    _certificates: TempDir,
+    endpoints: Vec<String>,
+    certificates: TempDir,
 }
 
 async fn cluster(scripts: Vec<Vec<Call>>) -> Cluster {
@@ -85,8 +87,8 @@ async fn cluster(scripts: Vec<Vec<Call>>) -> Cluster {
         endpoints.push(support::serve(certificates.path(), router).await);
         nodes.push(node);
     }
-    let client = support::client(certificates.path(), endpoints);
-    Cluster { nodes, client, _certificates: certificates }
+    let client = support::client(certificates.path(), endpoints.clone());
+    Cluster { nodes, client, endpoints, certificates }
 }
 
 fn id(revision: u64, ordinal: u32) -> EventId {
@@ -126,6 +128,22 @@ async fn told(cluster: &Cluster, begin: Begin) -> Vec<EventId> {
     }
     assert_eq!(watch.complete(), Some(Revision(20)));
     told
+}
+
+/// The events that `zyflow log` shows until it fails, as it must, for what a node says with this.
+async fn logged(cluster: &Cluster, args: &[&str], code: &str) -> Vec<String> {
+    let profile = cluster.certificates.path().join("client.toml");
+    let files = "ca = \"ca.pem\"\ncert = \"client-ann.pem\"\nkey = \"client-ann.key\"\n";
+    let text = format!("cluster = \"test\"\nendpoints = {:?}\n{files}", cluster.endpoints);
+    std::fs::write(&profile, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zyflow"));
+    command.arg("--profile").arg(profile).args(["-o", "jsonl", "log"]).args(args);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(code), "{said}");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let lines = shown.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.map(|line| line["event"].as_str().unwrap().to_owned()).collect()
 }
 
 fn begins(node: &Node) -> Vec<Option<u64>> {
@@ -184,4 +202,62 @@ async fn what_will_not_pass_is_told_and_what_may_is_waited_for() {
     let alone = self::cluster(vec![vec![refused(ErrorCode::NoQuorum)]]).await;
     let mut watch = alone.client.watch(WatchFilter::default(), Begin::Now, None, Some(Duration::ZERO));
     assert_eq!(watch.next().await.unwrap_err().code(), Code::NoQuorum);
+}
+
+#[tokio::test]
+async fn a_node_that_looks_for_the_beginning_has_told_nothing_yet() {
+    let looking = Item::Events(Events { revision: 0, events: Vec::new(), more: true });
+    let reading = Item::Events(Events { revision: 6, events: Vec::new(), more: true });
+    let script = vec![
+        Call::Break(vec![looking.clone(), looking]),
+        Call::Break(vec![reading]),
+        Call::End(vec![events(7, &[0], false), end(20)]),
+    ];
+    let cluster = cluster(vec![script]).await;
+    assert_eq!(told(&cluster, Begin::Newest(2)).await, [id(7, 0)]);
+    let asked: Vec<_> =
+        cluster.nodes[0].seen.lock().unwrap().iter().map(|request| (request.newest, request.from)).collect();
+    assert_eq!(asked, [(Some(2), None), (Some(2), None), (None, Some(6))]);
+}
+
+#[tokio::test]
+async fn the_first_bookmark_is_told_also_where_it_is_at_the_last_event() {
+    let script = vec![Call::Silence(vec![events(5, &[0], false), bookmark(5), bookmark(5), bookmark(6)])];
+    let cluster = cluster(vec![script]).await;
+    let mut watch = cluster.client.watch(WatchFilter::default(), Begin::Newest(1), None, PATIENCE);
+    assert!(matches!(watch.next().await.unwrap(), Some(News::Events { .. })));
+    assert_eq!(watch.next().await.unwrap(), Some(News::Bookmark(Revision(5))));
+    assert_eq!(watch.next().await.unwrap(), Some(News::Bookmark(Revision(6))));
+}
+
+#[tokio::test]
+async fn a_watch_goes_elsewhere_where_its_node_has_failed() {
+    let failed = Call::Refuse(ErrorCode::NodeFailed);
+    let cluster = cluster(vec![vec![failed], vec![Call::End(vec![events(7, &[0], false), end(20)])]]).await;
+    assert_eq!(told(&cluster, Begin::From(Revision(3))).await, [id(7, 0)]);
+    assert_eq!(begins(&cluster.nodes[1]), [Some(3)]);
+}
+
+#[tokio::test]
+async fn a_log_that_is_followed_shows_the_newest_that_there_were_and_all_that_came_after() {
+    let items = vec![
+        events(5, &[0, 1, 2], true),
+        events(5, &[3], false),
+        events(6, &[0], false),
+        events(8, &[0], false),
+        events(9, &[0], false),
+        bookmark(6),
+        events(10, &[0], false),
+    ];
+    let cluster = cluster(vec![vec![Call::Break(items), Call::Refuse(ErrorCode::Revision)]]).await;
+    let shown = logged(&cluster, &["--follow", "--limit", "2"], "E-REVISION").await;
+    assert_eq!(shown, ["5.3", "6.0", "8.0", "9.0", "10.0"]);
+    assert_eq!(cluster.nodes[0].seen.lock().unwrap()[0].newest, Some(2));
+}
+
+#[tokio::test]
+async fn a_log_that_is_followed_shows_what_there_is_where_nothing_more_happens() {
+    let items = vec![events(4, &[0], false), events(5, &[0], false), bookmark(5)];
+    let cluster = cluster(vec![vec![Call::Break(items), Call::Refuse(ErrorCode::Revision)]]).await;
+    assert_eq!(logged(&cluster, &["--follow", "--limit", "2"], "E-REVISION").await, ["4.0", "5.0"]);
 }

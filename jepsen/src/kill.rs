@@ -20,14 +20,19 @@ use zyflow_machine::outcome::Outcome;
 /// A write or a read that takes longer has failed: no fault here lasts that long.
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
+/// A cluster that needs so much more than the span for the kills doesn't come back after them.
+const LATE_MAX: Duration = Duration::from_mins(3);
+
 /// Between two kills: an election, a catch-up and some work.
 const BETWEEN_KILLS: Duration = Duration::from_millis(2_500);
 
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How long.
+    /// How long, at least.
     pub span: Duration,
+    /// How many nodes are killed, at least: a slow machine takes more than the span for them.
+    pub kills_min: u64,
     /// Writers, at most as many as the demo's files have tasks.
     pub writers: usize,
     /// Which node is killed when.
@@ -73,7 +78,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
             tokio::spawn(write(session, *task, stopped.clone()))
         })
         .collect();
-    let kills = torment(&mut cluster, plan.span, plan.seed).await?;
+    let kills = torment(&mut cluster, &plan).await?;
     stop.send_replace(true);
     let mut report = Report { writes: 0, kills, gap: Duration::ZERO };
     for writer in writers {
@@ -105,11 +110,12 @@ pub(crate) async fn tasks(client: &Client, count: usize) -> anyhow::Result<Vec<R
 }
 
 /// Kills one node after another, never a second before the first is back: a majority is always there.
-pub(crate) async fn torment(cluster: &mut DevCluster, span: Duration, seed: u64) -> anyhow::Result<u64> {
-    let end = Instant::now() + span;
-    let mut state = seed;
+pub(crate) async fn torment(cluster: &mut DevCluster, plan: &Plan) -> anyhow::Result<u64> {
+    let since = Instant::now();
+    let mut state = plan.seed;
     let mut kills = 0;
-    while Instant::now() < end {
+    while since.elapsed() < plan.span || kills < plan.kills_min {
+        ensure!(since.elapsed() < plan.span + LATE_MAX, "{kills} kills took {:?}", since.elapsed());
         tokio::time::sleep(BETWEEN_KILLS / 2).await;
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // Every other time the leader: that is where most can go wrong.

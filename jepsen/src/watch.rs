@@ -60,7 +60,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
             tokio::spawn(kill::write(session, *task, stopped.clone()))
         })
         .collect();
-    let kills = kill::torment(&mut cluster, plan.span, plan.seed).await?;
+    let kills = kill::torment(&mut cluster, &plan).await?;
     stop.send_replace(true);
     let mut written = Vec::new();
     for writer in writers {

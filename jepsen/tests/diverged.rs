@@ -9,6 +9,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use zyflow_api::v1::admin_client::AdminClient;
+use zyflow_api::v1::{NodeStatusRequest, VerifyRequest};
 use zyflow_client::dev::{DevCluster, DevConfig};
 use zyflow_client::read::{Consistency, Read as Question, TaskFilter};
 use zyflow_machine::id::RecordId;
@@ -57,6 +59,8 @@ async fn a_node_that_a_majority_disagrees_with_stops_serving_until_it_is_whole()
     let metrics = scene.get("/metrics")?;
     ensure!(metrics.contains("zyflow_digest_alarm 2"), "{metrics}");
     ensure!(fs::read_to_string(scene.cluster.layout().log(NODE))?.contains("differs from a majority's"), "no log line");
+    scene.serves_nothing(folder.path())?;
+    scene.is_there_to_be_looked_at().await?;
     scene.done(&["task", "set", &name, "--note", "without it"])?;
 
     scene.cluster.stop_node(NODE).await?;
@@ -94,8 +98,50 @@ fn lose_an_update(tables: &Path, id: RecordId) -> anyhow::Result<()> {
 
 impl Scene {
     fn zyflow(&self, args: &[&str]) -> anyhow::Result<Output> {
-        let profile = self.cluster.layout().profile();
+        self.zyflow_as(&self.cluster.layout().profile(), args)
+    }
+
+    fn zyflow_as(&self, profile: &Path, args: &[&str]) -> anyhow::Result<Output> {
         Ok(Command::new(&self.zyflow).arg("--profile").arg(profile).args(args).output()?)
+    }
+
+    /// That the node alone, whatever it is asked for, gives nothing of its state away.
+    fn serves_nothing(&self, folder: &Path) -> anyhow::Result<()> {
+        let alone = self.cluster.layout().profile_of(NODE);
+        let backup = folder.join("backup").display().to_string();
+        let asked: [&[&str]; 5] = [
+            &["--consistency", "local", "task", "list"],
+            &["--consistency", "at-least=1", "task", "list"],
+            &["--consistency", "local", "sql", "SELECT 1"],
+            &["task", "list"],
+            &["backup", "create", &backup],
+        ];
+        for asked in asked {
+            let output = self.zyflow_as(&alone, &[&["--timeout", "3s"], asked].concat())?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.code() == Some(5) && said.contains("majority"), "{asked:?}: {output:?}");
+        }
+        Ok(())
+    }
+
+    /// That it says how it is, and compares what it keeps with its SQLite.
+    async fn is_there_to_be_looked_at(&self) -> anyhow::Result<()> {
+        let client = self.cluster.client();
+        let at = usize::try_from(NODE)? - 1;
+        let status = |mut admin: AdminClient<_>| async move { admin.node_status(NodeStatusRequest {}).await };
+        let status = client.admin(at, WITHIN, status).await?;
+        ensure!(
+            status.node_id == NODE && status.fatal.as_deref().is_some_and(|reason| reason.contains("majority")),
+            "its status"
+        );
+        for revision in [None, Some(status.applied)] {
+            let request = VerifyRequest { revision, recompute: true };
+            let verify = |mut admin: AdminClient<_>| async move { admin.verify(request).await };
+            let answer = client.admin(at, WITHIN, verify).await?;
+            let is_damaged = answer.stored.as_ref().is_some_and(|stored| !stored.matches);
+            ensure!(answer.revision >= status.applied && is_damaged, "at {revision:?}: {answer:?}");
+        }
+        Ok(())
     }
 
     fn done(&self, args: &[&str]) -> anyhow::Result<()> {

@@ -25,6 +25,9 @@ const NOTE_BYTES: usize = 60_000;
 /// The node with the disk of its own.
 const NODE: u64 = 1;
 
+/// One of the others.
+const OTHER: u64 = 2;
+
 struct Scene {
     cluster: DevCluster,
     task: String,
@@ -60,7 +63,7 @@ async fn a_full_disk_of_one_node_loses_nothing() -> anyhow::Result<()> {
 
 /// The follower ends with a reason when it can't write any more, the others go on, and with room again it catches up.
 async fn as_a_follower(scene: &mut Scene, disk: &LoopDisk) -> anyhow::Result<()> {
-    scene.elect(|leader| leader != NODE).await?;
+    scene.hand_to(OTHER).await?;
     let ballast = disk.fill(0)?;
     let since = Instant::now();
     let mut last = 0;
@@ -70,12 +73,12 @@ async fn as_a_follower(scene: &mut Scene, disk: &LoopDisk) -> anyhow::Result<()>
         }
         ensure!(since.elapsed() < WITHIN, "node {NODE} goes on with a full disk after {last} notes");
         last += 1;
-        scene.set(last, 0)?;
+        scene.set(last)?;
     };
     ensure!(ended == NODE, "node {ended} ended");
     let log = fs::read_to_string(scene.cluster.layout().log(NODE))?;
     ensure!(log.contains("No space left on device") || log.contains("disk is full"), "its log doesn't say why");
-    scene.set(last + 1, 0)?;
+    scene.set(last + 1)?;
     fs::remove_file(ballast)?;
     scene.cluster.restart(NODE).await?;
     scene.check(last + 1)
@@ -83,12 +86,14 @@ async fn as_a_follower(scene: &mut Scene, disk: &LoopDisk) -> anyhow::Result<()>
 
 /// The leader refuses before anything is written, and takes writes again as soon as there is room.
 async fn as_the_leader(scene: &mut Scene, disk: &LoopDisk) -> anyhow::Result<()> {
-    scene.elect(|leader| leader == NODE).await?;
-    scene.set(1_000, 0)?;
+    scene.hand_to(NODE).await?;
+    scene.set(1_000)?;
     let ballast = disk.fill(LOW)?;
     let since = Instant::now();
     // The log looks at its free space once a second.
     loop {
+        // A stall may have made another one the leader, which has room.
+        scene.hand_to(NODE).await?;
         let said = scene.note(1_001)?;
         if said.status.code() == Some(5) {
             let words = String::from_utf8_lossy(&said.stderr).into_owned();
@@ -128,39 +133,47 @@ impl Scene {
         }
     }
 
-    fn note(&self, number: u64) -> anyhow::Result<Output> {
-        let note = format!("{number} {}", "x".repeat(NOTE_BYTES));
-        self.command(&["task", "set", &self.task, "--note", &note])
+    /// Runs a command again for as long as the cluster says that it can't just now, unless that is because a disk is full.
+    fn patient(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let since = Instant::now();
+        loop {
+            let said = self.command(args)?;
+            let is_full = String::from_utf8_lossy(&said.stderr).contains("E-DISK-FULL");
+            if said.status.code() != Some(5) || is_full || since.elapsed() >= WITHIN {
+                return Ok(said);
+            }
+        }
     }
 
-    fn set(&self, number: u64, code: i32) -> anyhow::Result<()> {
+    fn note(&self, number: u64) -> anyhow::Result<Output> {
+        let note = format!("{number} {}", "x".repeat(NOTE_BYTES));
+        self.patient(&["task", "set", &self.task, "--note", &note])
+    }
+
+    fn set(&self, number: u64) -> anyhow::Result<()> {
         let said = self.note(number)?;
-        ensure!(said.status.code() == Some(code), "note {number}: {said:?}");
+        ensure!(said.status.success(), "note {number}: {said:?}");
         Ok(())
     }
 
     /// The last note stands, and all nodes have one state.
     fn check(&self, number: u64) -> anyhow::Result<()> {
-        let shown = self.command(&["-o", "json", "task", "show", &self.task])?;
+        let shown = self.patient(&["-o", "json", "task", "show", &self.task])?;
         let words = String::from_utf8_lossy(&shown.stdout).into_owned();
         ensure!(words.contains(&format!("{number} xxx")), "note {number} is missing");
-        let verified = self.command(&["verify"])?;
+        let verified = self.patient(&["verify"])?;
         ensure!(verified.status.success(), "the nodes differ: {verified:?}");
         Ok(())
     }
 
-    /// Stops leaders until one leads that is wanted.
-    async fn elect(&mut self, is_wanted: impl Fn(u64) -> bool) -> anyhow::Result<()> {
-        for _ in 0..20 {
-            let leader = self.cluster.wait_for_leader().await?;
-            if is_wanted(leader) {
-                return Ok(());
-            }
-            self.cluster.stop_node(leader).await?;
-            self.cluster.wait_for_leader().await?;
-            self.cluster.restart(leader).await?;
+    /// Makes a node the leader; one that is behind may have to be asked more than once.
+    async fn hand_to(&mut self, node: u64) -> anyhow::Result<()> {
+        let (since, to) = (Instant::now(), node.to_string());
+        while self.cluster.wait_for_leader().await? != node {
+            let said = self.command(&["cluster", "transfer", &to])?;
+            ensure!(since.elapsed() < WITHIN, "node {node} doesn't lead: {said:?}");
         }
-        anyhow::bail!("twenty elections and never the leader that was wanted")
+        Ok(())
     }
 }
 

@@ -2,29 +2,27 @@
 //!
 //! A checkout numbers its own requests, so everything here may be repeated. Reads never wait for a quorum.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use zyflow_checkout::{Cluster, ClusterDocument, ClusterError, Touched, Undone};
 use zyflow_machine::command::{Author, Body, Command};
-use zyflow_machine::event::Fact;
 use zyflow_machine::id::{RecordId, RequestId, Revision};
 use zyflow_machine::outcome::Outcome;
-use zyflow_machine::record::{Kind, Project, Record, TaskFields};
+use zyflow_machine::record::{Project, Record, TaskFields};
 use zyflow_machine::view::{Stored, View};
 use zyflow_raft::Consensus;
 use zyflow_spec::{Block, BlockKind, Content, Known};
-use zyflow_storage::tables::{Change, Tables, TablesError};
+use zyflow_storage::tables::{Tables, TablesError};
+
+use crate::touched::TouchedLog;
 
 /// How long one proposal of a checkout waits for its outcome before the checkout is told to ask again: long enough for an
 /// election, short enough that the status says soon that the cluster is out of reach.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Revisions whose touched changes are remembered; a checkout that is further behind looks at every document.
-const TOUCHED_REVISIONS_MAX: usize = 4_096;
 
 /// Versions read for each revision that a checkout looks back over: edits of a task file change a few blocks (3 of 4 flip at most three
 /// boxes), and a look that ends early finds an older text a revision later.
@@ -41,10 +39,14 @@ impl NodeCluster {
     /// A view of the cluster through this node.
     #[must_use]
     pub fn new(consensus: Consensus, tables: Tables) -> Self {
-        let receiver = tables.subscribe();
-        let from = *tables.applied().borrow();
-        let touched = Mutex::new(TouchedLog { receiver, from, up_to: from, entries: Vec::new() });
+        let touched = Mutex::new(TouchedLog::new(&tables));
         Self { consensus, tables, touched }
+    }
+
+    /// The tables, as long as what they hold is believed: all that a checkout writes into files comes out of here, so on a node that is out of
+    /// service none writes anything any more.
+    fn tables(&self) -> Result<&Tables, ClusterError> {
+        self.consensus.failure().map_or(Ok(&self.tables), |reason| Err(ClusterError::Unavailable(reason)))
     }
 }
 
@@ -68,7 +70,7 @@ impl Cluster for NodeCluster {
     }
 
     fn project(&self, name: &str) -> Result<Option<(RecordId, Project)>, ClusterError> {
-        let view = self.tables.view(None).map_err(read_error)?;
+        let view = self.tables()?.view(None).map_err(read_error)?;
         let found = view.project_named(name).map_err(read_error)?;
         Ok(found.and_then(|(id, stored)| match &stored.record {
             Some(Record::Project(project)) => Some((id, project.clone())),
@@ -77,17 +79,17 @@ impl Cluster for NodeCluster {
     }
 
     fn paths(&self, project: RecordId) -> Result<Vec<(String, RecordId, bool)>, ClusterError> {
-        let view = self.tables.view(None).map_err(read_error)?;
+        let view = self.tables()?.view(None).map_err(read_error)?;
         view.paths(project).map_err(read_error)
     }
 
     fn document(&self, change: RecordId, at: Option<Revision>) -> Result<Option<ClusterDocument>, ClusterError> {
-        let view = self.tables.view(at).map_err(read_error)?;
+        let view = self.tables()?.view(at).map_err(read_error)?;
         let deleted = ClusterDocument { revision: view.revision(), deleted: true, blocks: Vec::new() };
         let Some(stored) = view.get(change).map_err(read_error)? else {
             // A change of before the horizon that isn't known any more was deleted before the horizon, unless a restore undid it.
-            let (made, horizon) = (change.0.revision(), self.tables.horizon().map_err(read_error)?);
-            let was_there = made <= horizon && self.tables.refuse_undone(made).is_ok();
+            let (made, horizon) = (change.0.revision(), self.tables()?.horizon().map_err(read_error)?);
+            let was_there = made <= horizon && self.tables()?.refuse_undone(made).is_ok();
             return Ok(was_there.then_some(deleted));
         };
         if stored.record.is_none() {
@@ -102,7 +104,7 @@ impl Cluster for NodeCluster {
     }
 
     fn tasks(&self, change: RecordId) -> Result<BTreeMap<RecordId, TaskFields>, ClusterError> {
-        let view = self.tables.view(None).map_err(read_error)?;
+        let view = self.tables()?.view(None).map_err(read_error)?;
         let blocks = view.blocks(change).map_err(read_error)?;
         let task = |(id, stored): (RecordId, Arc<Stored>)| match &stored.record {
             Some(Record::Block(block)) => Some((id, block.task.as_deref()?.clone())),
@@ -112,7 +114,7 @@ impl Cluster for NodeCluster {
     }
 
     fn revisions(&self, change: RecordId, most: usize) -> Result<Vec<Revision>, ClusterError> {
-        let view = self.tables.view(None).map_err(read_error)?;
+        let view = self.tables()?.view(None).map_err(read_error)?;
         let versions = view.change_history(change, most.saturating_mul(VERSIONS_PER_REVISION)).map_err(read_error)?;
         let mut revisions: Vec<Revision> = versions.iter().map(|version| version.version.revision()).collect();
         revisions.dedup();
@@ -121,7 +123,7 @@ impl Cluster for NodeCluster {
     }
 
     fn undone(&self) -> Result<Vec<Undone>, ClusterError> {
-        let restores = self.tables.restores().map_err(read_error)?;
+        let restores = self.tables()?.restores().map_err(read_error)?;
         Ok(restores.into_iter().map(|(at, restore)| Undone { cut: restore.cut, at }).collect())
     }
 
@@ -139,61 +141,4 @@ impl Cluster for NodeCluster {
 fn spec_block(block: &zyflow_machine::record::Block) -> Block {
     let content = Content { lead: block.lead.clone(), mark: block.mark.value.clone(), text: block.text.value.clone() };
     Block { kind: BlockKind::try_from(block.kind).unwrap_or(BlockKind::Prose), content }
-}
-
-/// Which changes were touched lately.
-struct TouchedLog {
-    receiver: broadcast::Receiver<Arc<Change>>,
-    /// Everything after this revision is known.
-    from: Revision,
-    /// Up to this one.
-    up_to: Revision,
-    entries: Vec<(Revision, BTreeSet<RecordId>)>,
-}
-
-impl TouchedLog {
-    fn drain(&mut self) {
-        loop {
-            match self.receiver.try_recv() {
-                Ok(change) => {
-                    let touched = change.rows.iter().filter_map(|row| match row.stored.kind {
-                        // A change that was moved, or is there again, is a matter of the project's list.
-                        Kind::Change if matches!(row.fact, Fact::ChangeMoved { .. } | Fact::ChangeRestored { .. }) => {
-                            Some(row.stored.parent)
-                        }
-                        Kind::Block => Some(row.stored.parent),
-                        // A project's globs and policy: whoever doesn't know it as a change reads the list anew.
-                        Kind::Project | Kind::Change => Some(row.id),
-                        Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => None,
-                    });
-                    let touched: BTreeSet<RecordId> = touched.collect();
-                    self.up_to = change.revision;
-                    if !touched.is_empty() {
-                        self.entries.push((change.revision, touched));
-                    }
-                }
-                Err(broadcast::error::TryRecvError::Lagged(_)) => {
-                    self.entries.clear();
-                    self.from = Revision(u64::MAX);
-                }
-                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
-            }
-        }
-        if self.from == Revision(u64::MAX) {
-            self.from = self.up_to;
-        }
-        let excess = self.entries.len().saturating_sub(TOUCHED_REVISIONS_MAX);
-        if let Some((revision, _)) = self.entries.drain(..excess).next_back() {
-            self.from = revision;
-        }
-    }
-
-    fn since(&mut self, since: Revision) -> Touched {
-        self.drain();
-        if since < self.from {
-            return Touched::Unknown;
-        }
-        let newer = self.entries.iter().filter(|(revision, _)| *revision > since);
-        Touched::Changes { up_to: self.up_to, changes: newer.flat_map(|(_, changes)| changes.clone()).collect() }
-    }
 }

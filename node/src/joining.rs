@@ -4,8 +4,9 @@
 //!   data folder/join/4.json      { role, hash of the secret, good until, hash of the key that took it }
 //! ```
 //! A token lets in one key. Which one is on the disk before anything is signed, so whoever asks with another key later, after a crash
-//! too, is refused. What was taken is kept for good, as the record of who got a certificate, and because its id is used up. Files
-//! alone, since a token is good only where the CA's key is; time is this machine's.
+//! too, is refused. And so is the first key, where a member has got the token's id in another way meanwhile. What was taken is kept for
+//! good, as the record of who got a certificate, and because its id is used up. Files alone, since a token is good only where the CA's key
+//! is; time is this machine's.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -58,6 +59,11 @@ pub enum JoiningError {
          `zyflow cluster status` shows node {0}, take it out with `zyflow cluster remove {0}`, and replace the CA; then make a new token"
     )]
     Used(u64),
+    /// A member got the id in another way.
+    #[error(
+        "node {0} is a member already, or was one: this token is good for nothing; make a new one with `zyflow cluster token`"
+    )]
+    Taken(u64),
 }
 
 /// What is kept of a token.
@@ -126,23 +132,38 @@ impl Joining {
         Ok((token, kept.expires_ms))
     }
 
-    /// The certificate, in PEM, for whoever has the secret of a token and the key of `request`.
+    /// Whether this is the secret of a token that no key has taken yet: then [`Joining::redeem`] has to be told which ids there are.
     ///
     /// # Errors
-    /// The token isn't known, has expired or was taken by another key; the request can't be read; the files can't be written.
-    pub fn redeem(&self, node_id: u64, secret: &[u8], request: &[u8]) -> Result<String, JoiningError> {
+    /// The token isn't known, or its file can't be read.
+    pub fn is_unused(&self, node_id: u64, secret: &[u8]) -> Result<bool, JoiningError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = read(&self.path(node_id))?.ok_or(JoiningError::Unknown)?;
+        Ok(self.kept(node_id, secret)?.key.is_none())
+    }
+
+    /// The certificate, in PEM, for whoever has the secret of a token and the key of `request`. `ids` are those that members have or had;
+    /// without them only the key that took the token gets one.
+    ///
+    /// # Errors
+    /// The token isn't known, has expired, was taken by another key, or its id is one of `ids`; the request can't be read; the files
+    /// can't be written.
+    pub fn redeem(
+        &self,
+        node_id: u64,
+        secret: &[u8],
+        request: &[u8],
+        ids: Option<&BTreeSet<u64>>,
+    ) -> Result<String, JoiningError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept(node_id, secret)?;
         let role = Role::ALL.into_iter().find(|role| role.as_str() == kept.role).ok_or(JoiningError::Unknown)?;
-        if SecretHash::from_hex(&kept.hash) != Some(SecretHash::of(secret)) {
-            return Err(JoiningError::Unknown);
-        }
         let request = Request::parse(request)?;
         let key = blake3::Hash::from_bytes(request.key_hash()).to_hex().to_string();
         match &kept.key {
             Some(first) if *first != key => return Err(JoiningError::Used(node_id)),
             _ if kept.expires_ms <= wall_clock_ms() => return Err(JoiningError::Expired(node_id)),
             Some(_) => {}
+            None if ids.is_none_or(|ids| ids.contains(&node_id)) => return Err(JoiningError::Taken(node_id)),
             None => {
                 kept.key = Some(key);
                 self.store(&kept)?;
@@ -150,6 +171,13 @@ impl Joining {
         }
         let identity = Identity { cluster: self.cluster.clone(), role, node_id };
         Ok(self.authority.certify(request, &identity)?)
+    }
+
+    /// What is kept of a token, for whoever has its secret.
+    fn kept(&self, node_id: u64, secret: &[u8]) -> Result<Kept, JoiningError> {
+        let kept = read(&self.path(node_id))?.ok_or(JoiningError::Unknown)?;
+        let is_its = SecretHash::from_hex(&kept.hash) == Some(SecretHash::of(secret));
+        if is_its { Ok(kept) } else { Err(JoiningError::Unknown) }
     }
 
     fn path(&self, node_id: u64) -> PathBuf {
@@ -225,6 +253,9 @@ mod tests {
 
     const HOUR: Duration = Duration::from_hours(1);
 
+    /// Members that have no id which a token is for.
+    static NOBODY: BTreeSet<u64> = BTreeSet::new();
+
     fn request() -> Vec<u8> {
         NodeKey::generate().unwrap().request().unwrap()
     }
@@ -236,18 +267,20 @@ mod tests {
         assert_eq!((token.role, token.node_id), (Role::Learner, 4));
         assert!(expires_ms > wall_clock_ms());
         let (mine, theirs) = (request(), request());
-        let wrong = place.open().redeem(4, &[7; 16], &theirs);
+        let wrong = place.open().redeem(4, &[7; 16], &theirs, Some(&NOBODY));
         assert!(matches!(wrong, Err(JoiningError::Unknown)), "{wrong:?}");
-        let wrong = place.open().redeem(5, token.secret(), &theirs);
+        let wrong = place.open().redeem(5, token.secret(), &theirs, Some(&NOBODY));
         assert!(matches!(wrong, Err(JoiningError::Unknown)), "{wrong:?}");
         // A request that can't be read uses nothing up.
-        let wrong = place.open().redeem(4, token.secret(), b"no request");
+        let wrong = place.open().redeem(4, token.secret(), b"no request", Some(&NOBODY));
         assert!(matches!(wrong, Err(JoiningError::Authority(_))), "{wrong:?}");
 
         for _ in 0..2 {
-            assert!(place.open().redeem(4, token.secret(), &mine).unwrap().contains("BEGIN CERTIFICATE"));
+            assert!(
+                place.open().redeem(4, token.secret(), &mine, Some(&NOBODY)).unwrap().contains("BEGIN CERTIFICATE")
+            );
         }
-        let used = place.open().redeem(4, token.secret(), &theirs);
+        let used = place.open().redeem(4, token.secret(), &theirs, Some(&NOBODY));
         assert!(matches!(used, Err(JoiningError::Used(4))), "{used:?}");
         let kept = std::fs::read_to_string(place.folder.path().join("join/4.json")).unwrap();
         assert!(!token.to_string().contains(kept.split("\"hash\":\"").nth(1).unwrap().split('"').next().unwrap()));
@@ -258,18 +291,38 @@ mod tests {
         let place = Place::new();
         let joining = place.open();
         let (used, _) = joining.make(Role::Voter, &BTreeSet::from([1]), HOUR).unwrap();
-        joining.redeem(2, used.secret(), &request()).unwrap();
+        joining.redeem(2, used.secret(), &request(), Some(&NOBODY)).unwrap();
         let (late, _) = joining.make(Role::Learner, &BTreeSet::from([1]), Duration::ZERO).unwrap();
         assert_eq!((used.node_id, late.node_id), (2, 3));
-        let expired = joining.redeem(3, late.secret(), &request());
+        let expired = joining.redeem(3, late.secret(), &request(), Some(&NOBODY));
         assert!(matches!(expired, Err(JoiningError::Expired(3))), "{expired:?}");
         let (next, _) = joining.make(Role::Learner, &BTreeSet::from([1]), HOUR).unwrap();
         assert_eq!(next.node_id, 3);
-        let old = joining.redeem(3, late.secret(), &request());
+        let old = joining.redeem(3, late.secret(), &request(), Some(&NOBODY));
         assert!(matches!(old, Err(JoiningError::Unknown)), "{old:?}");
         let (other, expires_ms) = joining.make(Role::Learner, &BTreeSet::from([1]), HOUR * 1_000).unwrap();
         assert_eq!(other.node_id, 4);
         assert!(expires_ms <= wall_clock_ms() + 24 * 3_600_000, "a day at most");
+    }
+
+    #[test]
+    fn an_id_that_a_member_got_in_another_way_isnt_certified_again() {
+        let place = Place::new();
+        let joining = place.open();
+        let (token, _) = joining.make(Role::Learner, &BTreeSet::from([1]), HOUR).unwrap();
+        let (mine, by_hand) = (request(), BTreeSet::from([1, 2]));
+        assert!(joining.is_unused(2, token.secret()).unwrap());
+        assert!(matches!(joining.is_unused(2, &[7; 16]), Err(JoiningError::Unknown)));
+        for ids in [Some(&by_hand), None] {
+            let refused = joining.redeem(2, token.secret(), &mine, ids);
+            assert!(matches!(refused, Err(JoiningError::Taken(2))), "{ids:?}: {refused:?}");
+        }
+        assert!(joining.is_unused(2, token.secret()).unwrap(), "no key took it");
+        joining.redeem(2, token.secret(), &mine, Some(&NOBODY)).unwrap();
+        assert!(!joining.is_unused(2, token.secret()).unwrap());
+        // Its own node is a member now, and may have lost the answer.
+        joining.redeem(2, token.secret(), &mine, Some(&by_hand)).unwrap();
+        joining.redeem(2, token.secret(), &mine, None).unwrap();
     }
 
     #[test]

@@ -22,4 +22,5 @@ pub mod run;
 pub mod services;
 pub mod stream;
 pub mod telemetry;
+mod touched;
 pub mod webhook;

@@ -21,6 +21,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Makes the data folder of a node that has never run.
+    New(Options),
     /// Runs the node until SIGTERM.
     Run(Options),
     /// Reads and checks the configuration, and changes nothing.
@@ -42,6 +44,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
+        Command::New(options) => make(&options),
         Command::Run(options) => start(&options),
         Command::Check(options) => load(&options).map(|config| {
             println!("{} is a usable configuration for node {}", options.config.display(), config.node.id);
@@ -64,6 +67,13 @@ fn load(options: &Options) -> Result<Config, String> {
         config.log.level.clone_from(level);
     }
     Ok(config)
+}
+
+fn make(options: &Options) -> Result<(), String> {
+    let config = load(options)?;
+    run::make(&config).map_err(|error| error_chain(&error))?;
+    println!("{} is ready for node {}", config.node.data.display(), config.node.id);
+    Ok(())
 }
 
 fn start(options: &Options) -> Result<(), String> {

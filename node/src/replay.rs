@@ -7,14 +7,23 @@
 //! ```
 //!
 //! Nothing is written but what came of it. Events of different projects never touch the same record, so projects may be
-//! replayed beside each other; what belongs to no project (rollback points) counts as one of its own.
+//! replayed beside each other; what belongs to no project (rollback points) counts as one of its own. A lane that didn't get all of its
+//! events (in mode safe another lane found a difference, or nobody listens any more) holds nothing against the end: half a replay differs
+//! from it everywhere.
+//!
+//! Memory: where something is compared, the newest version of each record that the range is about, opened; so it grows with the records and
+//! not with the events, some 1 to 2 KiB a task: 1 to 2 GB for a million of them. A replay of a project, a change or a later part of the
+//! past takes less; a dry run keeps their ids alone.
 
 mod worker;
 
 pub(crate) mod store;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use serde::{Deserialize, Serialize};
@@ -91,7 +100,7 @@ pub(crate) struct Verdict {
     pub(crate) events: u64,
     pub(crate) records: u64,
     pub(crate) types: BTreeMap<String, u64>,
-    /// Hash sums of the touched records: as replayed, and as stored.
+    /// Hash sums of the touched records: as replayed, and as stored. `None` = the end wasn't reached everywhere, or nothing is compared.
     pub(crate) digests: Option<(Vec<u8>, Vec<u8>)>,
     pub(crate) differences: Vec<Difference>,
     pub(crate) difference_count: u64,
@@ -112,31 +121,50 @@ pub(crate) fn run(tables: &Tables, plan: &Plan, progress: &mut Progress<'_>) -> 
         Strategy::Sequential | Strategy::Selective => 1,
         Strategy::Parallel => std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
     };
-    let parts = std::thread::scope(|scope| {
+    let parts = in_lanes(&start, &end, plan.mode, count, |lanes| feed(tables, plan, &end, lanes, progress))?;
+    Ok(united(plan, parts))
+}
+
+/// Rows for one worker, in order.
+type Page = Vec<Arc<Row>>;
+
+/// Replays what `feed` puts into each of `count` lanes. `feed` says whether that was all that there is.
+fn in_lanes(
+    start: &TablesView,
+    end: &TablesView,
+    mode: Mode,
+    count: usize,
+    feed: impl FnOnce(&[SyncSender<Page>]) -> Result<bool, TablesError>,
+) -> Result<Vec<worker::Part>, TablesError> {
+    let is_all = AtomicBool::new(false);
+    std::thread::scope(|scope| {
         let mut lanes = Vec::with_capacity(count);
         let mut workers = Vec::with_capacity(count);
         for _ in 0..count {
             let (tx, rx) = sync_channel(PAGES_WAITING_MAX);
-            let worker = Worker::new(&start, &end, plan.mode);
-            workers.push(scope.spawn(move || work(worker, &rx)));
+            let worker = Worker::new((start, start.revision()), end, mode);
+            let is_all = &is_all;
+            workers.push(scope.spawn(move || work(worker, &rx, is_all)));
             lanes.push(tx);
         }
-        let fed = feed(tables, plan, &end, lanes, progress);
+        let fed = feed(&lanes).map(|fed| is_all.store(fed, Ordering::Release));
+        // Only now do the lanes see their end, and how it came.
+        drop(lanes);
         let parts: Result<Vec<_>, TablesError> =
             workers.into_iter().map(|worker| worker.join().unwrap_or(Err(TablesError::Poisoned))).collect();
         fed.and(parts)
-    })?;
-    Ok(united(plan, parts))
+    })
 }
 
-/// Gives each row to the worker of its project. A worker that has ended (in mode safe, at the first difference) ends it all.
+/// Gives each row to the worker of its project; whether all were given. A worker that has ended (in mode safe, at the first difference) ends
+/// it all.
 fn feed(
     tables: &Tables,
     plan: &Plan,
     end: &TablesView,
-    lanes: Vec<SyncSender<Vec<Arc<Row>>>>,
+    lanes: &[SyncSender<Page>],
     progress: &mut Progress<'_>,
-) -> Result<(), TablesError> {
+) -> Result<bool, TablesError> {
     let mut from = Revision(plan.from.0 + 1);
     let mut events = 0;
     while from <= plan.to {
@@ -152,16 +180,15 @@ fn feed(
         }
         for (lane, page) in lanes.iter().zip(pages) {
             if !page.is_empty() && lane.send(page).is_err() {
-                return Ok(());
+                return Ok(false);
             }
         }
         if !progress(past.reached.min(plan.to), events) {
-            return Ok(());
+            return Ok(false);
         }
         from = Revision(past.reached.0 + 1);
     }
-    drop(lanes);
-    Ok(())
+    Ok(true)
 }
 
 fn lane_of(view: &TablesView, row: &Row, count: usize) -> Result<usize, TablesError> {
@@ -171,15 +198,19 @@ fn lane_of(view: &TablesView, row: &Row, count: usize) -> Result<usize, TablesEr
     Ok(usize::try_from(hash).unwrap_or(0) % count)
 }
 
-fn work(mut worker: Worker<'_, TablesView>, rx: &Receiver<Vec<Arc<Row>>>) -> Result<worker::Part, TablesError> {
+fn work(
+    mut worker: Worker<'_, TablesView>,
+    rx: &Receiver<Page>,
+    is_all: &AtomicBool,
+) -> Result<worker::Part, TablesError> {
     while let Ok(page) = rx.recv() {
         for row in &page {
             if !worker.step(row)? {
-                return worker.finish();
+                return Ok(worker.stop());
             }
         }
     }
-    worker.finish()
+    if is_all.load(Ordering::Acquire) { worker.finish() } else { Ok(worker.stop()) }
 }
 
 fn united(plan: &Plan, parts: Vec<worker::Part>) -> Verdict {
@@ -198,7 +229,9 @@ fn united(plan: &Plan, parts: Vec<worker::Part>) -> Verdict {
         at_ms: 0,
     };
     let (mut replayed, mut stored) = (Digest::ZERO, Digest::ZERO);
+    let mut is_compared = plan.mode != Mode::DryRun;
     for part in parts {
+        is_compared &= part.is_compared;
         verdict.events += part.events;
         verdict.records += part.records;
         verdict.difference_count += part.difference_count;
@@ -210,7 +243,7 @@ fn united(plan: &Plan, parts: Vec<worker::Part>) -> Verdict {
         stored = stored.add(part.stored);
     }
     verdict.differences.truncate(DIFFERENCES_TOLD_MAX);
-    if plan.mode != Mode::DryRun {
+    if is_compared {
         verdict.digests = Some((replayed.to_bytes().to_vec(), stored.to_bytes().to_vec()));
     }
     verdict

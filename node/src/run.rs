@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use zyflow_checkout::{SealError, StateSeal};
 use zyflow_crypto::{Acceptor, Connector, KeyRing, Lineage, LocalKey, Role, TlsFiles, TlsMaterial, load_key_file};
 use zyflow_raft::{Consensus, ConsensusConfig};
-use zyflow_storage::layout::{Layout, LayoutError};
+use zyflow_storage::layout::Layout;
 use zyflow_storage::log::{Identity, LogConfig, LogHandle, LogStore};
 use zyflow_storage::tables::{Tables, TablesConfig};
 
@@ -120,12 +120,14 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .map_err(RunError::Runtime)?;
     let main = Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let result = main.block_on(serve(config, files.handle().clone()));
+    // Threads of scripts and exports are the first one's: they don't look at whether the node stops.
+    stop_runtime(main);
     stop_runtime(files);
     result
 }
 
 fn stop_runtime(runtime: Runtime) {
-    // Whatever still waits on files has been told to stop; a hung network mount must not keep the process.
+    // Whatever still waits on files has been told to stop; a hung network mount must not keep the process, nor a long query.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
 }
 
@@ -138,16 +140,28 @@ struct Storage {
     lineage: Lineage,
 }
 
-/// Opens everything below the data folder, making it at the first start.
+/// Makes the data folder of a node that has never run. Never done by a start: in the place of a folder that was lost, or that isn't mounted,
+/// an empty one would take part under the old id and without the old votes.
+///
+/// # Errors
+/// The configuration names no usable key, or something is in the folder.
+pub fn make(config: &Config) -> Result<(), RunError> {
+    load_key_file(&config.node.key_file, &config.node.data).map_err(part("the data key can't be used"))?;
+    let made = Layout::create(&config.node.data, lineage_of(config)?, config.node.id);
+    made.map_err(part("the data folder can't be made"))?;
+    Ok(())
+}
+
+fn lineage_of(config: &Config) -> Result<Lineage, RunError> {
+    config.node.lineage.parse().map_err(|_| RunError::Lineage(config.node.lineage.clone()))
+}
+
+/// Opens everything below the data folder.
 fn open_storage(config: &Config) -> Result<Storage, RunError> {
-    let lineage: Lineage = config.node.lineage.parse().map_err(|_| RunError::Lineage(config.node.lineage.clone()))?;
+    let lineage = lineage_of(config)?;
     let key = load_key_file(&config.node.key_file, &config.node.data).map_err(part("the data key can't be used"))?;
     let ring = Arc::new(KeyRing::new(key));
-    let layout = match Layout::open(&config.node.data) {
-        Err(LayoutError::Missing { .. }) => Layout::create(&config.node.data, lineage, config.node.id),
-        opened => opened,
-    };
-    let layout = layout.map_err(part("the data folder can't be used"))?;
+    let layout = Layout::open(&config.node.data).map_err(part("the data folder can't be used"))?;
     layout.expect(lineage, config.node.id).map_err(part("the data folder can't be used"))?;
     let local =
         LocalKey::create_or_load(&layout.node_key_file(), &ring).map_err(part("the node's key can't be used"))?;
@@ -155,9 +169,12 @@ fn open_storage(config: &Config) -> Result<Storage, RunError> {
     let identity = Identity { lineage: lineage.0, node: config.node.id };
     let log_config =
         LogConfig { free_bytes_min: config.limits.disk_free_min.0, ..LogConfig::new(layout.log_dir(), identity) };
-    // A node that has tables and no log has lost its log, and with it its vote: that is for people to decide.
-    if is_empty(&layout.log_dir())? && is_empty(&layout.tables_dir())? {
-        LogStore::init(&log_config).map_err(part("the log can't be made"))?;
+    if layout.is_new() {
+        // An attempt before this one may have made it.
+        if is_empty(&layout.log_dir())? {
+            LogStore::init(&log_config).map_err(part("the log can't be made"))?;
+        }
+        layout.begin().map_err(part("the data folder can't be used"))?;
     }
     let log = LogStore::open(&log_config).map_err(part("the log can't be opened"))?;
     let tables_config = TablesConfig::new(layout.tables_dir(), lineage);

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::stream::Stream;
-use openraft::RaftSnapshotBuilder;
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use tokio::sync::watch;
@@ -32,8 +31,10 @@ use zyflow_storage::types::{
     Applied, Entry, EntryPayload, LogId, NodeId, Roster, SnapshotMeta, StoredMembership, TypeConfig,
 };
 
+use crate::fatal::chain;
 use crate::log::{Log, LogWatch};
 use crate::metrics::Counters;
+use snapshots::SnapshotBuilder;
 
 /// Entries applied before other tasks get their turn: at some 100 µs for a full one, a few milliseconds.
 const ENTRIES_PER_TURN: usize = 32;
@@ -54,7 +55,7 @@ pub(crate) struct SnapshotFile {
 /// A snapshot as openraft passes it around.
 pub(crate) type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 
-/// Why this node can't apply an entry, or handle a snapshot. All of them stop it.
+/// Why this node can't apply an entry, or handle a snapshot. All of them stop it, but for a snapshot that there is no room for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
     #[error("opening entry {index}: {source}")]
@@ -110,7 +111,7 @@ impl Applier {
     /// Notes why this node stops, for people, and says it to openraft.
     fn stop<T>(&self, result: Result<T, ApplyError>) -> Result<T, io::Error> {
         result.map_err(|failure| {
-            let reason = crate::fatal::chain(&failure);
+            let reason = chain(&failure);
             error!(reason, "this node can't apply the log and stops");
             crate::fatal::set(&self.fatal, || reason);
             io::Error::other(failure)
@@ -156,11 +157,11 @@ impl Applier {
     /// # Errors
     /// Why it doesn't fit, for people.
     pub(crate) async fn check_log(&self, log: &impl Log) -> Result<(), String> {
-        let (applied, _membership) = self.state().map_err(|error| crate::fatal::chain(&error))?;
+        let (applied, _membership) = self.state().map_err(|error| chain(&error))?;
         let snapshot = self.on_a_thread("looking for the newest snapshot", Self::current).await;
-        let snapshot = snapshot.map_err(|error| crate::fatal::chain(&error))?;
+        let snapshot = snapshot.map_err(|error| chain(&error))?;
         let snapshot = snapshot.and_then(|snapshot| snapshot.meta.last_log_id);
-        log.check_state(applied, snapshot).await.map_err(|error| crate::fatal::chain(error.as_ref()))
+        log.check_state(applied, snapshot).await.map_err(|error| chain(error.as_ref()))
     }
 
     /// Work that blocks.
@@ -232,7 +233,7 @@ fn stored_membership(stored: Option<(Position, Vec<u8>)>) -> Result<StoredMember
 
 impl RaftStateMachine<TypeConfig> for Applier {
     type SnapshotData = SnapshotFile;
-    type SnapshotBuilder = Self;
+    type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         self.stop(self.state())
@@ -266,18 +267,29 @@ impl RaftStateMachine<TypeConfig> for Applier {
         Ok(())
     }
 
-    /// No snapshot on a disk that is nearly full, unless a peer needs it: failing to write it would stop this node.
-    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self> {
-        let (free, needed) = (self.log.free_space(), self.disk_free_bytes_min);
-        if free < needed && !force {
-            warn!(free, needed, "no snapshot is built: the disk is nearly full");
-            return None;
+    /// No snapshot where it would leave the disk nearly full: the log goes on without it, and openraft asks again some thousand entries
+    /// later. With `force` openraft asks at a start, and can't go on without one.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        if !force {
+            let looked = self.on_a_thread("looking for room for a snapshot", Self::room_needed).await;
+            let free = self.log.free_space();
+            match looked {
+                Ok(needed) if free >= needed => {}
+                Ok(needed) => {
+                    warn!(free, needed, "no snapshot is built: the disk is nearly full");
+                    return None;
+                }
+                Err(error) => {
+                    warn!(reason = chain(&error), "no snapshot is built: how much room it needs isn't known");
+                    return None;
+                }
+            }
         }
-        Some(self.clone())
+        Some(SnapshotBuilder { applier: self.clone(), is_needed: force })
     }
 
-    async fn get_snapshot_builder(&mut self) -> Self {
-        self.clone()
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { applier: self.clone(), is_needed: true }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
@@ -291,16 +303,5 @@ impl RaftStateMachine<TypeConfig> for Applier {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let current = self.on_a_thread("looking for the newest snapshot", Self::current).await;
         self.stop(current)
-    }
-}
-
-impl RaftSnapshotBuilder<TypeConfig> for Applier {
-    type SnapshotData = SnapshotFile;
-
-    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let built = self.on_a_thread("building a snapshot", Self::build).await;
-        let snapshot = self.stop(built)?;
-        info!(last = ?snapshot.meta.last_log_id, bytes = snapshot.snapshot.bytes, "built a snapshot");
-        Ok(snapshot)
     }
 }

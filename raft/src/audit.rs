@@ -72,7 +72,7 @@ impl Consensus {
     }
 
     /// Takes this node out of service for good, because its state can't be believed: it hands leadership over, takes no part any more, and
-    /// refuses proposals and linearizable reads. Unlike with a fatal error its process stays, so that people can look.
+    /// refuses proposals and every read. Unlike with a fatal error its process stays, so that people can look.
     pub async fn quarantine(&self, reason: String) {
         error!(reason, "this node's state can't be believed: it serves nothing any more");
         self.hand_over().await;

@@ -26,6 +26,9 @@ pub const APPEND_ENTRIES_MAX: u64 = 64;
 /// Rows that may wait for SQLite before this node, as leader, accepts no more commands: half of what the tables hold, some
 /// tenths of a second of SQLite's work.
 pub const BACKLOG_OPS_MAX: usize = 16_384;
+/// A node without a log votes for nobody whose log is longer: either it has never been reached, or it has lost its log and with it its votes,
+/// and would elect whoever asks, also one that lacks what was acknowledged. Above what a cluster is begun with, where nobody has a log yet.
+pub const EMPTY_VOTES_MAX: u64 = 1_024;
 /// How long a snapshot may take to travel and be installed.
 pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(10);
 
@@ -52,6 +55,8 @@ pub struct ConsensusConfig {
     pub snapshot_entries: u64,
     /// See [`ENTRIES_KEPT`].
     pub entries_kept: u64,
+    /// See [`EMPTY_VOTES_MAX`].
+    pub empty_votes_max: u64,
     /// See [`BACKLOG_OPS_MAX`].
     pub backlog_ops_max: usize,
     /// Below this much free disk proposals are refused, see [`zyflow_storage::log::FREE_BYTES_MIN`].
@@ -80,6 +85,7 @@ impl ConsensusConfig {
             election_timeout_max: ELECTION_TIMEOUT_MAX,
             snapshot_entries: SNAPSHOT_ENTRIES,
             entries_kept: ENTRIES_KEPT,
+            empty_votes_max: EMPTY_VOTES_MAX,
             backlog_ops_max: BACKLOG_OPS_MAX,
             disk_free_bytes_min: zyflow_storage::log::FREE_BYTES_MIN,
             writes_in_flight: crate::proposer::WRITES_IN_FLIGHT,

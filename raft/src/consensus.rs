@@ -246,19 +246,20 @@ impl Consensus {
     /// Waits until a local read sees what `consistency` asks for, and gives the revision that is applied then.
     ///
     /// # Errors
-    /// It couldn't be made sure of by the deadline.
+    /// It couldn't be made sure of by the deadline; or this node has failed or is out of service, so that what it has can't be believed,
+    /// however little is asked for.
     pub async fn read_barrier(&self, consistency: Consistency, deadline: Instant) -> Result<Revision, ReadError> {
+        let shared = &self.inner.shared;
+        if let Some(reason) = shared.failure() {
+            return Err(ReadError::Fatal(reason));
+        }
         let lease = match consistency {
-            Consistency::Local => return Ok(*self.inner.shared.tables.applied().borrow()),
+            Consistency::Local => return Ok(*shared.tables.applied().borrow()),
             Consistency::AtLeast(revision) => return self.applied_at_least(revision, deadline).await,
             Consistency::Lease => true,
             Consistency::Linearizable => false,
         };
-        let shared = &self.inner.shared;
         shared.counters.reads.add(1);
-        if let Some(reason) = shared.failure() {
-            return Err(ReadError::Fatal(reason));
-        }
         let (reply, answered) = oneshot::channel();
         let ask = Ask { lease, deadline, is_forwarded: false, reply };
         match timeout_at(deadline, self.inner.reads.send(ask)).await {
@@ -278,20 +279,23 @@ impl Consensus {
     }
 
     async fn applied_at_least(&self, wanted: Revision, deadline: Instant) -> Result<Revision, ReadError> {
-        let mut applied = self.inner.shared.tables.applied();
-        let mut fatal = self.inner.shared.fatal.subscribe();
+        let shared = &self.inner.shared;
+        let mut applied = shared.tables.applied();
+        let mut fatal = shared.fatal.subscribe();
         let reached = tokio::select! {
-            reached = timeout_at(deadline, applied.wait_for(|applied| *applied >= wanted)) => reached,
+            biased;
             failed = fatal.wait_for(Option::is_some) => {
                 let reason = failed.ok().and_then(|reason| reason.as_ref().map(ToString::to_string));
                 return Err(reason.map_or(ReadError::Stopping, ReadError::Fatal));
             }
+            reason = shared.left_service() => return Err(ReadError::Fatal(reason)),
+            reached = timeout_at(deadline, applied.wait_for(|applied| *applied >= wanted)) => reached,
         };
         match reached {
             Ok(Ok(applied)) => Ok(*applied),
             Ok(Err(_closed)) => Err(ReadError::Stopping),
             Err(_elapsed) => {
-                let applied = self.inner.shared.tables.applied().borrow().0;
+                let applied = shared.tables.applied().borrow().0;
                 Err(ReadError::Behind { applied, wanted: wanted.0 })
             }
         }
@@ -307,6 +311,12 @@ impl Consensus {
     #[must_use]
     pub fn status(&self) -> Status {
         self.inner.shared.status()
+    }
+
+    /// Why this node serves nothing any more: it has failed, or is out of service. As in its status, for those who ask often.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.inner.shared.failure()
     }
 
     /// The same as it changes; numbers that always move are a fraction of a second late.

@@ -30,6 +30,8 @@ const IDENTITY_FILE: &str = "IDENTITY";
 const LOCK_FILE: &str = "lock";
 const PID_FILE: &str = "pid";
 const NODE_KEY_FILE: &str = "node.key";
+/// There until a node's log has been made: no other folder may begin with an empty log, which would forget votes.
+const NEW_FILE: &str = "NEW";
 /// There from the beginning of a restore until its end.
 const RESTORING_FILE: &str = "RESTORING";
 const FOLDERS: [&str; 4] = ["log", "tables", "snapshots", CHECKOUTS_FOLDER];
@@ -39,8 +41,17 @@ const CHECKOUTS_FOLDER: &str = "checkouts";
 
 /// Files that may lie in a folder before it is made a data folder: what is left of an interrupted creation, and what a
 /// supervisor may have put there.
-const HARMLESS_FILES: [&str; 7] =
-    [LOCK_FILE, PID_FILE, NODE_KEY_FILE, "IDENTITY.tmp", "zyflowd.toml", "zyflowd.log", "lost+found"];
+const HARMLESS_FILES: [&str; 9] = [
+    LOCK_FILE,
+    PID_FILE,
+    NODE_KEY_FILE,
+    NEW_FILE,
+    "NEW.tmp",
+    "IDENTITY.tmp",
+    "zyflowd.toml",
+    "zyflowd.log",
+    "lost+found",
+];
 
 /// Only the owner: nothing in here is for others, sealed or not.
 const FOLDER_MODE: u32 = 0o700;
@@ -49,7 +60,11 @@ const FOLDER_MODE: u32 = 0o700;
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// There is nothing at that path.
-    #[error("{} doesn't exist: initialise or join a cluster first, or correct `data` in the configuration", dir.display())]
+    #[error(
+        "{} doesn't exist: correct `data` in the configuration, or make it with `zyflowd new` if this node has never run; a node that has lost \
+         its data must not come back under its id, as it has forgotten its votes: remove it from the cluster, and join under a new one",
+        dir.display()
+    )]
     Missing {
         /// The folder.
         dir: PathBuf,
@@ -161,6 +176,7 @@ impl Layout {
             return Err(LayoutError::Exists { dir: dir.to_owned(), lineage: found.lineage, node_id: found.node_id });
         }
         make_folders(dir)?;
+        mark_new(dir)?;
         identity::write(&dir.join(IDENTITY_FILE), &identity::Identity { lineage, node_id })?;
         sync_folder(dir)?;
         Ok(Self { dir: dir.to_owned(), lineage, node_id, _lock: lock })
@@ -187,7 +203,8 @@ impl Layout {
         };
         let layout = made()?;
         let identity = identity::Identity { lineage, node_id };
-        let filled = fill(&layout).and_then(|()| Ok(identity::write(&dir.join(IDENTITY_FILE), &identity)?));
+        let identify = || mark_new(dir).and_then(|()| Ok(identity::write(&dir.join(IDENTITY_FILE), &identity)?));
+        let filled = fill(&layout).and_then(|()| Ok(identify()?));
         if let Err(error) = filled {
             empty(dir);
             return Err(error);
@@ -226,6 +243,21 @@ impl Layout {
             return Err(LayoutError::OtherNode { dir: self.dir.clone(), found: self.node_id, expected: node_id });
         }
         Ok(())
+    }
+
+    /// Whether no node has begun in it yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.dir.join(NEW_FILE).exists()
+    }
+
+    /// From now on it belongs to a node that has a log.
+    ///
+    /// # Errors
+    /// The file system.
+    pub fn begin(&self) -> Result<(), LayoutError> {
+        fs::remove_file(self.dir.join(NEW_FILE))?;
+        Ok(sync_folder(&self.dir)?)
     }
 
     /// The data folder itself.
@@ -310,7 +342,7 @@ fn refuse_unfinished(dir: &Path) -> Result<(), LayoutError> {
 /// Takes away what an attempt that failed has made. What can't be taken away keeps its mark, so that no node starts from it.
 fn empty(dir: &Path) {
     let folders = FOLDERS.iter().map(|folder| fs::remove_dir_all(dir.join(folder)));
-    let files = [IDENTITY_FILE, LOCK_FILE, PID_FILE].map(|file| fs::remove_file(dir.join(file)));
+    let files = [IDENTITY_FILE, NEW_FILE, LOCK_FILE, PID_FILE].map(|file| fs::remove_file(dir.join(file)));
     let is_real = |error: &std::io::Error| error.kind() != std::io::ErrorKind::NotFound;
     let failed = folders.chain(files).find_map(|removed| removed.err().filter(is_real));
     match failed.map_or_else(|| fs::remove_file(dir.join(RESTORING_FILE)), Err) {
@@ -336,6 +368,10 @@ fn refuse_foreign(dir: &Path) -> Result<(), LayoutError> {
         }
     }
     Ok(())
+}
+
+fn mark_new(dir: &Path) -> Result<(), LayoutError> {
+    Ok(replace_file(&dir.join(NEW_FILE), b"no node has begun here yet\n")?)
 }
 
 fn make_folders(dir: &Path) -> Result<(), LayoutError> {

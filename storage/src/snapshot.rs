@@ -1,7 +1,8 @@
 //! Snapshots: the whole state at one entry, in one file, for a node that lacks the log before it.
 //!
 //! ```text
-//!   tables --(one read transaction)--> chunks, each sealed under the data key --> tmp --fsync--> rename --> fsync folder
+//!   tables --(one read transaction)--> chunks, each sealed under the data key --> tmp --fsync--> read back
+//!          --(adds up to the digest?)--> rename --> fsync folder
 //!   file   --(every chunk opened and checked)--> a new database --(adds up to the digest?)--> swapped in
 //! ```
 //!
@@ -9,8 +10,8 @@
 //! machine's header, membership and position. It travels between nodes, so it is sealed under the cluster's data key and not
 //! the node's own.
 //!
-//! Invariants: a file under its final name is complete; what is installed was verified to its last byte; a crash while
-//! installing leaves the old state or the new.
+//! Invariants: a file that gets its final name is complete, and adds up to the digest that it says: the log is purged on its word; what is
+//! installed was verified to its last byte; a crash while installing leaves the old state or the new.
 //!
 //! Deliberately not here: when snapshots are made, how they are sent, what the log is purged up to.
 
@@ -18,6 +19,7 @@ mod error;
 mod format;
 mod incoming;
 mod store;
+mod tally;
 
 use std::path::Path;
 
@@ -28,7 +30,7 @@ pub use error::SnapshotError;
 pub use incoming::{Arrived, IncomingSnapshot};
 pub use store::{SnapshotMeta, SnapshotStore};
 
-use crate::tables::{Installation, SnapshotSource, Tables};
+use crate::tables::{Installation, SnapshotSource, Tables, TablesError};
 pub(crate) use format::Parts;
 use format::{Item, Reader};
 
@@ -37,7 +39,7 @@ impl Tables {
     /// least what the snapshot covers: so the log may be purged up to the snapshot's position. Waits for disks.
     ///
     /// # Errors
-    /// [`SnapshotError::Empty`] if nothing was applied yet; else the tables can't be read or the file not written.
+    /// As [`BegunSnapshot::write`]; and [`SnapshotError::Empty`] if nothing was applied yet.
     pub fn build_snapshot(
         &self,
         to: &SnapshotStore,
@@ -99,15 +101,35 @@ pub struct BegunSnapshot {
 }
 
 impl BegunSnapshot {
-    /// Writes it.
+    /// Writes it, reads it back, and adds it up.
     ///
     /// # Errors
-    /// The tables can't be read or the file not written.
+    /// The tables can't be read or the file not written. Where the tables don't add up to their digest, they are at fault: they stop for
+    /// good and are marked to be built anew, which the older snapshot and the log are still there for. No file stays of what failed.
     pub fn write(self, to: &SnapshotStore, ring: &KeyRing, lineage: &Lineage) -> Result<SnapshotMeta, SnapshotError> {
-        let meta = to.add(&self.source, ring, lineage)?;
+        let meta = to.add(&self.source, ring, lineage).map_err(|error| self.blame(error))?;
         // Else the log could be purged past what a power cut leaves of the database.
         self.tables.checkpoint()?;
         Ok(meta)
+    }
+
+    /// Tells the tables what their snapshot showed about them.
+    fn blame(&self, error: SnapshotError) -> SnapshotError {
+        match error {
+            SnapshotError::Inconsistent { reason, .. } => {
+                let what = format!("a snapshot of them contradicts itself: {reason}");
+                self.tables.blame(TablesError::Damaged { what }).into()
+            }
+            SnapshotError::Tables(found) => self.tables.blame(found).into(),
+            other @ (SnapshotError::Empty
+            | SnapshotError::File { .. }
+            | SnapshotError::Damaged { .. }
+            | SnapshotError::NewerFormat { .. }
+            | SnapshotError::Open { .. }
+            | SnapshotError::Seal(_)
+            | SnapshotError::Random(_)
+            | SnapshotError::Older { .. }) => other,
+        }
     }
 }
 

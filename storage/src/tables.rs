@@ -33,6 +33,7 @@ mod flush;
 mod group;
 mod hash;
 mod kept;
+mod links;
 mod overlay;
 mod past;
 mod pinned;

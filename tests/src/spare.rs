@@ -50,11 +50,12 @@ impl Spare {
         Self::run(id, (peer, api), &path, log)
     }
 
-    /// Starts the node that a configuration describes.
+    /// Starts the node that a configuration describes, for the first time.
     ///
     /// # Errors
     /// Where its process can't be made.
     pub fn run(id: u64, (peer, api): (String, String), config: &Path, log: PathBuf) -> anyhow::Result<Self> {
+        make(config)?;
         let child = run(config, &log)?;
         Ok(Self { id, peer, api, log, child })
     }
@@ -121,6 +122,16 @@ pub fn free_addresses<const N: usize>() -> anyhow::Result<[String; N]> {
         free.push(listener?.local_addr()?.to_string());
     }
     <[String; N]>::try_from(free).ok().context("as many as were asked for")
+}
+
+/// Makes the data folder of a node that has never run.
+///
+/// # Errors
+/// Where there is one, or it can't be made.
+pub fn make(config: &Path) -> anyhow::Result<()> {
+    let made = Command::new(binary("zyflowd")?).args(["new", "--config"]).arg(config).output()?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Ok(())
 }
 
 /// What it says comes behind what it said before.

@@ -47,12 +47,25 @@ fn is_for_writing(info: &Path) -> bool {
 mod tests {
     use std::fs::OpenOptions;
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use tempfile::TempDir;
 
     use super::*;
     use crate::beneath::Folder;
     use crate::scan::{Found, read};
+
+    /// How long a test waits for what must happen.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Waits until nobody writes to it any more: a process that another test starts has all that this one has open, until it runs its program.
+    fn until_closed(name: &str, stamp: Stamp) {
+        let since = Instant::now();
+        while is_open_for_writing(name, stamp) {
+            assert!(since.elapsed() < PATIENCE, "{name} is still open for writing");
+            std::thread::yield_now();
+        }
+    }
 
     fn stamp(dir: &TempDir, name: &str) -> Stamp {
         match read(&Folder::open(dir.path()).unwrap(), name) {
@@ -67,7 +80,7 @@ mod tests {
         let (old, new) = (dir.path().join("a"), dir.path().join("b"));
         fs::write(&old, "text").unwrap();
         let file = stamp(&dir, "a");
-        assert!(!is_open_for_writing("a", file));
+        until_closed("a", file);
         let reader = fs::File::open(&old).unwrap();
         assert!(!is_open_for_writing("a", file), "a reader is no writer");
         let writer = OpenOptions::new().append(true).open(&old).unwrap();
@@ -75,9 +88,9 @@ mod tests {
         fs::rename(&old, &new).unwrap();
         assert!(is_open_for_writing("b", file));
         fs::write(&old, "another file of that name").unwrap();
-        assert!(!is_open_for_writing("a", stamp(&dir, "a")));
+        until_closed("a", stamp(&dir, "a"));
         drop(writer);
-        assert!(!is_open_for_writing("b", file));
+        until_closed("b", file);
         drop(reader);
     }
 
@@ -92,6 +105,6 @@ mod tests {
         assert!(is_open_for_writing("a", file));
         drop(other.stdin.take());
         other.wait().unwrap();
-        assert!(!is_open_for_writing("a", file));
+        until_closed("a", file);
     }
 }

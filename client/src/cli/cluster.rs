@@ -214,7 +214,7 @@ fn is_elsewhere(error: &ClientError) -> bool {
 }
 
 /// A client of the profile's endpoints and of every other member that says where its API is, and what all of them are.
-async fn everyone(
+pub(super) async fn everyone(
     context: &Context,
     within: Duration,
 ) -> Result<(Client, Vec<Result<v1::NodeStatusResponse, ClientError>>), Failure> {

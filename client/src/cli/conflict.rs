@@ -1,7 +1,7 @@
 //! `zyflow conflict`: what couldn't be united, and how it is settled.
 //!
-//! A resolution is one edit: it makes a value stand and closes the conflict, or does neither. A rollback point is made before it, so
-//! that the state before can be read, and be put back.
+//! A resolution is one edit: it makes a value stand and closes the conflict, or does neither. The cluster makes a rollback point with it, so
+//! that the state right before can be read, and be put back; here it is only told.
 
 use super::context::Context;
 use super::report::{Failure, Output, Report};
@@ -10,12 +10,12 @@ use super::task_view::strategy_name;
 use crate::client::Client;
 use crate::code::Code;
 use crate::coordinator::resolution::{self, Resolution, Take};
-use crate::read::PlacedConflict;
+use crate::read::{Consistency, PlacedConflict, Read};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use zyflow_machine::command::{Body, EditMode};
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_machine::record::{ConflictClass, Severity};
+use zyflow_machine::record::{ConflictClass, Point, Severity};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConflictCommand {
@@ -52,9 +52,6 @@ pub(super) struct ResolveArgs {
     /// cluster's), or the words themselves.
     #[arg(long, value_name = "current|other|base|TEXT")]
     take: String,
-    /// Make no rollback point before.
-    #[arg(long)]
-    no_point: bool,
     /// Only show what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -101,9 +98,8 @@ async fn resolve(context: &Context, args: ResolveArgs) -> Result<Report, Failure
         let items = planned.iter().map(|plan| plan.shown(None)).collect();
         return Ok(Output::List { columns: COLUMNS, items, revision: None }.into());
     }
-    let (mut items, mut newest) = (Vec::new(), Revision(0));
+    let (mut done, mut newest) = (Vec::new(), Revision(0));
     for planned in planned {
-        let point = if args.no_point { None } else { Some(point(context, &client, &planned).await?) };
         // The one before may have changed the same text: what to do is looked up again.
         let fresh = plan(context, &client, planned.id, &take).await?;
         let what = format!("conflict {}", fresh.id);
@@ -114,10 +110,14 @@ async fn resolve(context: &Context, args: ResolveArgs) -> Result<Report, Failure
             ops: fresh.resolution.ops.clone(),
             conflicts: Vec::new(),
         };
-        let (revision, _) = context.propose(&client, body, &what).await?;
+        let (revision, created) = context.propose(&client, body, &what).await?;
         newest = newest.max(revision);
-        items.push(fresh.shown(point.as_deref()));
+        done.push((fresh, created));
     }
+    // Whatever node answers has the points that were just made.
+    let read = Read { consistency: Consistency::Linearizable, ..context.read_now() };
+    let points = client.points(read).await?.value;
+    let items = done.iter().map(|(plan, created)| plan.shown(point_among(created, &points))).collect();
     Ok(Output::List { columns: COLUMNS, items, revision: Some(newest) }.into())
 }
 
@@ -166,19 +166,9 @@ fn code(error: &resolution::ResolutionError) -> Code {
     }
 }
 
-/// Names the revision before a resolution. A point of that name was made by an attempt before: its own revision is older, and good.
-async fn point(context: &Context, client: &Client, planned: &Planned) -> Result<String, Failure> {
-    let name = format!("before-conflict-{}", planned.id);
-    let body = Body::CreatePoint {
-        name: name.clone(),
-        at: Some(planned.base),
-        note: format!("before conflict {} of {} was resolved", planned.id, planned.change.path),
-        is_automatic: true,
-    };
-    match context.propose(client, body, &format!("rollback point {name}")).await {
-        Err(failure) if failure.code != Code::Exists => Err(failure),
-        Ok(_) | Err(_) => Ok(name),
-    }
+/// The name of the rollback point among the records that a resolution created; lines that came back may be others of them.
+fn point_among<'p>(created: &[RecordId], points: &'p [(RecordId, Point)]) -> Option<&'p str> {
+    points.iter().find(|(id, _)| created.contains(id)).map(|(_, point)| point.name.as_str())
 }
 
 fn take(word: &str) -> Take {

@@ -15,6 +15,9 @@ use zyflow_machine::outcome::StaleField;
 /// Fields that are told with who changed them; a stale command looks at all of it again anyway.
 const TOLD_MAX: usize = 3;
 
+/// Versions that are looked through for who it was: it was just now, as a rule.
+const NEWEST_MAX: u32 = 100;
+
 /// What must not have changed.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct ExpectArgs {
@@ -51,7 +54,7 @@ pub(super) async fn stale(
         let at = stale.changed_at.revision();
         let mut line = format!("{} of {} at revision {at}", stale.field, stale.record);
         // Who it was is a courtesy: that it is stale is known without it.
-        if let Ok(history) = client.history(read, stale.record).await {
+        if let Ok(history) = client.newest_history(read, stale.record, NEWEST_MAX).await {
             let newest = history.value.last().map_or(at, |version| version.version.revision());
             current = current.max(newest);
             let made = history.value.iter().rfind(|version| version.version.revision() == at);

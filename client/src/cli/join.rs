@@ -103,7 +103,8 @@ pub(super) async fn join(context: &Context, args: JoinArgs) -> Result<Report, Fa
     let token: JoinToken = text.parse().map_err(|error: TokenError| Failure::new(Code::Usage, error.to_string()))?;
     let addresses = Addresses { peer: args.peer.clone(), api: args.api.clone(), http: args.http };
     let prepared = prepare(&token, &args.dir, &addresses, context.within()).await.map_err(|error| failure(&error))?;
-    let start = format!("zyflowd run --config {}", prepared.config.display());
+    let config = prepared.config.display();
+    let start = format!("zyflowd new --config {config} && zyflowd run --config {config}");
     let node = token.node_id;
     if args.prepare {
         let item = json!({ "node": node, "now": "prepared", "start": start });

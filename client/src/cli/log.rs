@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use zyflow_machine::event::Fact;
-use zyflow_machine::id::{ClusterTime, RecordId};
+use zyflow_machine::id::{ClusterTime, RecordId, Revision};
 
 /// Events that are shown where neither a beginning nor a limit is given: a few screens.
 const NEWEST_DEFAULT: u32 = 100;
@@ -153,27 +153,64 @@ async fn document(mut watch: Watch, shown: &Shown) -> Result<Report, Failure> {
     Ok(Output::List { columns, items: items.into(), revision: watch.complete() }.into())
 }
 
+/// The newest of the events that were there already: which those are is known at the first bookmark.
+struct Held {
+    newest: usize,
+    /// The revision that the newest ones begin with.
+    first: Option<Revision>,
+    events: VecDeque<WatchEvent>,
+}
+
+impl Held {
+    fn new(newest: usize) -> Self {
+        Self { newest, first: None, events: VecDeque::new() }
+    }
+
+    fn add(&mut self, revision: Revision, events: Vec<WatchEvent>) {
+        self.events.extend(events);
+        // It may be a rollback of everything, with many more events than are wanted.
+        if *self.first.get_or_insert(revision) == revision {
+            self.drop_oldest_of(self.events.len());
+        }
+    }
+
+    /// What is shown of them where all up to this revision was there already; what is newer came later, and is shown whole.
+    fn release(mut self, caught_up: Option<Revision>) -> VecDeque<WatchEvent> {
+        let there = match caught_up {
+            Some(caught_up) => self.events.partition_point(|event| event.id.revision() <= caught_up),
+            None => self.events.len(),
+        };
+        self.drop_oldest_of(there);
+        self.events
+    }
+
+    /// Of the first `count` events only the newest ones stay.
+    fn drop_oldest_of(&mut self, count: usize) {
+        drop(self.events.drain(..count.saturating_sub(self.newest)));
+    }
+}
+
 /// Each event as it comes.
 async fn stream(mut watch: Watch, shown: &Shown) -> Result<Report, Failure> {
     let mut left = if shown.newest.is_some() { None } else { shown.limit };
-    // The newest so many of those that are there already are only known at the first bookmark.
-    let mut held = shown.newest.map(|newest| (newest, VecDeque::new()));
+    let mut held = shown.newest.map(Held::new);
     if shown.format == Format::Table && !say(&header())? {
         return Ok(Output::Nothing.into());
     }
     loop {
         let news = watch.next().await?;
         let is_over = news.is_none();
-        let mut events: VecDeque<WatchEvent> = match news {
-            Some(News::Events { events, .. }) => events.into(),
-            Some(News::Bookmark(_)) | None => {
-                held.take().map_or_else(VecDeque::new, |(_, events): (_, VecDeque<_>)| events)
-            }
+        let events: VecDeque<WatchEvent> = match news {
+            Some(News::Events { revision, events, .. }) => match &mut held {
+                Some(held) => {
+                    held.add(revision, events);
+                    continue;
+                }
+                None => events.into(),
+            },
+            Some(News::Bookmark(revision)) => release(&mut held, Some(revision)),
+            None => release(&mut held, None),
         };
-        if let Some((newest, waiting)) = &mut held {
-            waiting.append(&mut events);
-            drop(waiting.drain(..waiting.len().saturating_sub(*newest)));
-        }
         for event in &events {
             if left == Some(0) || !say(&line(&item(event), shown.format))? {
                 return Ok(Output::Nothing.into());
@@ -184,6 +221,10 @@ async fn stream(mut watch: Watch, shown: &Shown) -> Result<Report, Failure> {
             return Ok(Output::Nothing.into());
         }
     }
+}
+
+fn release(held: &mut Option<Held>, caught_up: Option<Revision>) -> VecDeque<WatchEvent> {
+    held.take().map_or_else(VecDeque::new, |held| held.release(caught_up))
 }
 
 /// One event as a program reads it.

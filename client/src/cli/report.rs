@@ -87,6 +87,7 @@ impl From<DevError> for Failure {
             | DevError::File { .. }
             | DevError::Damaged { .. }
             | DevError::Certificates { .. }
+            | DevError::Data { .. }
             | DevError::Ports(_)
             | DevError::Spawn { .. }
             | DevError::Process { .. }

@@ -31,8 +31,8 @@ pub(super) enum TaskCommand {
     Move(MoveArgs),
     /// Take a task out of its change.
     Remove(RemoveArgs),
-    /// Show all versions of a task.
-    History(TaskArgs),
+    /// Show the versions of a task, oldest first.
+    History(HistoryArgs),
     /// Show the first task that somebody can begin: not done, not taken, waiting for no other; the most urgent first.
     Next(NextArgs),
     /// Take a task for a while, so that nobody else does; again = for longer.
@@ -53,6 +53,15 @@ pub(super) struct TaskArgs {
     /// The project, where the path of the change alone means several.
     #[arg(long, value_name = "NAME")]
     pub(super) project: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    #[command(flatten)]
+    which: TaskArgs,
+    /// Most versions to show, the newest; 0 = all.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    limit: u32,
 }
 
 #[derive(Debug, Args)]
@@ -135,15 +144,22 @@ pub(super) async fn run(context: &Context, command: TaskCommand) -> Result<Repor
         TaskCommand::Set(args) => set(context, args).await,
         TaskCommand::Move(args) => task_edit::move_task(context, args).await,
         TaskCommand::Remove(args) => task_edit::remove(context, args).await,
-        TaskCommand::History(args) => {
-            let client = context.client()?;
-            let id = resolve::task(&client, context.read(), args.project.as_deref(), &args.task).await?;
-            let found = client.history(context.read(), id).await?;
-            let items = task_view::history(&found.value);
-            let columns = &["event", "time", "author", "from", "what", "changed"];
-            Ok(Output::List { columns, items, revision: Some(found.revision) }.into())
-        }
+        TaskCommand::History(args) => history(context, args).await,
     }
+}
+
+async fn history(context: &Context, args: HistoryArgs) -> Result<Report, Failure> {
+    let client = context.client()?;
+    let id = resolve::task(&client, context.read(), args.which.project.as_deref(), &args.which.task).await?;
+    // One more than is shown, as each is shown by what it changed in the one before.
+    let asked = if args.limit == 0 { 0 } else { args.limit.saturating_add(1) };
+    let found = client.newest_history(context.read(), id, asked).await?;
+    let mut items = task_view::history(&found.value);
+    if args.limit > 0 && found.value.len() == usize::try_from(asked).unwrap_or(usize::MAX) {
+        items.remove(0);
+    }
+    let columns = &["event", "time", "author", "from", "what", "changed"];
+    Ok(Output::List { columns, items, revision: Some(found.revision) }.into())
 }
 
 async fn list(context: &Context, args: ListArgs) -> Result<Report, Failure> {

@@ -1,12 +1,16 @@
 //! `zyflow verify`: do all nodes hold the same state?
 //!
+//! All members are asked, also those that the profile doesn't name; one that can't be is no agreement but a failure.
+//!
 //! Each node is asked for its digest at one revision. A node keeps the digests of the newest revisions and answers for its newest one where
 //! it doesn't keep this one: then the newest of all is asked for again. Where a node differs, the first row in which it does is looked
 //! for in its SQLite and in that of a node that doesn't.
 
 mod row;
 
+use super::cluster::everyone;
 use super::context::Context;
+use super::quorum::Statuses;
 use super::render::hex;
 use super::report::{Failure, Output, Report};
 use crate::client::Client;
@@ -14,7 +18,7 @@ use crate::code::Code;
 use crate::error::ClientError;
 use crate::read::{Consistency, Read};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -35,9 +39,10 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<Report, Failure> {
-    let client = context.client()?;
     let end = Instant::now() + context.within();
     let left = || end.saturating_duration_since(Instant::now());
+    let (client, statuses) = everyone(context, left()).await?;
+    let unknown = out_of_reach(&client.endpoints().collect::<Vec<_>>(), &statuses);
     let read = Read { consistency: Consistency::Linearizable, at: None, within: context.within() };
     let mut revision = client.revision(read).await?.0;
     loop {
@@ -47,7 +52,7 @@ pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<Report, F
             let mut verdicts = judge(&answers);
             let agreed = revisions.first().copied().unwrap_or(revision);
             locate(&client, &mut verdicts, agreed, left().max(LOCATE_WITHIN_MIN)).await;
-            return Ok(report(&client, &answers, &verdicts));
+            return Ok(report(&client, &answers, &verdicts, &unknown));
         }
         if left() <= RETRY_PAUSE {
             let message = "the nodes never stood at one revision while they were asked: verify again when less is \
@@ -71,6 +76,17 @@ async fn ask_all(
         client.admin(node, within, call).await
     };
     futures::future::join_all((0..client.endpoints().len()).map(ask)).await
+}
+
+/// The members that nobody can ask: they are at no endpoint, and don't say where their API is.
+fn out_of_reach(endpoints: &[&str], statuses: &Statuses) -> Vec<u64> {
+    let newest = statuses.iter().flatten().max_by_key(|status| (status.term, status.applied));
+    let is_asked = |member: &v1::Member| {
+        let answers = statuses.iter().flatten().any(|status| status.node_id == member.node_id);
+        answers || endpoints.contains(&member.api_address.as_str())
+    };
+    let members = newest.into_iter().flat_map(|status| &status.members);
+    members.filter(|member| !is_asked(member)).map(|member| member.node_id).collect()
 }
 
 /// What is to be said of one node.
@@ -106,7 +122,13 @@ async fn locate(client: &Client, verdicts: &mut [Verdict], revision: u64, within
     }
 }
 
-fn report(client: &Client, answers: &[Result<v1::VerifyResponse, ClientError>], verdicts: &[Verdict]) -> Report {
+/// `unknown` are the members that couldn't be asked.
+fn report(
+    client: &Client,
+    answers: &[Result<v1::VerifyResponse, ClientError>],
+    verdicts: &[Verdict],
+    unknown: &[u64],
+) -> Report {
     let mut items = Vec::new();
     let (mut differing, mut unreachable) = (Vec::new(), None);
     for ((endpoint, answer), verdict) in client.endpoints().zip(answers).zip(verdicts) {
@@ -123,13 +145,15 @@ fn report(client: &Client, answers: &[Result<v1::VerifyResponse, ClientError>], 
                 }));
             }
             Err(error) => {
-                items.push(json!({
-                    "node": null, "endpoint": endpoint, "revision": null, "digest": null, "same": null,
-                    "stored_same": null, "first_row": null, "error": error.to_string(),
-                }));
+                items.push(not_compared(None, Some(endpoint), &error.to_string()));
                 unreachable = Some(Failure::new(error.code(), format!("{endpoint} could not be compared: {error}")));
             }
         }
+    }
+    for id in unknown {
+        let reason = "it says no API address, and no endpoint of the profile is it: add it to the profile";
+        items.push(not_compared(Some(*id), None, reason));
+        unreachable = Some(Failure::new(Code::Connect, format!("node {id} could not be compared: {reason}")));
     }
     let failure = (!differing.is_empty()).then(|| {
         let message = format!(
@@ -141,6 +165,13 @@ fn report(client: &Client, answers: &[Result<v1::VerifyResponse, ClientError>], 
     });
     let columns = &["node", "endpoint", "revision", "same", "stored_same", "first_row", "digest", "error"];
     Report { output: Output::List { columns, items, revision: None }, failure: failure.or(unreachable) }
+}
+
+fn not_compared(node: Option<u64>, endpoint: Option<&str>, error: &str) -> Value {
+    json!({
+        "node": node, "endpoint": endpoint, "revision": null, "digest": null, "same": null,
+        "stored_same": null, "first_row": null, "error": error,
+    })
 }
 
 /// The value that most nodes have; the smallest of several.
@@ -160,5 +191,16 @@ mod tests {
         assert_eq!(most(&[b"a", b"b", b"b"]), Some(b"b".as_slice()));
         assert_eq!(most(&[b"b", b"a"]), Some(b"a".as_slice()));
         assert_eq!(most(&[]), None);
+    }
+
+    #[test]
+    fn a_member_that_nobody_can_ask_is_told() {
+        let member = |node_id, api: &str| v1::Member { node_id, api_address: api.to_owned(), ..Default::default() };
+        // The first answers, the second is known by its address, the third says none.
+        let members = vec![member(1, ""), member(2, "b:1"), member(3, "")];
+        let answers = Ok(v1::NodeStatusResponse { node_id: 1, members, ..Default::default() });
+        let silent = Err(ClientError::Unreachable { address: "b:1".to_owned(), reason: "refused".to_owned() });
+        assert_eq!(out_of_reach(&["a:1", "b:1"], &[answers, silent]), [3]);
+        assert_eq!(out_of_reach(&["a:1"], &[]), [0_u64; 0]);
     }
 }

@@ -117,6 +117,14 @@ pub enum DevError {
         /// Where the logs are.
         dir: PathBuf,
     },
+    /// A node's data folder can't be made.
+    #[error("the data folder of node {id} can't be made: {said}")]
+    Data {
+        /// Which.
+        id: u64,
+        /// What `zyflowd new` said.
+        said: String,
+    },
     /// The first contents can't be made.
     #[error("cannot {what}: {source}")]
     SetUp {

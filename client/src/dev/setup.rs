@@ -56,7 +56,7 @@ const PORT_FIRST: u16 = 20_000;
 const PORT_COUNT: u16 = 12_000;
 
 /// The locked folder with all its files, made now or before.
-pub(super) fn prepare(config: &DevConfig) -> Result<(DevLayout, File), DevError> {
+pub(super) fn prepare(config: &DevConfig, zyflowd: &Path) -> Result<(DevLayout, File), DevError> {
     if let Some(nodes) = config.nodes.filter(|nodes| !(1..=NODES_MAX).contains(nodes)) {
         return Err(DevError::Nodes(nodes));
     }
@@ -72,6 +72,9 @@ pub(super) fn prepare(config: &DevConfig) -> Result<(DevLayout, File), DevError>
     } else {
         let layout = DevLayout { choices: choose(config.nodes.unwrap_or(NODES_DEFAULT))?, dir };
         make(&layout)?;
+        for id in layout.node_ids() {
+            make_data(&layout, zyflowd, id)?;
+        }
         write_toml(&choices, &layout.choices)?;
         layout
     };
@@ -164,6 +167,16 @@ fn make(layout: &DevLayout) -> Result<(), DevError> {
         fs::write(&path, text).map_err(failed(path.clone()))?;
     }
     Ok(())
+}
+
+/// The data folder of a node that has never run.
+fn make_data(layout: &DevLayout, zyflowd: &Path, id: u64) -> Result<(), DevError> {
+    let output = Command::new(zyflowd).args(["new", "--config"]).arg(layout.config(id)).output();
+    let output = output.map_err(|source| DevError::Spawn { program: zyflowd.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(DevError::Data { id, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }
 
 fn certificates(arguments: &[String]) -> Result<(), DevError> {

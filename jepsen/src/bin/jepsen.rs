@@ -22,8 +22,8 @@ async fn main() -> anyhow::Result<()> {
     };
     let (seconds, seed) = (number(0, 30)?, number(1, 1)?);
     let folder = tempfile::tempdir()?;
-    let plan =
-        Plan { span: Duration::from_secs(seconds), writers: 8, seed, dir: folder.path().join("dev"), zyflowd: None };
+    let (span, dir) = (Duration::from_secs(seconds), folder.path().join("dev"));
+    let plan = Plan { span, kills_min: 0, writers: 8, seed, dir, zyflowd: None };
     if is_watched {
         let report = watch::run(plan).await?;
         println!(

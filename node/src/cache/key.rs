@@ -16,7 +16,7 @@ use zyflow_crypto::{DataKey, Lineage, Purpose};
 use zyflow_machine::id::{ClusterTime, Revision};
 
 /// The form of what is kept. Raised when equal questions get other bytes though the release stays.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// Bytes of a hash that name it in an envelope; the hash itself has twice as many.
 const ID_BYTES: usize = 16;

@@ -29,7 +29,7 @@ use crate::config::Cache;
 use crate::metrics::{AnswerResult, Level, Metrics};
 use key::Keys;
 use memory::Memory;
-use shared::Shared;
+use shared::{Shared, WITHIN, Within};
 
 pub use key::{Asked, Levels, Scope, depends_on_clock};
 
@@ -59,15 +59,26 @@ impl Answers {
     pub fn new(
         config: &Cache,
         ring: &Arc<KeyRing>,
+        of: (Lineage, &str),
+        runtime: &Handle,
+    ) -> Result<Self, AddressError> {
+        Self::answering(config, ring, of, runtime, WITHIN)
+    }
+
+    /// As [`Self::new`], with a Redis that answers so soon.
+    fn answering(
+        config: &Cache,
+        ring: &Arc<KeyRing>,
         (lineage, cluster): (Lineage, &str),
         runtime: &Handle,
+        within: Within,
     ) -> Result<Self, AddressError> {
         if !config.enabled {
             return Ok(Self::off());
         }
         let connect = || {
             let sealing = (Arc::clone(ring), lineage);
-            Shared::new(&config.redis.0, config.redis_keep.0, sealing, runtime.clone()).map_err(AddressError)
+            Shared::new(&config.redis.0, config.redis_keep.0, sealing, runtime.clone(), within).map_err(AddressError)
         };
         let shared = if config.redis.0.is_empty() { None } else { Some(connect()?) };
         let keys = Keys::new(ring.active(), lineage, cluster);

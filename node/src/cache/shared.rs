@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, RedisError};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -37,6 +37,18 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long keeping an answer may take; no read waits for it.
 const PUT_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long Redis may take to answer; what takes longer has failed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Within {
+    /// A question, also the one that a new connection is tried with.
+    pub(super) ask: Duration,
+    /// Keeping an answer.
+    pub(super) put: Duration,
+}
+
+/// What is right for reads of people who wait.
+pub(super) const WITHIN: Within = Within { ask: ASK_WITHIN, put: PUT_WITHIN };
 
 /// Answers on their way to Redis at once; more aren't kept.
 const PUTS_MAX: usize = 4;
@@ -58,6 +70,7 @@ struct Link {
     ring: Arc<KeyRing>,
     lineage: Lineage,
     kept_for: Duration,
+    within: Within,
     breaker: Mutex<Breaker>,
     connected: Mutex<Option<Connections>>,
     is_connecting: AtomicBool,
@@ -86,12 +99,14 @@ impl Shared {
         kept_for: Duration,
         (ring, lineage): (Arc<KeyRing>, Lineage),
         runtime: Handle,
+        within: Within,
     ) -> Result<Self, RedisError> {
         let link = Link {
             client: Client::open(address)?,
             ring,
             lineage,
             kept_for,
+            within,
             breaker: Mutex::new(Breaker::new()),
             connected: Mutex::default(),
             is_connecting: AtomicBool::new(false),
@@ -104,9 +119,10 @@ impl Shared {
         Ok(Self { link, runtime })
     }
 
+    /// Where there is no connection one is tried for, as by any read.
     #[cfg(test)]
     pub(super) fn is_connected(&self) -> bool {
-        locked(&self.link.connected).is_some()
+        self.link.connections(&self.runtime).is_some()
     }
 
     /// Whether Redis isn't asked for a while.
@@ -164,9 +180,11 @@ impl Link {
     }
 
     async fn connect(&self) {
+        // All limits of time are those of this module, and none of the library's.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let connecting = async {
-            let asking = self.client.get_multiplexed_async_connection().await?;
-            let keeping = self.client.get_multiplexed_async_connection().await?;
+            let asking = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            let keeping = self.client.get_multiplexed_async_connection_with_config(&config).await?;
             Ok::<_, RedisError>(Connections { asking, keeping })
         };
         let connections = match timeout(CONNECT_WITHIN, connecting).await {
@@ -176,7 +194,7 @@ impl Link {
         };
         // Somebody who accepts connections may still be too slow to be asked.
         let mut asking = connections.asking.clone();
-        match timeout(ASK_WITHIN, redis::cmd("PING").query_async::<()>(&mut asking)).await {
+        match timeout(self.within.ask, redis::cmd("PING").query_async::<()>(&mut asking)).await {
             Ok(Ok(())) => {
                 *locked(&self.connected) = Some(connections);
                 locked(&self.breaker).succeeded();
@@ -190,7 +208,7 @@ impl Link {
     async fn get(&self, mut connections: Connections, key: Key) -> Option<Bytes> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(key.name()).arg(0).arg(VALUE_BYTES_MAX + zyflow_crypto::envelope::OVERHEAD_BYTES);
-        let found = match timeout(ASK_WITHIN, command.query_async::<Vec<u8>>(&mut connections.asking)).await {
+        let found = match timeout(self.within.ask, command.query_async::<Vec<u8>>(&mut connections.asking)).await {
             Ok(Ok(value)) if value.is_empty() => Found::Nothing,
             Ok(Ok(value)) => self.opened(&key, &value),
             Ok(Err(error)) if error.code() == Some("WRONGTYPE") => Found::Damaged(error.to_string()),
@@ -240,7 +258,7 @@ impl Link {
         let millis = u64::try_from(self.kept_for.as_millis()).unwrap_or(u64::MAX);
         let mut command = redis::cmd("SET");
         command.arg(key.name()).arg(sealed).arg("PX").arg(millis);
-        match timeout(PUT_WITHIN, command.query_async::<()>(&mut connections.keeping)).await {
+        match timeout(self.within.put, command.query_async::<()>(&mut connections.keeping)).await {
             Ok(Ok(())) => Metrics::count_answer(Level::Shared, AnswerResult::Kept),
             Ok(Err(error)) => self.not_kept(&error.to_string()),
             Err(_elapsed) => self.not_kept("it doesn't answer in time"),

@@ -1,12 +1,15 @@
 //! One lane of a replay: events in, versions made of them, differences out. Knows no tables: a test gives it maps.
+//!
+//! A record that was deleted by the horizon isn't there at the start, and comes back where a rollback restores it. The deletion that its
+//! event follows on isn't kept any more; it is taken to have been one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use zyflow_machine::Digest;
-use zyflow_machine::event::Event;
+use zyflow_machine::event::{Event, Fact};
 use zyflow_machine::evolve::evolve;
-use zyflow_machine::id::{EventId, RecordId};
+use zyflow_machine::id::{EventId, RecordId, Revision};
 use zyflow_machine::view::{Stored, View};
 use zyflow_storage::tables::Row;
 
@@ -15,9 +18,14 @@ use super::{DIFFERENCES_TOLD_MAX, Difference, Mode};
 /// See the module.
 pub(super) struct Worker<'v, V: View> {
     start: &'v V,
+    /// The revision that the start shows.
+    from: Revision,
     end: &'v V,
     mode: Mode,
+    /// What was made of each record so far; see the module above for how much that is.
     latest: BTreeMap<RecordId, Arc<Stored>>,
+    /// In a dry run, which records there were events of.
+    touched: BTreeSet<RecordId>,
     part: Part,
 }
 
@@ -31,11 +39,14 @@ pub(super) struct Part {
     pub(super) stored: Digest,
     pub(super) differences: Vec<Difference>,
     pub(super) difference_count: u64,
+    /// The sums are those at the end; else there are none.
+    pub(super) is_compared: bool,
 }
 
 impl<'v, V: View> Worker<'v, V> {
-    pub(super) fn new(start: &'v V, end: &'v V, mode: Mode) -> Self {
-        Self { start, end, mode, latest: BTreeMap::new(), part: Part::default() }
+    pub(super) fn new((start, from): (&'v V, Revision), end: &'v V, mode: Mode) -> Self {
+        let (latest, touched) = (BTreeMap::new(), BTreeSet::new());
+        Self { start, from, end, mode, latest, touched, part: Part::default() }
     }
 
     /// Does one event again; whether to go on.
@@ -43,12 +54,12 @@ impl<'v, V: View> Worker<'v, V> {
         self.part.events += 1;
         *self.part.types.entry(row.fact.name()).or_default() += 1;
         if self.mode == Mode::DryRun {
-            self.latest.insert(row.id, Arc::clone(&row.stored));
+            self.touched.insert(row.id);
             return Ok(true);
         }
         let current = match self.latest.get(&row.id) {
             Some(latest) => Some(Arc::clone(latest)),
-            None => self.start.get(row.id)?,
+            None => self.start.get(row.id)?.or_else(|| self.let_go(row)),
         };
         let event = Event { id: row.stored.version, record: row.id, fact: row.fact.clone() };
         let made = evolve(event, current.as_deref());
@@ -77,23 +88,41 @@ impl<'v, V: View> Worker<'v, V> {
         Ok(self.mode != Mode::Safe || self.part.difference_count == 0)
     }
 
+    /// What came of it where the rest of the events won't come: nothing is held against the end.
+    pub(super) fn stop(mut self) -> Part {
+        self.part.records = self.records();
+        self.part
+    }
+
     /// Holds what was made against the state at the end.
     pub(super) fn finish(mut self) -> Result<Part, V::Error> {
-        self.part.records = u64::try_from(self.latest.len()).unwrap_or(u64::MAX);
+        self.part.records = self.records();
         if self.mode == Mode::DryRun {
             return Ok(self.part);
         }
-        let is_stopped = self.mode == Mode::Safe && self.part.difference_count > 0;
         for (id, made) in std::mem::take(&mut self.latest) {
             let stored = self.end.get(id)?;
             let of = |stored: &Stored| stored.record.as_ref().map_or(Digest::ZERO, |record| Digest::of_row(id, record));
             self.part.replayed = self.part.replayed.add(of(&made));
             self.part.stored = self.part.stored.add(stored.as_deref().map_or(Digest::ZERO, of));
-            if !is_stopped && stored.as_ref() != Some(&made) {
+            if stored.as_ref() != Some(&made) {
                 self.differs(id, None, "the state at the end has another version");
             }
         }
+        self.part.is_compared = true;
         Ok(self.part)
+    }
+
+    fn records(&self) -> u64 {
+        u64::try_from(self.latest.len() + self.touched.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The deletion before a row that restores what isn't there at the start: the history has let go of it.
+    fn let_go(&self, row: &Row) -> Option<Arc<Stored>> {
+        let is_restored = matches!(row.fact, Fact::BlockRestored { .. } | Fact::ChangeRestored { .. });
+        let version = row.previous.filter(|previous| is_restored && previous.revision() <= self.from)?;
+        let Stored { kind, parent, order, .. } = &*row.stored;
+        Some(Arc::new(Stored { version, kind: *kind, parent: *parent, order: order.clone(), record: None }))
     }
 
     fn differs(&mut self, record: RecordId, event: Option<EventId>, what: &str) {
@@ -108,9 +137,8 @@ impl<'v, V: View> Worker<'v, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zyflow_machine::command::{Author, Batch, Body, Command, TaskField};
-    use zyflow_machine::event::Fact;
-    use zyflow_machine::id::{ClusterTime, Revision};
+    use zyflow_machine::command::{Author, Batch, Body, Command, NewBlock, TaskField};
+    use zyflow_machine::id::ClusterTime;
     use zyflow_machine::{Machine, MapView};
 
     /// A short history: the state before its last part, the state after it, and the events between.
@@ -137,7 +165,7 @@ mod tests {
         };
         apply(1, Body::CreateProject { name: "p".to_owned(), files: Vec::new() }, &mut map);
         let project = map.records().next().unwrap().0;
-        let block = zyflow_machine::command::NewBlock {
+        let block = NewBlock {
             kind: zyflow_machine::record::KIND_TASK,
             lead: "- [".to_owned(),
             mark: " ".to_owned(),
@@ -156,10 +184,10 @@ mod tests {
     }
 
     fn replay(mode: Mode, start: &MapView, end: &MapView, rows: &[Row]) -> Part {
-        let mut worker = Worker::new(start, end, mode);
+        let mut worker = Worker::new((start, Revision(2)), end, mode);
         for row in rows {
             if !worker.step(row).unwrap() {
-                break;
+                return worker.stop();
             }
         }
         worker.finish().unwrap()
@@ -184,7 +212,7 @@ mod tests {
         let other = |note: &str| Fact::TaskSet { fields: vec![TaskField::Note(note.to_owned())], mark: None };
         rows[1].fact = other("never");
         let safe = replay(Mode::Safe, &before, &after, &rows);
-        assert_eq!((safe.events, safe.difference_count), (2, 1), "stops there");
+        assert_eq!((safe.events, safe.difference_count, safe.is_compared), (2, 1, false), "stops there");
         assert_eq!(safe.differences[0].event, Some(rows[1].stored.version.to_u64()));
         // What the next event overwrites is found only where each version is looked at.
         assert_eq!(replay(Mode::Fast, &before, &after, &rows).difference_count, 0);
@@ -203,5 +231,12 @@ mod tests {
         assert_eq!(replay(Mode::Safe, &before, &after, &rows).difference_count, 1);
         rows.pop();
         assert_eq!(replay(Mode::Fast, &before, &after, &rows).difference_count, 1);
+    }
+
+    #[test]
+    fn a_record_that_is_not_there_is_a_difference_unless_it_is_restored() {
+        let (_, after, rows) = history();
+        let part = replay(Mode::Safe, &MapView::new(), &after, &rows);
+        assert_eq!((part.events, part.difference_count), (1, 1), "{:?}", part.differences);
     }
 }

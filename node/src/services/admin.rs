@@ -1,5 +1,7 @@
 //! The Admin service: what this node knows, membership, and the checkouts of this machine.
 
+mod rights;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,10 +20,10 @@ use zyflow_storage::tables::{Tables, TablesError};
 use crate::checkouts::{Binding, Checkouts, CheckoutsError, Policy, Wishes};
 use crate::config::Config;
 use crate::joining::Joining;
-use crate::services::join::joining_error;
+use crate::services::join::{ids_used, joining_error};
 use crate::services::members::{Members, deadline};
 use crate::services::{read_error, tables_error};
-use crate::stream::Caller;
+use rights::{of_admin, of_admin_or_new_node};
 
 /// The largest id that a record can have: 63 bits.
 const RECORD_ID_MAX: u64 = u64::MAX >> 1;
@@ -88,6 +90,17 @@ impl AdminService {
         Ok(v1::StoredDigest { revision: revision.0, digest: digest.to_bytes().to_vec(), matches })
     }
 
+    /// Waits until this node has applied a revision. One that is out of service gets no further, and still says what it has: this is how
+    /// people look at it.
+    async fn reach(&self, wanted: Revision) -> Result<(), ApiError> {
+        if *self.tables.applied().borrow() >= wanted {
+            return Ok(());
+        }
+        let barrier = self.consensus.read_barrier(Consistency::AtLeast(wanted), deadline(None)).await;
+        barrier.map_err(|error| read_error(&error))?;
+        Ok(())
+    }
+
     /// Work on the tables that reads much.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -114,10 +127,7 @@ impl AdminService {
             );
             return Err(ApiError::new(ErrorCode::Precondition, message));
         };
-        let barrier = self.consensus.read_barrier(Consistency::Linearizable, deadline(None)).await;
-        barrier.map_err(|error| read_error(&error))?;
-        let status = self.consensus.status();
-        let ids = status.voters.keys().chain(status.learners.keys()).chain(&status.removed).copied().collect();
+        let ids = ids_used(&self.consensus, deadline(None)).await?;
         let ttl = request.ttl_ms.map_or(JOIN_TTL_DEFAULT, Duration::from_millis);
         let made = self.about.runtime.spawn_blocking(move || joining.make(role, &ids, ttl)).await;
         let made = made.map_err(|error| ApiError::new(ErrorCode::NodeFailed, error.to_string()))?;
@@ -262,7 +272,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::InitializeRequest>,
     ) -> Result<Response<v1::InitializeResponse>, Status> {
-        self.members.initialize(request.into_inner()).await?;
+        self.members.initialize(of_admin(request, "make a cluster")?).await?;
         Ok(Response::new(v1::InitializeResponse {}))
     }
 
@@ -270,7 +280,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
-        self.members.transfer(request.into_inner()).await?;
+        self.members.transfer(of_admin(request, "hand leadership over")?).await?;
         Ok(Response::new(v1::TransferLeaderResponse {}))
     }
 
@@ -278,7 +288,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::AddLearnerRequest>,
     ) -> Result<Response<v1::AddLearnerResponse>, Status> {
-        let revision = self.members.add(request.into_inner()).await?;
+        let revision = self.members.add(of_admin_or_new_node(request)?).await?;
         Ok(Response::new(v1::AddLearnerResponse { revision }))
     }
 
@@ -286,7 +296,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::PromoteMemberRequest>,
     ) -> Result<Response<v1::PromoteMemberResponse>, Status> {
-        let revision = self.members.promote(request.into_inner()).await?;
+        let revision = self.members.promote(of_admin(request, "give a vote")?).await?;
         Ok(Response::new(v1::PromoteMemberResponse { revision }))
     }
 
@@ -294,7 +304,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DemoteMemberRequest>,
     ) -> Result<Response<v1::DemoteMemberResponse>, Status> {
-        let revision = self.members.demote(request.into_inner()).await?;
+        let revision = self.members.demote(of_admin(request, "take a vote")?).await?;
         Ok(Response::new(v1::DemoteMemberResponse { revision }))
     }
 
@@ -302,7 +312,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
-        let revision = self.members.remove(request.into_inner()).await?;
+        let revision = self.members.remove(of_admin(request, "take a member out")?).await?;
         Ok(Response::new(v1::RemoveMemberResponse { revision }))
     }
 
@@ -310,7 +320,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::MoveMemberRequest>,
     ) -> Result<Response<v1::MoveMemberResponse>, Status> {
-        let revision = self.members.relocate(request.into_inner()).await?;
+        let revision = self.members.relocate(of_admin(request, "say where a member is")?).await?;
         Ok(Response::new(v1::MoveMemberResponse { revision }))
     }
 
@@ -318,7 +328,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ChangeMembershipRequest>,
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
-        let revision = self.members.change(request.into_inner()).await?;
+        let revision = self.members.change(of_admin(request, "say who votes")?).await?;
         Ok(Response::new(v1::ChangeMembershipResponse { revision }))
     }
 
@@ -326,21 +336,15 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
-        let caller = request.extensions().get::<Caller>().map(|caller| &caller.0);
-        let Some(admin) = caller.filter(|caller| caller.role == zyflow_crypto::Role::Admin).cloned() else {
-            let message = "a join token carries the data key: only an administrator's certificate may make one";
-            return Err(ApiError::new(ErrorCode::Denied, message).into());
-        };
-        let made = self.join_token(request.into_inner()).await?;
-        tracing::info!(node = made.node_id, %admin, "a join token was made");
+        let made = self.join_token(of_admin(request, "make a join token, which carries the data key")?).await?;
+        tracing::info!(node = made.node_id, "a join token was made");
         Ok(Response::new(made))
     }
 
     async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyResponse>, Status> {
         let request = request.into_inner();
         if let Some(revision) = request.revision {
-            let barrier = self.consensus.read_barrier(Consistency::AtLeast(Revision(revision)), deadline(None)).await;
-            barrier.map_err(|error| read_error(&error))?;
+            self.reach(Revision(revision)).await?;
         }
         let stored = if request.recompute { Some(self.recompute().await?) } else { None };
         let kept = || match request.revision.map(Revision) {

@@ -1,6 +1,7 @@
 //! The Backup service: objects of a backup, read and sealed on a thread of its own while everything else goes on.
 //!
-//! A node without a quorum serves it too, from what it has: that may be all that is left. It says so.
+//! A node without a quorum serves it too, from what it has: that may be all that is left. It says so. One that is out of service doesn't: what
+//! it has can't be believed.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use zyflow_api::v1::read_backup_response::{Begun, Item};
 use zyflow_api::v1::{ErrorCode, ReadBackupRequest, ReadBackupResponse};
 use zyflow_crypto::{KeyRing, Lineage};
 use zyflow_machine::id::Revision;
-use zyflow_raft::{Consensus, Consistency};
+use zyflow_raft::{Consensus, Consistency, ReadError};
 use zyflow_storage::backup::{After, BackupError, BegunBackup, OBJECT_BYTES, Sealing};
 use zyflow_storage::tables::{Tables, TablesError};
 
@@ -103,6 +104,9 @@ impl BackupService {
     /// Waits until this node knows what it should; whether it knows all that was acknowledged.
     async fn settle(&self, after: Option<After>) -> Result<bool, ApiError> {
         let barrier = self.consensus.read_barrier(Consistency::Linearizable, Instant::now() + BARRIER_TIMEOUT).await;
+        if let Err(error @ ReadError::Fatal(_)) = &barrier {
+            return Err(read_error(error));
+        }
         let is_current = barrier.is_ok();
         if let Some(last) = after.filter(|after| after.hash.is_some() && !is_current).map(|after| after.last) {
             let deadline = Instant::now() + CATCH_UP_TIMEOUT;

@@ -6,11 +6,14 @@
 //! Nothing of it touches this node's disk, where there is no text in clear. Whoever asks writes the file.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::Stream;
 use prost::Message;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use zyflow_api::ApiError;
@@ -28,6 +31,9 @@ const EXPORTS_MAX: usize = 1;
 
 /// Messages that wait for a slow caller; then reading waits too.
 const WAITING_MAX: usize = 8;
+
+/// A caller that takes nothing for so long is given up, as one of a backup is: the next one waits for its turn.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Bytes of a message, about: one row may be larger.
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -51,19 +57,20 @@ pub(super) async fn stream(
     let tables = tables.clone();
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        if let Err(error) = send(&tables, &view, &tx) {
+        let caller = Caller { tx, runtime: Handle::current(), within: TAKEN_WITHIN };
+        if let Err(error) = send(&tables, &view, &caller) {
             // Whoever asked may have gone.
-            drop(tx.blocking_send(Err(error.into())));
+            caller.is_taking(Err(error.into()));
         }
     });
     Ok(Box::pin(ReceiverStream::new(rx)))
 }
 
-fn send(tables: &Tables, view: &TablesView, tx: &mpsc::Sender<Answer>) -> Result<(), ApiError> {
+fn send(tables: &Tables, view: &TablesView, caller: &Caller) -> Result<(), ApiError> {
     let revision = view.revision();
     let all = ExportTable::all();
     let mut sender =
-        Sender { tx, pending: Rows::default(), bytes: 0, counts: vec![0; all.len()], hasher: Sha256::new() };
+        Sender { caller, pending: Rows::default(), bytes: 0, counts: vec![0; all.len()], hasher: Sha256::new() };
     let time = tables.time_at(revision).map_err(|error| tables_error(&error))?.unwrap_or_default();
     sender.send(Item::Begin(begin(revision, time, &all)));
     view.export(|table, values| sender.row(table, values)).map_err(|error| sql_error(&error))?;
@@ -84,9 +91,24 @@ fn begin(revision: Revision, time: ClusterTime, all: &[ExportTable]) -> Begin {
     Begin { revision: revision.0, time_ms: time.0, tables: all.iter().map(table).collect() }
 }
 
+/// Whoever asked.
+struct Caller {
+    tx: mpsc::Sender<Answer>,
+    runtime: Handle,
+    within: Duration,
+}
+
+impl Caller {
+    /// Waits until there is room for a message. `false` = it has gone, or takes nothing.
+    fn is_taking(&self, answer: Answer) -> bool {
+        let taken = self.runtime.block_on(async { timeout(self.within, self.tx.send(answer)).await });
+        matches!(taken, Ok(Ok(())))
+    }
+}
+
 /// Gathers rows of one table into messages.
 struct Sender<'a> {
-    tx: &'a mpsc::Sender<Answer>,
+    caller: &'a Caller,
     pending: Rows,
     bytes: usize,
     counts: Vec<u64>,
@@ -96,7 +118,7 @@ struct Sender<'a> {
 impl Sender<'_> {
     /// `false` = nobody takes it any more.
     fn send(&self, item: Item) -> bool {
-        self.tx.blocking_send(Ok(v1::ExportResponse { item: Some(item) })).is_ok()
+        self.caller.is_taking(Ok(v1::ExportResponse { item: Some(item) }))
     }
 
     fn row(&mut self, table: usize, values: Vec<SqlValue>) -> bool {
@@ -121,5 +143,26 @@ impl Sender<'_> {
         }
         self.hasher.update(rows.encode_to_vec());
         self.send(Item::Rows(rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_caller_that_takes_nothing_is_given_up() {
+        let (tx, mut rx) = mpsc::channel(1);
+        let caller = Caller { tx, runtime: Handle::current(), within: Duration::from_millis(20) };
+        let message = || Ok(v1::ExportResponse { item: Some(Item::End(End::default())) });
+        let sending = tokio::task::spawn_blocking(move || {
+            let taken = [caller.is_taking(message()), caller.is_taking(message())];
+            (caller, taken)
+        });
+        let (caller, taken) = sending.await.expect("it comes back");
+        assert_eq!(taken, [true, false], "there is room for one");
+        assert!(rx.recv().await.is_some());
+        let again = tokio::task::spawn_blocking(move || caller.is_taking(message()));
+        assert!(again.await.expect("it comes back"), "there is room again");
     }
 }

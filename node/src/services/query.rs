@@ -1,29 +1,33 @@
 //! The Query service: reads of the local tables, after as much waiting as the asked consistency needs.
 
+mod history;
+mod reads;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use zyflow_api::ApiError;
-use zyflow_api::convert::record_id;
+use zyflow_api::convert::{event_id, record_id};
 use zyflow_api::v1::query_server::Query;
 use zyflow_api::v1::{self, ErrorCode, consistency, query_request, query_response};
 use zyflow_machine::id::{ClusterTime, RecordId, Revision};
 use zyflow_machine::record::{Kind, Record, Status as MachineStatus};
 use zyflow_machine::view::{Stored, View};
 use zyflow_raft::{Consensus, Consistency};
-use zyflow_storage::tables::{Tables, TablesView, TaskFilter, Version};
+use zyflow_storage::tables::{Tables, TablesView, TaskFilter};
 
 use crate::cache::{Answers, Asked, Levels, Scope, depends_on_clock};
-use crate::cluster::wall_clock_ms;
 use crate::services::export::ExportStream;
-use crate::services::moment::view_at;
 use crate::services::wire::Encoded;
 use crate::services::{export, read_error, sql, tables_error};
+use history::Part;
+use reads::Reads;
 
 /// How long a read waits for its consistency: a few elections.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,14 +35,11 @@ const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most tasks in one answer.
 const TASKS_MAX: usize = 20_000;
 
-/// Most versions in the history of a change.
-const VERSIONS_MAX: usize = 10_000;
-
 /// The service.
 #[derive(Clone)]
 pub struct QueryService {
     consensus: Consensus,
-    tables: Tables,
+    reads: Reads,
     answers: Answers,
 }
 
@@ -46,7 +47,7 @@ impl QueryService {
     /// Reads `tables`, once `consensus` says that they are fresh enough, or finds what was read in `answers`.
     #[must_use]
     pub fn new(consensus: Consensus, tables: Tables, answers: Answers) -> Self {
-        Self { consensus, tables, answers }
+        Self { consensus, reads: Reads::new(tables), answers }
     }
 
     /// The state at that moment, once it is as fresh as asked.
@@ -64,7 +65,7 @@ impl QueryService {
         };
         let deadline = Instant::now() + BARRIER_TIMEOUT;
         self.consensus.read_barrier(consistency, deadline).await.map_err(|error| read_error(&error))?;
-        view_at(&self.tables, at, moment)
+        self.reads.view_at(at, moment).await
     }
 }
 
@@ -80,9 +81,9 @@ impl QueryService {
         let query =
             request.query.ok_or_else(|| ApiError::new(ErrorCode::Invalid, "the query is empty: say what to read"))?;
         if let query_request::Query::Digest(_) = query {
-            return self.digest();
+            return self.reads.digest().await;
         }
-        let time = self.clock_at(&view, is_past)?;
+        let time = self.reads.clock_at(&view, is_past).await?;
         let revision = view.revision();
         let levels = Levels::of(&query, is_past);
         let question = v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() };
@@ -91,45 +92,14 @@ impl QueryService {
         // What callers may see is the same for all of them, so far. Once it isn't, the scope says which part of it this one may.
         let scope = Scope::All;
         let clock = depends_on_clock(&query).then_some(time);
-        let horizon = self.tables.horizon().map_err(|error| tables_error(&error))?;
+        let horizon = self.reads.tables.horizon().map_err(|error| tables_error(&error))?;
         let asked = Asked { scope, revision, horizon, clock, query: &encoded, levels };
-        let answer = self.answers.find_or(asked, Self::read(view, time, query, is_past)).await?;
+        let answer = self.answers.find_or(asked, self.reads.answer(view, time, query, is_past)).await?;
         if is_past {
             // The horizon may have passed it meanwhile: then there is no answer, wherever one was found.
-            self.tables.view(Some(revision)).map_err(|error| tables_error(&error))?;
+            self.reads.tables.view(Some(revision)).map_err(|error| tables_error(&error))?;
         }
         Ok(Encoded { revision, time, answer })
-    }
-
-    fn digest(&self) -> Result<Encoded, ApiError> {
-        let (revision, digest) = self.tables.digest().map_err(|error| tables_error(&error))?;
-        let digest = v1::StateDigest { digest: digest.to_bytes().to_vec() };
-        let answer = Encoded::bytes_of(query_response::Answer::Digest(digest));
-        Ok(Encoded { revision, time: ClusterTime(wall_clock_ms()), answer })
-    }
-
-    /// Answers from a view, encoded. The past is read from SQLite, so on a thread that may wait: the others keep the cluster together.
-    async fn read(
-        view: TablesView,
-        now: ClusterTime,
-        query: query_request::Query,
-        is_past: bool,
-    ) -> Result<Bytes, ApiError> {
-        let answer = move || Ok(Encoded::bytes_of(Reader { view: &view, now }.answer(query)?));
-        if !is_past {
-            return answer();
-        }
-        let panicked = |_| ApiError::new(ErrorCode::NodeFailed, "reading the past panicked: ask another node");
-        tokio::task::spawn_blocking(answer).await.map_err(panicked)?
-    }
-
-    /// The clock that belongs to a view: of the past, the time of its newest event, the same on every node.
-    fn clock_at(&self, view: &TablesView, is_past: bool) -> Result<ClusterTime, ApiError> {
-        if !is_past {
-            return Ok(ClusterTime(wall_clock_ms()));
-        }
-        let time = self.tables.time_at(view.revision()).map_err(|error| tables_error(&error))?;
-        Ok(time.unwrap_or_default())
     }
 }
 
@@ -143,7 +113,7 @@ impl Query for QueryService {
     type ExportStream = ExportStream;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<ExportStream>, Status> {
-        Ok(Response::new(export::stream(self, &self.tables, request.into_inner()).await?))
+        Ok(Response::new(export::stream(self, &self.reads.tables, request.into_inner()).await?))
     }
 
     async fn sql(&self, request: Request<v1::SqlRequest>) -> Result<Response<v1::SqlResponse>, Status> {
@@ -183,12 +153,8 @@ impl Reader<'_> {
             Q::Document(query) => A::Document(self.document(record_id("change", query.change)?)?),
             Q::Tasks(query) => A::Tasks(self.tasks(query.filter.unwrap_or_default())?),
             Q::Task(query) => A::Task(Box::new(self.task(record_id("id", query.id)?)?)),
-            Q::TaskHistory(query) => A::History(self.history(record_id("id", query.id)?)?),
-            Q::ChangeHistory(query) => {
-                let asked = usize::try_from(query.limit).unwrap_or(VERSIONS_MAX);
-                let limit = if asked == 0 { VERSIONS_MAX } else { asked.min(VERSIONS_MAX) };
-                A::History(self.change_history(record_id("change", query.change)?, limit)?)
-            }
+            Q::TaskHistory(query) => A::History(self.history(&query)?),
+            Q::ChangeHistory(query) => A::History(self.change_history(&query)?),
             Q::Conflicts(query) => A::Conflicts(self.conflicts(&query)?),
             Q::Conflict(query) => A::Conflict(Box::new(self.conflict(record_id("id", query.id)?)?)),
             Q::Comments(query) => {
@@ -279,21 +245,28 @@ impl Reader<'_> {
         Ok(Some(Names { project: change.project, project_name: project.name, change_path: change.path }))
     }
 
-    fn history(&self, id: RecordId) -> Result<v1::History, ApiError> {
-        let versions = self.view.history(id).map_err(|error| tables_error(&error))?;
-        if versions.is_empty() {
+    fn history(&self, query: &query_request::TaskHistory) -> Result<v1::History, ApiError> {
+        let id = record_id("id", query.id)?;
+        let before = query.before.map(|before| event_id("before", before)).transpose()?;
+        let mut part = Part::new(query.limit);
+        self.view.walk_history(id, before, |version| part.take(version)).map_err(|error| tables_error(&error))?;
+        if part.is_empty() && before.is_none() {
             return Err(not_found("task", &id.to_string()));
         }
-        Ok(v1::History { versions: versions.into_iter().map(version).collect() })
+        Ok(part.oldest_first())
     }
 
-    fn change_history(&self, change: RecordId, limit: usize) -> Result<v1::History, ApiError> {
+    fn change_history(&self, query: &query_request::ChangeHistory) -> Result<v1::History, ApiError> {
+        let change = record_id("change", query.change)?;
+        let before = query.before.map(|before| event_id("before", before)).transpose()?;
         let stored = self.view.get(change).map_err(|error| tables_error(&error))?;
         if stored.is_none_or(|stored| stored.kind != Kind::Change) {
             return Err(not_found("change", &change.to_string()));
         }
-        let versions = self.view.change_history(change, limit).map_err(|error| tables_error(&error))?;
-        Ok(v1::History { versions: versions.into_iter().map(version).collect() })
+        let mut part = Part::new(query.limit);
+        let walked = self.view.walk_change_history(change, before, |version| part.take(version));
+        walked.map_err(|error| tables_error(&error))?;
+        Ok(part.newest_first())
     }
 
     fn conflicts(&self, query: &query_request::Conflicts) -> Result<v1::ConflictList, ApiError> {
@@ -383,18 +356,6 @@ fn shown_conflict((id, stored): &Found, names: Option<&Names>) -> Option<v1::Con
             change_path: names.map(|names| names.change_path.clone()).unwrap_or_default(),
         }),
         _ => None,
-    }
-}
-
-fn version(version: Version) -> v1::Version {
-    v1::Version {
-        version: version.version.to_u64(),
-        provenance: Some((*version.provenance).clone().into()),
-        block: match &version.stored.record {
-            Some(Record::Block(block)) => Some(block.clone().into()),
-            _ => None,
-        },
-        fact: Some(version.fact.into()),
     }
 }
 

@@ -2,10 +2,12 @@
 //! (but for parts that say so), to be resumed anywhere from the last revision received, with bookmarks while nothing happens.
 //!
 //! A watch begins where everything that was acknowledged before the call is known, so one that goes on from another node
-//! never begins behind it. Not here: reconnecting (`zyflow_client::watch`).
+//! never begins behind it. Where the newest so many events begin is looked for after that, while the caller listens: in a long history
+//! it takes as long as it takes. Not here: reconnecting (`zyflow_client::watch`).
 
 pub(crate) mod filter;
 mod follower;
+mod pieces;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,16 +19,17 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use zyflow_api::ApiError;
+use zyflow_api::v1::moment::Moment as Kind;
 use zyflow_api::v1::watch_server::Watch;
-use zyflow_api::v1::{ErrorCode, WatchRequest, WatchResponse};
-use zyflow_machine::id::Revision;
+use zyflow_api::v1::{ErrorCode, Moment, WatchRequest, WatchResponse};
+use zyflow_machine::id::{ClusterTime, Revision};
 use zyflow_raft::{Consensus, Consistency};
 use zyflow_storage::tables::{Tables, TablesError};
 
-use crate::services::moment::revision_of;
+use crate::services::moment::{revision_of, shown};
 use crate::services::{read_error, tables_error};
 use filter::Filter;
-use follower::{Follower, ROWS_AT_ONCE};
+use follower::Follower;
 
 /// Answers that wait for a slow caller: with parts of 256 KiB, 16 MiB a watch at most, mostly far less.
 const WAITING_MAX: usize = 64;
@@ -70,32 +73,35 @@ impl WatchService {
         let applied = self.consensus.read_barrier(Consistency::Linearizable, deadline).await;
         let applied = applied.map_err(|error| read_error(&error))?;
         let until = request.until.clone().map(|until| revision_of(&self.tables, until)).transpose()?;
+        let newest = request.newest.map(|newest| usize::try_from(newest).unwrap_or(usize::MAX));
         let end = until.map_or(applied, |until| until.min(applied));
-        let sent = self.begin(request, Arc::clone(&filter), applied, end).await?;
+        let sent = self.begin(request, applied, end)?;
         let (tx, last_word) = queue;
-        let (consensus, tables, stopped) = (self.consensus.clone(), self.tables.clone(), self.stopped.clone());
-        Ok(Follower { consensus, tables, filter, sent, until, tx, last_word, stopped, _place: place })
+        let now = Instant::now();
+        Ok(Follower {
+            consensus: self.consensus.clone(),
+            tables: self.tables.clone(),
+            filter,
+            sent,
+            newest,
+            barrier: Some(applied),
+            until,
+            spoken: now,
+            quorum_seen: now,
+            tx,
+            last_word,
+            stopped: self.stopped.clone(),
+            _place: place,
+        })
     }
 
-    /// The revision after which a watch begins.
-    async fn begin(
-        &self,
-        request: WatchRequest,
-        filter: Arc<Filter>,
-        applied: Revision,
-        end: Revision,
-    ) -> Result<Revision, ApiError> {
+    /// The revision after which a watch begins; `end` where it is the newest events up to there that are wanted.
+    fn begin(&self, request: WatchRequest, applied: Revision, end: Revision) -> Result<Revision, ApiError> {
         let sent = match (request.from, request.after, request.newest) {
             (None, None, None) => applied,
             (Some(from), None, None) => self.seen(Revision(from.saturating_sub(1)))?,
-            (None, Some(after), None) => self.seen(revision_of(&self.tables, after)?)?,
-            (None, None, Some(newest)) => {
-                let tables = self.tables.clone();
-                let wanted = usize::try_from(newest).unwrap_or(usize::MAX);
-                let looking = tokio::task::spawn_blocking(move || before_newest(&tables, &filter, end, wanted));
-                let panicked = |_| ApiError::new(ErrorCode::NodeFailed, "reading the past panicked: ask another node");
-                looking.await.map_err(panicked)?.map_err(|error| tables_error(&error))?
-            }
+            (None, Some(after), None) => self.seen(self.after(after)?)?,
+            (None, None, Some(_)) => return Ok(end),
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
                 let message = "`from`, `after` and `newest` all say where to begin: give one of them";
                 return Err(ApiError::new(ErrorCode::Invalid, message));
@@ -114,32 +120,35 @@ impl WatchService {
         Ok(sent)
     }
 
+    /// The revision that a watch begins after. What is before the first event of all is the beginning: nothing of it is missing.
+    fn after(&self, after: Moment) -> Result<Revision, ApiError> {
+        let time = match &after.moment {
+            Some(Kind::TimeMs(time)) => Some(ClusterTime(*time)),
+            Some(Kind::Revision(_) | Kind::Point(_)) | None => None,
+        };
+        let refused = match revision_of(&self.tables, after) {
+            Ok(revision) => return Ok(revision),
+            Err(refused) => refused,
+        };
+        let Some(time) = time else { return Err(refused) };
+        let Err(TablesError::BeforeFirst { .. }) = self.tables.revision_at(time) else { return Err(refused) };
+        let horizon = self.tables.horizon().map_err(|error| tables_error(&error))?;
+        if horizon == Revision::default() {
+            return Ok(horizon);
+        }
+        // Of the horizon's own revision only the newest versions are kept, so its time is too early for events.
+        let (time, first) = (shown(time), Revision(horizon.0 + 1));
+        let message = format!(
+            "not all that happened after {time} is kept: the oldest events are those of revision {first}; begin with that one"
+        );
+        Err(ApiError::new(ErrorCode::Revision, message))
+    }
+
     /// What the caller says that it has seen, unless a restore has undone that: then it must look at the state first.
     fn seen(&self, sent: Revision) -> Result<Revision, ApiError> {
         self.tables.refuse_undone(sent).map_err(|error| tables_error(&error))?;
         Ok(sent)
     }
-}
-
-/// The revision after which the newest `wanted` events up to `end` are; the oldest one where there are fewer.
-fn before_newest(tables: &Tables, filter: &Filter, end: Revision, wanted: usize) -> Result<Revision, TablesError> {
-    let view = tables.view(None)?;
-    let (mut to, mut count) = (end, 0);
-    while count < wanted {
-        let past = tables.changes_before(to, ROWS_AT_ONCE)?;
-        for change in &past.changes {
-            count += filter.count(&view, change)?;
-            if count >= wanted {
-                return Ok(Revision(change.revision.0.saturating_sub(1)));
-            }
-        }
-        let before = Revision(past.reached.0.saturating_sub(1));
-        if before >= to || before == Revision::default() {
-            return tables.horizon();
-        }
-        to = before;
-    }
-    Ok(end)
 }
 
 fn tables_status(error: &TablesError) -> Status {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, Stream, StreamExt};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
@@ -118,6 +119,11 @@ impl PeerService {
             caller.check_ends(message.from, message.to)?;
             let request = wire::vote_request(&message)?;
             caller.check_vote(&request.vote, false)?;
+            let candidates = request.last_log_id.as_ref().map(|last| last.index);
+            let own = self.shared.raft.metrics().borrow_watched().last_log_index;
+            if own.is_none() && candidates > Some(self.shared.config.empty_votes_max) {
+                return Err(caller.refuse("this node has no log, so it may have forgotten its votes: it votes once a leader has sent it the log"));
+            }
             Ok(request)
         };
         let request = self.count(checked())?;

@@ -1,9 +1,9 @@
 //! Nodes compare digests at one revision, and one that is taken out of service doesn't hold up the others.
 
 use zyflow_machine::id::Revision;
-use zyflow_raft::{ProposeError, Verdict, judge};
+use zyflow_raft::{Consistency, ProposeError, ReadError, Verdict, judge};
 
-use super::support::{Cluster, project, soon};
+use super::support::{Cluster, project, soon, steady};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_voter_tells_its_digest_at_exactly_one_revision_while_all_go_on() {
@@ -29,7 +29,7 @@ async fn every_voter_tells_its_digest_at_exactly_one_revision_while_all_go_on() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_taken_out_of_service_hands_over_and_is_not_elected_again() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
     let term = cluster.node(leader).status().term;
     cluster.node(leader).consensus().quarantine("a majority has another digest".to_owned()).await;
@@ -41,4 +41,33 @@ async fn a_leader_that_is_taken_out_of_service_hands_over_and_is_not_elected_aga
     assert!(matches!(&refused, Err(ProposeError::Fatal(reason)) if reason.contains("majority")), "{refused:?}");
     assert!(cluster.node(leader).status().fatal.is_some_and(|reason| reason.contains("majority")));
     assert!(cluster.node(leader).consensus().fatal().borrow().is_none(), "its process may stay");
+}
+
+/// Because the node is out of service.
+fn is_refused(read: &Result<Revision, ReadError>) -> bool {
+    matches!(read, Err(ReadError::Fatal(reason)) if reason.contains("majority"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_taken_out_of_service_serves_no_read_however_little_it_asks_for() {
+    let cluster = Cluster::start().await;
+    let (outvoted, _other) = cluster.followers().await;
+    cluster.accept(outvoted, project("known")).await;
+    let consensus = cluster.node(outvoted).consensus();
+    let applied = *consensus.tables().applied().borrow();
+    consensus.read_barrier(Consistency::Local, soon()).await.unwrap();
+    let waiting = {
+        let consensus = consensus.clone();
+        tokio::spawn(async move { consensus.read_barrier(Consistency::AtLeast(Revision(1_000_000)), soon()).await })
+    };
+    consensus.quarantine("a majority has another digest".to_owned()).await;
+    let waited = waiting.await.unwrap();
+    assert!(is_refused(&waited), "it waited for what won't come: {waited:?}");
+    let asked = [Consistency::Local, Consistency::AtLeast(applied), Consistency::Lease, Consistency::Linearizable];
+    for asked in asked {
+        let read = consensus.read_barrier(asked, soon()).await;
+        assert!(is_refused(&read), "{asked:?}: {read:?}");
+    }
+    // People can still look at it.
+    assert!(consensus.tables().digest().unwrap().0 >= applied);
 }

@@ -4,14 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use zyflow_machine::outcome::Outcome;
 use zyflow_raft::Role;
 
-use super::support::{Cluster, never, numbered, project, soon, until};
-
-/// What a loaded machine gets to elect a leader and answer; the aim is below 2 s.
-const FAILOVER_MAX: Duration = Duration::from_secs(3);
+use super::support::{Cluster, never, numbered, project, soon, steady, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_dies_under_load_is_replaced_and_nothing_acknowledged_is_lost() {
@@ -25,20 +21,18 @@ async fn a_leader_that_dies_under_load_is_replaced_and_nothing_acknowledged_is_l
         let session = cluster.session(id).await;
         let (consensus, stop, answered) = (cluster.node(id).consensus().clone(), stop.clone(), answered.clone());
         writers.push(tokio::spawn(async move {
-            let (mut acknowledged, mut longest) = (Vec::new(), Duration::ZERO);
+            let mut acknowledged = Vec::new();
             for seq in 1.. {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
                 let name = format!("writer {writer} project {seq}");
-                let began = Instant::now();
                 let outcome = consensus.propose(numbered(project(&name), session, seq), soon()).await.unwrap();
-                longest = longest.max(began.elapsed());
                 assert!(matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate(_)), "{outcome:?}");
                 acknowledged.push(name);
                 answered.fetch_add(1, Ordering::Relaxed);
             }
-            (acknowledged, longest)
+            acknowledged
         }));
     }
     until("some load", || (answered.load(Ordering::Relaxed) > 50).then_some(())).await;
@@ -48,9 +42,7 @@ async fn a_leader_that_dies_under_load_is_replaced_and_nothing_acknowledged_is_l
     stop.store(true, Ordering::Relaxed);
     let mut names = Vec::new();
     for writer in writers {
-        let (acknowledged, longest) = writer.await.unwrap();
-        assert!(longest < FAILOVER_MAX, "a command took {longest:?}");
-        names.extend(acknowledged);
+        names.extend(writer.await.unwrap());
     }
     for name in names {
         assert!(cluster.has_project(one, &name).await, "{name} was acknowledged and is lost");
@@ -97,14 +89,15 @@ async fn a_whole_cluster_that_comes_back_has_everything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_cut_off_does_not_raise_the_term() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
     let (alone, other) = cluster.followers().await;
     let term = cluster.node(leader).status().term;
     cluster.fabric.isolate(alone, &[1, 2, 3]);
     until("the node to miss its leader", || (!cluster.node(alone).status().has_quorum).then_some(())).await;
-    // Three election timeouts: with a pre-vote that grants itself the term is up after one.
-    never("the node campaigned", Duration::from_millis(3600), || {
+    // It has missed it for the longest election timeout already, and does so for half as much again: with a pre-vote that grants itself the term is
+    // up after one.
+    never("the node campaigned", Duration::from_secs(9), || {
         let now = cluster.node(alone).status().term;
         (now != term).then(|| format!("its term is {now}, it was {term}"))
     })
@@ -134,32 +127,60 @@ async fn a_leader_that_is_cut_off_is_replaced_and_comes_back_as_a_follower() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
+    let term = cluster.node(leader).status().term;
     let (heir, _other) = cluster.followers().await;
-    let began = Instant::now();
     cluster.node(leader).consensus().transfer_leader(heir, soon()).await.unwrap();
-    // Well below what waiting for the lease and an election would take.
-    assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
     assert_eq!(cluster.leader().await, heir);
+    assert_eq!(cluster.node(heir).status().term, term + 1, "one election, asked for");
     cluster.accept(leader, project("after")).await;
     assert_eq!(cluster.node(leader).status().role, Role::Follower);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stops_hands_over_first() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
     let term = cluster.node(leader).status().term;
     let (one, _other) = cluster.followers().await;
     let consensus = cluster.nodes.get_mut(&leader).unwrap().consensus.take().unwrap();
-    let began = Instant::now();
     consensus.shutdown().await;
+    // Nobody had to miss it first: when it has stopped, the election was held.
+    assert!(cluster.running().any(|node| node.status().term == term + 1), "it stopped without an heir");
     let next = cluster.leader().await;
     assert_ne!(next, leader);
-    // Nobody had to miss it first.
-    assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
     let status = cluster.node(next).status();
     assert_eq!(status.term, term + 1, "one election, asked for");
     cluster.accept(one, project("after")).await;
+}
+
+/// Of three, one was away when a command was acknowledged, one has lost its disk, and the third, which alone has the command, is down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_has_lost_its_log_elects_nobody_who_lacks_what_was_acknowledged() {
+    let mut cluster = Cluster::start_with(|config| config.empty_votes_max = 3).await;
+    let leader = cluster.leader().await;
+    let (wiped, away) = cluster.followers().await;
+    for at in 0..5 {
+        cluster.accept(leader, project(&format!("before {at}"))).await;
+    }
+    cluster.settle().await;
+    cluster.halt(away).await;
+    cluster.accept(leader, project("acknowledged")).await;
+    cluster.halt(wiped).await;
+    cluster.halt(leader).await;
+    cluster.wipe(wiped);
+    cluster.restart(wiped).await;
+    cluster.restart(away).await;
+    until("the wiped node to be asked for its vote some times", || {
+        (cluster.node(wiped).consensus().counts().calls_refused >= 5).then_some(())
+    })
+    .await;
+    for id in [wiped, away] {
+        assert_ne!(cluster.node(id).status().role, Role::Leader, "node {id}");
+    }
+    cluster.restart(leader).await;
+    cluster.leader().await;
+    cluster.settle().await;
+    assert!(cluster.has_project(wiped, "acknowledged").await, "it was acknowledged and is lost");
 }

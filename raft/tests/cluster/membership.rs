@@ -9,7 +9,7 @@ use zyflow_raft::{
 use zyflow_storage::types::Vote;
 
 use super::gate::Caller;
-use super::support::{CLUSTER, Cluster, PATIENCE, project, soon, until};
+use super::support::{CLUSTER, Cluster, PATIENCE, project, soon, steady, until};
 
 /// Adds a running node and gives it a vote.
 async fn join(cluster: &mut Cluster, id: NodeId) {
@@ -28,7 +28,7 @@ fn removed(cluster: &Cluster, id: NodeId) -> Vec<NodeId> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_that_runs_on_disturbs_nobody() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start_with(steady).await;
     join(&mut cluster, 4).await;
     let leader = cluster.leader().await;
     // It hears nothing of it: to itself it is a voter.
@@ -97,7 +97,7 @@ async fn an_id_is_never_used_again_whatever_a_node_has_been_through() {
     until("the log to be purged", || (cluster.node(leader).status().purged > 0).then_some(())).await;
     // By a snapshot ...
     join(&mut cluster, 5).await;
-    assert_eq!(cluster.node(5).consensus().counts().snapshots_installed, 1);
+    assert!(cluster.node(5).consensus().counts().snapshots_installed >= 1);
     cluster.settle().await;
     // ... and after a restart of everybody.
     for id in [1, 2, 3, 5] {
@@ -117,7 +117,7 @@ async fn an_id_is_never_used_again_whatever_a_node_has_been_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_to_be_removed_hands_over_first() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
     let term = cluster.node(leader).status().term;
     let asked = cluster.node(leader).consensus().remove(leader, soon()).await;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::support::{Cluster, all, project, soon, until};
+use super::support::{Cluster, all, project, soon, steady, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_are_pipelined() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
     let (far, _near) = cluster.followers().await;
-    // The near one makes the quorum, so writes go on; to the far one each append takes long to be answered.
-    cluster.fabric.slow(leader, far, Duration::from_millis(100));
+    // The near one makes the quorum, so writes go on; to the far one each append takes long to be answered, though less than what a connection
+    // has to answer in.
+    cluster.fabric.slow(leader, far, Duration::from_millis(700));
     let consensus = cluster.node(leader).consensus().clone();
     for wave in 0..40 {
         let proposals = (0..4).map(|at| {
@@ -23,6 +24,7 @@ async fn appends_are_pipelined() {
     }
     let most = consensus.counts().appends_in_flight_max;
     assert!(most >= 8, "{most} appends were under way at most: one after the other");
+    cluster.fabric.slow(leader, far, Duration::ZERO);
     cluster.settle().await;
 }
 

@@ -8,7 +8,7 @@ use zyflow_machine::id::Revision;
 use zyflow_machine::outcome::{Outcome, Reject};
 use zyflow_raft::{Fate, MembershipError, ProposeError};
 
-use super::support::{Cluster, accepted, all, command, numbered, project, soon, until};
+use super::support::{Cluster, accepted, all, command, numbered, project, soon, steady, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_takes_commands() {
@@ -86,12 +86,12 @@ async fn a_request_that_is_repeated_after_a_change_of_leader_happens_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_lost_on_the_way_is_repeated_only_with_a_request_id() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
     let (follower, _other) = cluster.followers().await;
     let session = cluster.session(follower).await;
-    // Commands get there, answers don't get back in time.
-    cluster.fabric.slow(follower, leader, Duration::from_millis(300));
+    // Commands get there before the connection has to answer whether it lives, answers don't get back in time.
+    cluster.fabric.slow(follower, leader, Duration::from_secs(1));
     let sealed = cluster.node(leader).consensus().counts().commands_sealed;
     let consensus = cluster.node(follower).consensus().clone();
     let proposing = tokio::spawn(async move {
@@ -144,20 +144,24 @@ async fn without_a_quorum_a_follower_says_so_by_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_a_leader_admits_that_it_does_not_know() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
     let (one, other) = cluster.followers().await;
-    cluster.halt(one).await;
-    cluster.halt(other).await;
-    let deadline = Instant::now() + Duration::from_secs(3);
+    // Cut off, and not halted: that takes no time of its lease.
+    cluster.fabric.isolate(one, &[1, 2, 3]);
+    cluster.fabric.isolate(other, &[1, 2, 3]);
+    // Past its longest election timeout, after which it knows that nobody answers.
+    let deadline = Instant::now() + Duration::from_secs(8);
     let error = cluster.node(leader).consensus().propose(project("perhaps"), deadline).await.unwrap_err();
     // It still led when it was asked: the entry is in its log and may be committed later.
     let ProposeError::NoQuorum { fate: Fate::Unknown, .. } = &error else { panic!("{error:?}") };
     // Once its lease is over it doesn't even begin.
+    until("the lease to be over", || (!cluster.node(leader).status().has_quorum).then_some(())).await;
     let deadline = Instant::now() + Duration::from_secs(2);
     let error = cluster.node(leader).consensus().propose(project("no more"), deadline).await.unwrap_err();
     let ProposeError::NoQuorum { fate: Fate::Nothing, .. } = &error else { panic!("{error:?}") };
-    cluster.restart(one).await;
+    cluster.halt(other).await;
+    cluster.fabric.heal(one, &[1, 2, 3]);
     cluster.leader().await;
     assert!(cluster.has_project(one, "perhaps").await, "what was in the leader's log is committed in the end");
     assert!(!cluster.has_project(one, "no more").await);

@@ -6,15 +6,15 @@ use tokio::time::Instant;
 use zyflow_machine::id::Revision;
 use zyflow_raft::{Consistency, ReadError};
 
-use super::support::{Cluster, all, project, soon};
+use super::support::{Cluster, all, project, soon, steady};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_linearizable_read_on_a_slow_follower_sees_what_was_acknowledged() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start_with(steady).await;
     let leader = cluster.leader().await;
     let (slow, _other) = cluster.followers().await;
-    cluster.fabric.slow(leader, slow, Duration::from_millis(60));
-    for at in 0..10 {
+    cluster.fabric.slow(leader, slow, Duration::from_millis(700));
+    for at in 0..5 {
         let written = cluster.accept(leader, project(&format!("project {at}"))).await;
         let behind = *cluster.node(slow).consensus().tables().applied().borrow();
         assert!(behind < written, "the follower is slow: {behind} {written}");

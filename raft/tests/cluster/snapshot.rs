@@ -22,7 +22,7 @@ async fn a_new_learner_gets_a_snapshot_and_has_the_same_digest() {
     let address = cluster.node(4).address.clone();
     cluster.node(leader).consensus().add_learner(4, NodeInfo::at(address), soon()).await.unwrap();
     cluster.settle().await;
-    assert_eq!(cluster.node(4).consensus().counts().snapshots_installed, 1);
+    assert!(cluster.node(4).consensus().counts().snapshots_installed >= 1);
     assert!(cluster.node(4).status().learners.contains_key(&4));
     // It takes commands too, and survives a restart with what it got.
     cluster.accept(4, project("from the learner")).await;
@@ -65,5 +65,5 @@ async fn a_node_that_was_away_past_the_log_gets_a_snapshot() {
     assert!(cluster.node(leader).status().purged > seen, "a node that is away must not keep the log for ever");
     cluster.restart(away).await;
     cluster.settle().await;
-    assert_eq!(cluster.node(away).consensus().counts().snapshots_installed, 1);
+    assert!(cluster.node(away).consensus().counts().snapshots_installed >= 1);
 }

@@ -79,7 +79,8 @@ pub enum Body {
         /// Stale if any of its blocks changed after this revision.
         base: Revision,
     },
-    /// Changes the text of a change. Where it deletes many blocks ([`limits::MASS_DELETION_BLOCKS`]), a rollback point is made with it.
+    /// Changes the text of a change. Where it deletes many blocks ([`limits::MASS_DELETION_BLOCKS`]) or resolves a conflict, a rollback point is
+    /// made with it, the last of the outcome's `created`.
     Edit {
         /// Which.
         change: RecordId,
@@ -141,7 +142,7 @@ pub enum Body {
         at: Option<Revision>,
         /// Why it was made.
         note: String,
-        /// Made by the system before something that may want to be undone.
+        /// Made by the system before something that may want to be undone. One that has this name and names this revision already is it.
         is_automatic: bool,
     },
     /// Forgets the name of a revision; nothing where it is gone already.
@@ -216,6 +217,7 @@ impl Body {
             Self::Edit { ops, .. } => {
                 let deletions = ops.iter().filter(|op| matches!(op, BlockOp::Delete { .. }));
                 deletions.take(limits::MASS_DELETION_BLOCKS).count() == limits::MASS_DELETION_BLOCKS
+                    || ops.iter().any(|op| matches!(op, BlockOp::Resolve { .. }))
             }
             Self::Expecting { body, .. } => body.begins_entry(),
             Self::Group { bodies } => bodies.iter().any(Self::begins_entry),

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Every version of every record.
+/// Every version of every record. A read below the horizon panics here: nothing may ask for that, as no table has an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MapView {
     versions: BTreeMap<RecordId, Vec<Arc<Stored>>>,
@@ -166,12 +166,14 @@ impl View for MapView {
 
     fn get_at(&self, id: RecordId, revision: Revision) -> Result<Option<Arc<Stored>>, Infallible> {
         let (versions, horizon) = (self.history(id), self.horizon());
+        assert!(revision >= horizon, "{id} at {revision} is below the horizon {horizon}");
         let after = versions.partition_point(|stored| stored.version.revision() <= revision);
         let found = after.checked_sub(1).map(|last| &versions[last]);
         Ok(found.filter(|stored| !is_gone(stored.version, stored.record.is_some(), horizon)).cloned())
     }
 
     fn changed(&self, kind: Kind, parent: RecordId, revision: Revision) -> Result<Vec<Changed>, Infallible> {
+        assert!(revision >= self.horizon(), "what changed since {revision} is below the horizon {}", self.horizon());
         let all: BTreeSet<RecordId> = self.all(kind, parent).collect();
         let newer = all.into_iter().filter_map(|id| {
             let now = self.newest(id).filter(|now| now.version.revision() > revision)?;

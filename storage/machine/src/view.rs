@@ -46,7 +46,8 @@ pub trait View {
     /// Where the storage can't be read.
     fn get(&self, id: RecordId) -> Result<Option<Arc<Stored>>, Self::Error>;
 
-    /// The newest version at or before `revision`.
+    /// The newest version at or before `revision`; `None` also where that is a deletion at or before the horizon, even if the record came back
+    /// later.
     ///
     /// # Errors
     /// Where the storage can't be read, or `revision` is below the horizon.

@@ -355,6 +355,23 @@ fn a_mass_deletion_makes_a_point() {
     }
 }
 
+/// The revision before its entry is the state before it only where it is the first of that entry.
+#[test]
+fn a_resolution_begins_its_entry() {
+    use zyflow_machine::record::{SettledBy, Strategy as Way};
+    let settlement = Settlement { strategy: Way::Manual, by: SettledBy::User, value: None };
+    let edit = |ops| Body::Edit {
+        change: RecordId::ROOT,
+        base: Revision(1),
+        mode: EditMode::Merge,
+        ops,
+        conflicts: Vec::new(),
+    };
+    let resolve = edit(vec![BlockOp::Resolve { conflict: RecordId::ROOT, settlement }]);
+    assert!(resolve.begins_entry() && Body::Group { bodies: vec![resolve.clone()] }.begins_entry());
+    assert!(!edit(Vec::new()).begins_entry());
+}
+
 #[test]
 fn a_full_list_of_points_gives_up_its_oldest_automatic_one() {
     let mut node = Node::default();

@@ -94,3 +94,20 @@ fn a_newer_folder_is_told_from_a_damaged_one() {
     fs::write(&path, &good).unwrap();
     Layout::open(dir.path()).unwrap();
 }
+
+#[test]
+fn only_a_folder_that_no_node_has_begun_in_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::create(dir.path(), LINEAGE, 1).unwrap();
+    assert!(layout.is_new());
+    drop(layout);
+    let layout = Layout::open(dir.path()).unwrap();
+    assert!(layout.is_new(), "a start that was broken off before its log was made");
+    layout.begin().unwrap();
+    assert!(!layout.is_new());
+    drop(layout);
+    assert!(!Layout::open(dir.path()).unwrap().is_new());
+    let restored = tempfile::tempdir().unwrap();
+    let layout = Layout::create_filled::<LayoutError>(restored.path(), (LINEAGE, 4), |_| Ok(())).unwrap();
+    assert!(layout.is_new());
+}

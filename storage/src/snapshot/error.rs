@@ -1,5 +1,6 @@
 //! Why snapshots fail.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use zyflow_crypto::{OpenError, SealError};
@@ -28,6 +29,14 @@ pub enum SnapshotError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// It is what was written, and that is no state.
+    #[error("the snapshot {} contradicts itself ({reason}): it was made from damaged tables", path.display())]
+    Inconsistent {
+        /// The file.
+        path: PathBuf,
+        /// What contradicts what.
         reason: String,
     },
     /// A newer release wrote it.
@@ -70,11 +79,22 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// Is it only that there is no room on the disk?
+    #[must_use]
+    pub fn is_out_of_room(&self) -> bool {
+        matches!(self, Self::File { source, .. }
+            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+    }
+
     pub(super) fn file(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::File { doing, path: path.to_owned(), source }
     }
 
     pub(super) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
         Self::Damaged { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(super) fn inconsistent(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Inconsistent { path: path.to_owned(), reason: reason.into() }
     }
 }

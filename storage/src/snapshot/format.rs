@@ -25,6 +25,7 @@ use zyflow_machine::Digest;
 use zyflow_machine::id::{EventId, Revision, SessionId};
 
 use super::SnapshotError;
+use super::incoming::hash;
 use crate::items::{ItemReader, ItemWriter, PART_BYTES, PartSink, PartSource};
 use crate::tables::{SavedSession, SavedState, SnapshotSource, TravellingVersion};
 
@@ -114,6 +115,18 @@ pub(super) fn write_parts<E: From<SnapshotError>>(
 
 fn number_of(count: usize) -> u64 {
     u64::try_from(count).expect("invariant: no address space has more than 2^64 items")
+}
+
+/// Whether the checksum of a file is right, which takes no key: then its bytes are those that were written.
+pub(super) fn is_whole(path: &Path) -> Result<bool, SnapshotError> {
+    let failed = || SnapshotError::file("read", path);
+    let mut file = fs::File::open(path).map_err(SnapshotError::file("open", path))?;
+    let length = file.metadata().map_err(failed())?.len();
+    let Some(covered) = length.checked_sub(number_of(TRAILER_BYTES)) else { return Ok(false) };
+    let (_, hasher) = hash(&file, covered).map_err(failed())?;
+    let mut trailer = [0; TRAILER_BYTES];
+    file.read_exact(&mut trailer).map_err(failed())?;
+    Ok(trailer == *hasher.finalize().as_bytes())
 }
 
 /// Seals parts into a file.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   name.partial    bytes whose checksums were right when they came; at most one snapshot at a time is half here
-//!        |  all of them: verified to the last byte
+//!        |  all of them: verified to the last byte, and held against the digest
 //!        v
 //!   its final name, or deleted
 //! ```
@@ -102,10 +102,10 @@ impl IncomingSnapshot {
         Ok(())
     }
 
-    /// Verifies the file to its last byte, and keeps it among the others.
+    /// Verifies the file to its last byte, and that it adds up to its digest, and keeps it among the others.
     ///
     /// # Errors
-    /// Any byte of it is wrong, missing or too many; then nothing of it stays.
+    /// Any byte of it is wrong, missing or too many, or it was made from damaged tables; then nothing of it stays.
     pub fn finish(self, ring: &KeyRing, lineage: &Lineage) -> Result<SnapshotMeta, SnapshotError> {
         self.file.sync_all().map_err(SnapshotError::file("sync", &self.path))?;
         let verified = store::verify(&self.path, ring, lineage);
@@ -119,7 +119,7 @@ impl IncomingSnapshot {
 }
 
 /// The hash of the first bytes of a file, at most so many, and how many there were.
-fn hash(mut file: impl Read, at_most: u64) -> std::io::Result<(u64, blake3::Hasher)> {
+pub(super) fn hash(mut file: impl Read, at_most: u64) -> std::io::Result<(u64, blake3::Hasher)> {
     let (mut hasher, mut bytes, mut block) = (blake3::Hasher::new(), 0, vec![0; BLOCK_BYTES]);
     while bytes < at_most {
         let wanted = usize::try_from(at_most - bytes).unwrap_or(usize::MAX).min(BLOCK_BYTES);

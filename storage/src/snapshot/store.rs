@@ -1,7 +1,8 @@
 //! The folder of a node's snapshots.
 //!
-//! A name says what a snapshot covers, so that they sort; what is under a final name is complete. Files that are being
+//! A name says what a snapshot covers, so that they sort; what gets a final name is complete and adds up to its digest. Files that are being
 //! written carry another ending, and are deleted at the next start; what was received in part stays for the transfer to go on with.
+//! A file that turns out to be bad when it is needed is set aside: it gets an ending under which only people look at it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +13,15 @@ use zyflow_machine::Digest;
 
 use super::SnapshotError;
 use super::format::{self, Header, Item, Parts, Reader};
+use super::tally::Tally;
 use crate::layout::sync_folder;
 use crate::tables::{Position, SnapshotSource, TravellingVersion};
 
 const ENDING: &str = ".snapshot";
 const TEMPORARY_ENDING: &str = ".tmp";
 const PARTIAL_ENDING: &str = ".partial";
+/// Behind the whole name of a file that was set aside.
+const REFUSED_ENDING: &str = ".refused";
 
 /// What a snapshot covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,16 +80,46 @@ impl SnapshotStore {
         self.list()?.first().map(|path| meta(path, ring, lineage)).transpose()
     }
 
-    /// Reads a snapshot to its last byte.
+    /// How many bytes the newest snapshot has; 0 = there is none.
     ///
     /// # Errors
-    /// Any byte of it is wrong, missing or too many.
+    /// The folder can't be read.
+    pub fn newest_bytes(&self) -> Result<u64, SnapshotError> {
+        let Some(newest) = self.list()?.into_iter().next() else { return Ok(0) };
+        Ok(fs::metadata(&newest).map_err(SnapshotError::file("stat", &newest))?.len())
+    }
+
+    /// Reads a snapshot to its last byte, and adds it up.
+    ///
+    /// # Errors
+    /// Any byte of it is wrong, missing or too many, or it contradicts itself.
     pub fn verify(&self, file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<SnapshotMeta, SnapshotError> {
         let (header, id) = verify(file, ring, lineage)?;
         meta_of(file, &header, id)
     }
 
-    /// Writes a snapshot, and deletes those that are too many then.
+    /// Sets a snapshot aside that could not be installed, if that is the file's fault and not that of a key, a release or this disk. The
+    /// next start then looks at an older one. The newest file that was set aside stays, for people. Says whether this one was.
+    ///
+    /// # Errors
+    /// The file system fails.
+    pub fn set_aside_if_bad(&self, file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<bool, SnapshotError> {
+        let Err(error) = verify(file, ring, lineage) else { return Ok(false) };
+        if !is_files_fault(file, &error)? {
+            return Ok(false);
+        }
+        for earlier in files(&self.dir, REFUSED_ENDING)? {
+            fs::remove_file(&earlier).map_err(SnapshotError::file("remove", &earlier))?;
+        }
+        let mut refused = file.as_os_str().to_owned();
+        refused.push(REFUSED_ENDING);
+        fs::rename(file, PathBuf::from(refused)).map_err(SnapshotError::file("rename", file))?;
+        sync_folder(&self.dir).map_err(SnapshotError::file("sync", &self.dir))?;
+        Ok(true)
+    }
+
+    /// Writes a snapshot and reads it back to its last byte: only one that adds up to its digest gets a final name, and only then those
+    /// that are too many are deleted.
     pub(super) fn add(
         &self,
         source: &SnapshotSource,
@@ -95,7 +129,9 @@ impl SnapshotStore {
         let id = format::mint_id()?;
         let temporary = Temporary(self.temporary(id));
         format::write(&temporary.0, id, source, ring, lineage)?;
-        self.adopt(&temporary.0, source.state.position, id).and_then(|path| meta(&path, ring, lineage))
+        let (header, id) = verify(&temporary.0, ring, lineage)?;
+        let path = self.adopt(&temporary.0, source.state.position, id)?;
+        meta_of(&path, &header, id)
     }
 
     /// Writes a snapshot of what isn't in a database: `versions` gives all versions in version order. It has no sessions.
@@ -172,26 +208,35 @@ pub(super) fn meta(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<Sna
     meta_of(file, &header, reader.id())
 }
 
+/// Reads a file to its last byte, and holds what it says against its digest.
 pub(super) fn verify(file: &Path, ring: &KeyRing, lineage: &Lineage) -> Result<(Header, [u8; 16]), SnapshotError> {
     let mut reader = Reader::open(file, ring, lineage)?;
     let header = reader.header()?;
-    let mut last = None;
+    let mut tally = Tally::new(file, &header);
     while let Some(item) = reader.next()? {
         match item {
-            Item::Version(given) => {
-                if last >= Some(given.version) {
-                    return Err(SnapshotError::damaged(file, "its versions are out of order"));
-                }
-                last = Some(given.version);
-                given.body.row(given.version, given.id, given.previous)?;
-            }
-            Item::Session(id, bytes) => {
-                zyflow_machine::session::digest_of_saved(id, &bytes)
-                    .map_err(|error| SnapshotError::damaged(file, error.to_string()))?;
-            }
+            Item::Version(given) => tally.add_version(&given)?,
+            Item::Session(id, bytes) => tally.add_session(id, bytes)?,
         }
     }
+    tally.finish()?;
     Ok((header, reader.id()))
+}
+
+/// Is the file at fault that could not be verified?
+fn is_files_fault(file: &Path, error: &SnapshotError) -> Result<bool, SnapshotError> {
+    match error {
+        SnapshotError::Damaged { .. } | SnapshotError::Inconsistent { .. } => Ok(true),
+        // As written, it wants another key or a newer release.
+        SnapshotError::Open { .. } | SnapshotError::NewerFormat { .. } | SnapshotError::Tables(_) => {
+            Ok(!format::is_whole(file)?)
+        }
+        SnapshotError::Empty
+        | SnapshotError::File { .. }
+        | SnapshotError::Seal(_)
+        | SnapshotError::Random(_)
+        | SnapshotError::Older { .. } => Ok(false),
+    }
 }
 
 pub(super) fn meta_of(file: &Path, header: &Header, id: [u8; 16]) -> Result<SnapshotMeta, SnapshotError> {

@@ -1,5 +1,7 @@
 //! Round trips, and every way in which a snapshot can be wrong.
 
+mod contents;
+
 use std::path::PathBuf;
 
 use zyflow_crypto::{DataKey, KeyId};

@@ -24,6 +24,9 @@ const CACHE_BYTES_MAX: u64 = 64 << 20;
 /// Versions that were read for lists of the past, opened: 32 MiB, some forty thousand of a usual size.
 const PAST_VERSIONS_BYTES_MAX: u64 = 32 << 20;
 
+/// Versions of which is remembered what they replaced: 6 MiB.
+const PAST_LINKS_MAX: usize = 1 << 18;
+
 /// Families at past revisions, places and records: 64 MiB, or a list of 10,000 tasks at about five revisions. Records that several of them
 /// share are counted in each.
 const PAST_FAMILIES_BYTES_MAX: u64 = 64 << 20;
@@ -53,6 +56,8 @@ pub struct TablesConfig {
     pub cache_bytes_max: u64,
     /// Bytes of the cache of past versions.
     pub past_versions_bytes_max: u64,
+    /// Versions of which is remembered what they replaced.
+    pub past_links_max: usize,
     /// Bytes of the cache of families at past revisions; what one takes at most to be kept.
     pub past_families_bytes_max: u64,
     /// Connections that read at once.
@@ -76,6 +81,7 @@ impl TablesConfig {
             flush_interval: FLUSH_INTERVAL,
             cache_bytes_max: CACHE_BYTES_MAX,
             past_versions_bytes_max: PAST_VERSIONS_BYTES_MAX,
+            past_links_max: PAST_LINKS_MAX,
             past_families_bytes_max: PAST_FAMILIES_BYTES_MAX,
             readers_max: READERS_MAX,
             writer_nice: WRITER_NICE,

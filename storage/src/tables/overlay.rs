@@ -19,7 +19,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use zyflow_machine::id::{ClusterTime, RecordId, Revision};
+use zyflow_machine::id::{ClusterTime, EventId, RecordId, Revision};
 use zyflow_machine::record::Retention;
 use zyflow_machine::view::{Stored, is_gone};
 
@@ -104,6 +104,20 @@ pub(crate) enum LookedFamily {
     Kept(Arc<Siblings>),
     /// These; what lies below has the others.
     Partly { base: Arc<Base>, rows: Vec<Arc<Row>>, horizon: Revision },
+}
+
+/// What the overlay knows about a family at a revision that SQLite has moved on from.
+pub(crate) struct KnownPast {
+    /// What has the rest.
+    pub(crate) base: Arc<Base>,
+    /// The newest at or before the revision, of the records that have one here.
+    pub(crate) rows: Vec<Arc<Row>>,
+    /// The other records that are here, each with the version that the oldest one here replaced.
+    pub(crate) replaced: HashMap<RecordId, Option<EventId>, HashIds>,
+    /// The places of now.
+    pub(crate) newest: Option<Arc<Siblings>>,
+    /// What was deleted by then isn't there.
+    pub(crate) horizon: Revision,
 }
 
 impl Overlay {
@@ -243,6 +257,17 @@ impl Overlay {
         (Arc::clone(&self.base), rows)
     }
 
+    /// The family at `at`, and what helps to find the rest of it.
+    pub(crate) fn look_past(&self, family: Family, at: Revision) -> KnownPast {
+        let (base, rows) = self.look_members(family, at);
+        let members = self.members.get(&family).into_iter().flatten();
+        let oldest = members.filter_map(|id| Some((*id, self.chains.get(id)?.first()?)));
+        let replaced =
+            oldest.filter(|(_, row)| row.stored.version.revision() > at).map(|(id, row)| (id, row.previous)).collect();
+        let newest = self.families.newest(family);
+        KnownPast { base, rows, replaced, newest, horizon: self.retention.horizon }
+    }
+
     /// Where the recent changes begin and end.
     pub(crate) fn edge(&self) -> Edge {
         Edge { base: Arc::clone(&self.base), flushed: self.flushed, applied: self.applied, retention: self.retention }
@@ -331,7 +356,6 @@ mod tests {
     use zyflow_crypto::Lineage;
     use zyflow_machine::command::{Author, TaskField};
     use zyflow_machine::event::{Fact, Provenance};
-    use zyflow_machine::id::EventId;
     use zyflow_machine::record::Kind;
 
     const FAMILY: Family = (Kind::Block, RecordId::ROOT);

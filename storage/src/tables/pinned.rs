@@ -1,8 +1,8 @@
 //! Families as they were: what a list of the past reads, read at once and kept for a while.
 //!
 //! ```text
-//!   heads of the family --+-- not after the revision: that is the version
-//!                         +-- later: its chain back, those of the whole family in one statement
+//!   family of now, in memory --+-- not after the revision: that is the version
+//!   (else its heads in SQLite) +-- later: its chain back, by the links (else those of the whole family in one statement)
 //!   version --> cache of the newest --> cache of past versions --> SQLite, one row by its key, opened
 //!                       |  replaced here               ^
 //!                       +------------------------------+
@@ -17,7 +17,7 @@
 //! read each time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -27,19 +27,26 @@ use zyflow_machine::view::{Stored, is_gone};
 
 use super::codec::Codec;
 use super::config::TablesConfig;
-use super::entry::{Row, text_bytes};
+use super::entry::text_bytes;
 use super::error::TablesError;
 use super::hash::HashIds;
-use super::overlay::{Base, CACHED_FIXED_BYTES};
+use super::links::{Links, Walked};
+use super::overlay::{Base, CACHED_FIXED_BYTES, KnownPast};
+use super::pool::Lease;
 use super::query::Found;
 use super::read;
 use super::siblings::{Family, PLACE_BYTES, Siblings};
 use super::view::{TablesView, refuse_compacted};
 
+/// A family of which more than this part isn't in memory is read from SQLite as a whole: record by record it would take longer.
+const UNKNOWN_PART: usize = 16;
+
 /// What was read of the past of one database.
 pub(crate) struct PastCache {
     /// Versions, opened; mostly such as aren't the newest any more.
     versions: Cache<EventId, Arc<Stored>, HashIds>,
+    /// What the newest ones replaced, in the order of the writer, which alone adds to them.
+    pub(crate) links: RwLock<Links>,
     families: Cache<Key, Arc<PinnedFamily>, HashIds>,
 }
 
@@ -59,8 +66,21 @@ enum LookedPast {
     Recent,
     /// All of it.
     Kept(Arc<PinnedFamily>),
-    /// These; SQLite has the others.
-    Partly { base: Arc<Base>, rows: Vec<Arc<Row>>, horizon: Revision },
+    /// Some of it.
+    Partly(KnownPast),
+}
+
+/// A family as it was, while it is put together.
+struct Then {
+    siblings: Siblings,
+    found: HashMap<RecordId, Arc<Stored>, HashIds>,
+}
+
+/// Where versions are read: in memory, and only if need be from SQLite.
+struct Reading<'a> {
+    view: &'a TablesView,
+    base: &'a Base,
+    connection: Option<Lease<'a>>,
 }
 
 impl PastCache {
@@ -72,6 +92,7 @@ impl PastCache {
                 .max_capacity(config.past_versions_bytes_max)
                 .weigher(weigh_version)
                 .build_with_hasher(HashIds::default()),
+            links: RwLock::new(Links::new(config.past_links_max)),
             // Whoever looks at a revision looks at it some times and then never again: how often says nothing.
             families: Cache::builder()
                 .max_capacity(config.past_families_bytes_max)
@@ -119,7 +140,7 @@ impl TablesView {
         match self.look_past(family)? {
             LookedPast::Recent => Ok(None),
             LookedPast::Kept(pinned) => Ok(Some(pinned)),
-            LookedPast::Partly { base, rows, horizon } => self.read_past(family, (&base, horizon), rows).map(Some),
+            LookedPast::Partly(known) => self.read_past(family, &known).map(Some),
         }
     }
 
@@ -137,81 +158,154 @@ impl TablesView {
             return Ok(LookedPast::Kept(kept));
         }
         // Before SQLite is asked: what is written meanwhile is in both, and never in none.
-        let (base, rows) = self.shared().overlay()?.look_members(family, at);
-        Ok(LookedPast::Partly { base, rows, horizon })
+        Ok(LookedPast::Partly(self.shared().overlay()?.look_past(family, at)))
     }
 
-    fn read_past(
-        &self,
-        family: Family,
-        (base, horizon): (&Base, Revision),
-        rows: Vec<Arc<Row>>,
-    ) -> Result<Arc<PinnedFamily>, TablesError> {
+    fn read_past(&self, family: Family, known: &KnownPast) -> Result<Arc<PinnedFamily>, TablesError> {
         let at = self.revision();
-        let pinned = self.family_of(family, (base, horizon), rows);
+        let pinned = self.family_of(family, known);
         // What lies below the horizon may have been half removed while it was read: then neither rows nor errors mean anything.
         self.refuse_compacted_since(at)?;
         let pinned = Arc::new(pinned?);
-        base.past.families.insert((family, at, horizon), Arc::clone(&pinned));
+        known.base.past.families.insert((family, at, known.horizon), Arc::clone(&pinned));
         Ok(pinned)
     }
 
-    fn family_of(
-        &self,
-        (kind, parent): Family,
-        (base, horizon): (&Base, Revision),
-        rows: Vec<Arc<Row>>,
-    ) -> Result<PinnedFamily, TablesError> {
-        let at = self.revision();
-        let mut siblings = Siblings::new(at);
-        let mut found: HashMap<RecordId, Arc<Stored>, HashIds> =
-            rows.into_iter().map(|row| (row.id, Arc::clone(&row.stored))).collect();
-        let connection = self.pool(base).lease()?;
+    fn family_of(&self, family: Family, known: &KnownPast) -> Result<PinnedFamily, TablesError> {
+        let mut reading = Reading { view: self, base: &known.base, connection: None };
+        let then = match reading.from_memory(known)? {
+            Some(then) => then,
+            None => reading.from_sqlite(family, known)?,
+        };
+        let live = then.siblings.live().filter_map(|(_, id)| Some((id, Arc::clone(then.found.get(&id)?))));
+        Ok(PinnedFamily { live: live.collect(), siblings: Arc::new(then.siblings) })
+    }
+}
+
+impl Then {
+    fn new(siblings: Siblings, known: &KnownPast) -> Self {
+        let found = known.rows.iter().map(|row| (row.id, Arc::clone(&row.stored))).collect();
+        Self { siblings, found }
+    }
+
+    /// Puts what was found to its place.
+    fn place(mut self, horizon: Revision) -> Self {
+        self.found.retain(|id, stored| {
+            let is_live = stored.record.is_some();
+            if is_gone(stored.version, is_live, horizon) {
+                self.siblings.remove(*id);
+                return false;
+            }
+            if !self.siblings.has(*id, &stored.order, is_live) {
+                self.siblings.set(*id, &stored.order, is_live);
+            }
+            true
+        });
+        self
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// The family from what it is now, each record as many versions back as it takes; `None` = too little of that is in memory.
+    fn from_memory(&mut self, known: &KnownPast) -> Result<Option<Then>, TablesError> {
+        let Some(newest) = &known.newest else { return Ok(None) };
+        let at = self.view.revision();
+        let mut then = Then::new(newest.at(at), known);
+        let (mut changed, mut unknown) = (Vec::new(), Vec::new());
+        for (_, id, _) in newest.all() {
+            if then.found.contains_key(&id) {
+                continue;
+            }
+            match known.replaced.get(&id) {
+                Some(Some(version)) => changed.push((id, *version)),
+                Some(None) => then.siblings.remove(id),
+                // Whatever is newer by now, its chain leads back to what was asked for.
+                None => match self.base.cache.get(&id) {
+                    Some(stored) if stored.version.revision() <= at => drop(then.found.insert(id, stored)),
+                    Some(stored) => changed.push((id, stored.version)),
+                    None => unknown.push(id),
+                },
+            }
+        }
+        let links = self.base.past.links.read().map_err(|_| TablesError::Poisoned)?;
+        let mut versions = Vec::with_capacity(changed.len());
+        for (id, newer) in changed {
+            match links.walk(newer, at) {
+                Walked::To(version) => versions.push((id, version)),
+                Walked::Before => then.siblings.remove(id),
+                Walked::Off => unknown.push(id),
+            }
+        }
+        drop(links);
+        if unknown.len() > newest.len() / UNKNOWN_PART {
+            return Ok(None);
+        }
+        for (id, version) in versions {
+            self.find(id, version, &mut then)?;
+        }
+        for id in unknown {
+            match read::at(self.connection()?, id, at)? {
+                Some(sealed) => drop(then.found.insert(id, self.view.open(id, &sealed)?)),
+                None => then.siblings.remove(id),
+            }
+        }
+        Ok(Some(then.place(known.horizon)))
+    }
+
+    /// The family from the heads of its records and their chains.
+    fn from_sqlite(&mut self, (kind, parent): Family, known: &KnownPast) -> Result<Then, TablesError> {
+        let at = self.view.revision();
+        let mut then = Then::new(Siblings::new(at), known);
         // The heads first: who changes in between has the same version at the revision afterwards, one step further down.
-        let heads = read::family(&connection, kind, parent)?;
-        let past = read::past_versions(&connection, kind, parent, at)?;
-        for head in heads.iter().filter(|head| !is_gone(head.version, head.is_live, horizon)) {
-            if found.contains_key(&head.id) {
+        let heads = read::family(self.connection()?, kind, parent)?;
+        let past = read::past_versions(self.connection()?, kind, parent, at)?;
+        for head in heads.iter().filter(|head| !is_gone(head.version, head.is_live, known.horizon)) {
+            if then.found.contains_key(&head.id) {
                 continue;
             }
             let is_newest = head.version.revision() <= at;
             if is_newest && !head.is_live && Codec::keeps_order(kind) {
-                siblings.set(head.id, &head.place, false);
+                then.siblings.set(head.id, &head.place, false);
                 continue;
             }
             let version = if is_newest { Some(head.version) } else { past.get(&head.id).copied() };
             // Without one it was made later.
             let Some(version) = version else { continue };
-            found.insert(head.id, self.opened(&connection, base, head.id, version)?);
+            self.find(head.id, version, &mut then)?;
         }
-        drop(connection);
-        found.retain(|_, stored| !is_gone(stored.version, stored.record.is_some(), horizon));
-        for (id, stored) in &found {
-            siblings.set(*id, &stored.order, stored.record.is_some());
-        }
-        let live = siblings.live().filter_map(|(_, id)| found.get(&id).map(|stored| (id, Arc::clone(stored))));
-        Ok(PinnedFamily { live: live.collect(), siblings: Arc::new(siblings) })
+        Ok(then.place(known.horizon))
     }
 
-    /// A version that SQLite has.
-    fn opened(
-        &self,
-        connection: &Connection,
-        base: &Base,
-        id: RecordId,
-        version: EventId,
-    ) -> Result<Arc<Stored>, TablesError> {
-        if let Some(newest) = base.cache.get(&id).filter(|newest| newest.version == version) {
-            return Ok(newest);
+    /// Adds a version that SQLite has; or had, if it is a deletion that the history has let go of meanwhile.
+    fn find(&mut self, id: RecordId, version: EventId, then: &mut Then) -> Result<(), TablesError> {
+        match self.opened(id, version)? {
+            Some(stored) => drop(then.found.insert(id, stored)),
+            None if version.revision() <= self.view.shared().overlay()?.retention().horizon => then.siblings.remove(id),
+            None => return Err(TablesError::damaged(format!("version {version} of {id} is missing"))),
         }
-        if let Some(kept) = base.past.versions.get(&version) {
-            return Ok(kept);
+        Ok(())
+    }
+
+    fn opened(&mut self, id: RecordId, version: EventId) -> Result<Option<Arc<Stored>>, TablesError> {
+        if let Some(newest) = self.base.cache.get(&id).filter(|newest| newest.version == version) {
+            return Ok(Some(newest));
         }
-        let missing = || TablesError::damaged(format!("version {version} of {id} is missing"));
-        let sealed = read::version(connection, version)?.ok_or_else(missing)?;
-        let stored = self.open(id, &sealed)?;
-        base.past.versions.insert(version, Arc::clone(&stored));
-        Ok(stored)
+        if let Some(kept) = self.base.past.versions.get(&version) {
+            return Ok(Some(kept));
+        }
+        let Some(sealed) = read::version(self.connection()?, version)? else { return Ok(None) };
+        let stored = self.view.open(id, &sealed)?;
+        self.base.past.versions.insert(version, Arc::clone(&stored));
+        Ok(Some(stored))
+    }
+
+    /// The connection, leased when it is first needed.
+    fn connection(&mut self) -> Result<&Connection, TablesError> {
+        let lease = match self.connection.take() {
+            Some(lease) => lease,
+            None => self.view.pool(self.base).lease()?,
+        };
+        Ok(self.connection.insert(lease))
     }
 }
 

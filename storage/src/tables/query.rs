@@ -1,16 +1,18 @@
 //! What the product asks of a view: projects, changes, blocks, tasks, conflicts, histories.
 
+mod history;
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use zyflow_machine::event::{Fact, Provenance};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId};
 use zyflow_machine::record::{Block, Kind, Priority, Record, Retention, Status, TaskFields};
-use zyflow_machine::view::{Stored, View, is_gone};
+use zyflow_machine::view::{Stored, View};
 
 use super::error::TablesError;
-use super::read;
 use super::view::TablesView;
+use history::History;
 
 /// A record with its id.
 pub type Found = (RecordId, Arc<Stored>);
@@ -221,7 +223,13 @@ impl TablesView {
     /// # Errors
     /// The tables can't be read.
     pub fn history(&self, record: RecordId) -> Result<Vec<Version>, TablesError> {
-        self.settle(self.history_of(record))
+        let mut versions = Vec::new();
+        self.walk_history(record, None, |version| {
+            versions.push(version);
+            true
+        })?;
+        versions.reverse();
+        Ok(versions)
     }
 
     /// The newest versions of a change and of everything in it, newest first, deleted blocks included.
@@ -229,57 +237,54 @@ impl TablesView {
     /// # Errors
     /// The tables can't be read.
     pub fn change_history(&self, change: RecordId, limit: usize) -> Result<Vec<Version>, TablesError> {
-        let mut versions = self.history(change)?;
-        for kind in [Kind::Block, Kind::Conflict] {
-            let siblings = self.settle(self.siblings((kind, change)))?;
-            for (_, id, _) in siblings.all() {
-                versions.extend(self.history(id)?);
-            }
+        let mut versions = Vec::new();
+        if limit > 0 {
+            self.walk_change_history(change, None, |version| {
+                versions.push(version);
+                versions.len() < limit
+            })?;
         }
-        versions.sort_unstable_by_key(|version| Reverse(version.version));
-        versions.truncate(limit);
         Ok(versions)
     }
 
-    fn history_of(&self, id: RecordId) -> Result<Vec<Version>, TablesError> {
-        let at = self.revision();
-        let (here, base, horizon) = {
-            let overlay = self.shared().overlay()?;
-            let (here, base) = overlay.look_chain(id, at);
-            (here, base, overlay.retention().horizon)
-        };
-        let oldest_here = here.first().map(|row| row.stored.version);
-        let sealed = {
-            let connection = self.pool(&base).lease()?;
-            read::chain(&connection, id, at)?
-        };
-        let mut versions = Vec::with_capacity(sealed.len() + here.len());
-        for sealed in sealed.into_iter().rev() {
-            // What was written meanwhile is in both.
-            if oldest_here.is_none_or(|oldest| sealed.version < oldest) {
-                let body = self.shared().codec.open_body(sealed.version, id, sealed.previous, &sealed.body)?;
-                let row = body.row(sealed.version, id, sealed.previous)?;
-                versions.push(Version {
-                    version: sealed.version,
-                    stored: row.stored,
-                    fact: row.fact,
-                    provenance: row.provenance,
-                });
-            }
-        }
-        versions.extend(here.into_iter().map(|row| Version {
-            version: row.stored.version,
-            stored: Arc::clone(&row.stored),
-            fact: row.fact.clone(),
-            provenance: Arc::clone(&row.provenance),
-        }));
-        self.refuse_compacted_since(at)?;
-        // Of what is behind the horizon only its newest, whether or not the rest is deleted yet; and that only if it lives.
-        let behind = versions.partition_point(|version| version.version.revision() <= horizon);
-        let newest = behind.checked_sub(1).map(|newest| &versions[newest]);
-        let is_kept = newest.is_some_and(|newest| !is_gone(newest.version, newest.stored.record.is_some(), horizon));
-        versions.drain(..if is_kept { behind.saturating_sub(1) } else { behind });
-        Ok(versions)
+    /// Gives `take` the versions of a record up to the view's revision, newest first, until it answers `false`; only those before `before`
+    /// where there is one. None is opened that `take` isn't given, but for deletions that are let go of.
+    ///
+    /// # Errors
+    /// The tables can't be read, or the horizon has passed the view's revision meanwhile: then what was given is no answer.
+    pub fn walk_history(
+        &self,
+        record: RecordId,
+        before: Option<EventId>,
+        take: impl FnMut(Version) -> bool,
+    ) -> Result<(), TablesError> {
+        self.settle(self.walk(record, &[], before, take))
+    }
+
+    /// The same of a change and of everything in it. Numbers of versions are held in memory: 16 bytes for each that there is.
+    ///
+    /// # Errors
+    /// As [`TablesView::walk_history`].
+    pub fn walk_change_history(
+        &self,
+        change: RecordId,
+        before: Option<EventId>,
+        take: impl FnMut(Version) -> bool,
+    ) -> Result<(), TablesError> {
+        self.settle(self.walk(change, &[Kind::Block, Kind::Conflict], before, take))
+    }
+
+    fn walk(
+        &self,
+        record: RecordId,
+        kinds: &[Kind],
+        before: Option<EventId>,
+        take: impl FnMut(Version) -> bool,
+    ) -> Result<(), TablesError> {
+        let walked = History::begin(self, record, kinds).and_then(|history| history.walk(before, take));
+        // What lies below the horizon may have been half removed while it was read: then neither versions nor errors mean anything.
+        self.refuse_compacted_since(self.revision())?;
+        walked
     }
 
     fn changes_of(&self, filter: &TaskFilter) -> Result<Vec<RecordId>, TablesError> {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+use rusqlite::{Connection, OptionalExtension, Params, Row as SqlRow};
 use zyflow_machine::id::{EventId, ORDINALS_MAX, RecordId, Revision};
 use zyflow_machine::record::Kind;
 
@@ -40,13 +40,24 @@ pub(crate) const AT: &str = "\
     ) \
     SELECT v.version, v.previous, v.body FROM chain c CROSS JOIN versions v ON v.version = c.version WHERE c.version <= ?2";
 
-const CHAIN: &str = "\
-    WITH RECURSIVE chain (version, previous, body) AS ( \
-        SELECT v.version, v.previous, v.body FROM head h JOIN versions v ON v.version = h.version WHERE h.id = ?1 \
+/// The numbers alone: `previous` stands before the body of a row, so not even the pages of a large one are read.
+pub(crate) const RECORD_VERSIONS: &str = "\
+    WITH RECURSIVE chain (id, version, previous) AS ( \
+        SELECT h.id, v.version, v.previous FROM head h CROSS JOIN versions v ON v.version = h.version WHERE h.id = ?1 \
         UNION ALL \
-        SELECT v.version, v.previous, v.body FROM chain c CROSS JOIN versions v ON v.version = c.previous \
+        SELECT c.id, v.version, v.previous FROM chain c CROSS JOIN versions v ON v.version = c.previous \
     ) \
-    SELECT version, previous, body FROM chain WHERE version <= ?2";
+    SELECT version, id FROM chain WHERE version <= ?2";
+
+/// As [`RECORD_VERSIONS`], of all records of a kind and parent at once.
+pub(crate) const FAMILY_VERSIONS: &str = "\
+    WITH RECURSIVE chain (id, version, previous) AS ( \
+        SELECT h.id, v.version, v.previous FROM head h CROSS JOIN versions v ON v.version = h.version \
+        WHERE h.kind = ?1 AND h.parent = ?2 \
+        UNION ALL \
+        SELECT c.id, v.version, v.previous FROM chain c CROSS JOIN versions v ON v.version = c.previous \
+    ) \
+    SELECT version, id FROM chain WHERE version <= ?3";
 
 const FAMILY: &str = "SELECT id, version, live, ord FROM head WHERE kind = ?1 AND parent = ?2";
 
@@ -98,12 +109,39 @@ pub(crate) fn at(connection: &Connection, id: RecordId, at: Revision) -> Result<
         .transpose()
 }
 
-/// All versions of a record up to a revision, newest first.
-pub(crate) fn chain(connection: &Connection, id: RecordId, at: Revision) -> Result<Vec<SealedVersion>, TablesError> {
-    let failed = || TablesError::sqlite("read the history of a record");
-    let mut statement = connection.prepare_cached(CHAIN).map_err(failed())?;
-    let rows = statement.query_map((to_sql(id.to_u64()), last_of(at)), raw_version).map_err(failed())?;
-    rows.map(|row| SealedVersion::from_raw(row.map_err(failed())?)).collect()
+/// The numbers of all versions of a record up to a revision, in no order.
+pub(crate) fn record_versions(
+    connection: &Connection,
+    id: RecordId,
+    at: Revision,
+) -> Result<Vec<(EventId, RecordId)>, TablesError> {
+    versions(connection, RECORD_VERSIONS, (to_sql(id.to_u64()), last_of(at)))
+}
+
+/// The numbers of all versions of all records of a kind and parent up to a revision, deleted ones included, in no order.
+pub(crate) fn family_versions(
+    connection: &Connection,
+    kind: Kind,
+    parent: RecordId,
+    at: Revision,
+) -> Result<Vec<(EventId, RecordId)>, TablesError> {
+    versions(connection, FAMILY_VERSIONS, (kind.code(), to_sql(parent.to_u64()), last_of(at)))
+}
+
+fn versions(
+    connection: &Connection,
+    query: &str,
+    parameters: impl Params,
+) -> Result<Vec<(EventId, RecordId)>, TablesError> {
+    let failed = || TablesError::sqlite("read the numbers of versions");
+    let mut statement = connection.prepare_cached(query).map_err(failed())?;
+    let raw = |row: &SqlRow<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    let rows = statement.query_map(parameters, raw).map_err(failed())?;
+    rows.map(|row| {
+        let (version, id) = row.map_err(failed())?;
+        Ok((EventId::from_u64(from_sql(version)?), RecordId::from_u64(from_sql(id)?)))
+    })
+    .collect()
 }
 
 /// The heads of all records of a kind and parent, deleted ones included.

@@ -48,7 +48,7 @@ impl Siblings {
     }
 
     /// Is the record there, with that order and life?
-    fn has(&self, id: RecordId, order: &[u8], is_live: bool) -> bool {
+    pub(crate) fn has(&self, id: RecordId, order: &[u8], is_live: bool) -> bool {
         let at = self.orders.get(&id).filter(|known| ***known == *order);
         at.is_some_and(|order| self.by_order.get(&(Arc::clone(order), id)) == Some(&is_live))
     }
@@ -60,6 +60,18 @@ impl Siblings {
             self.by_order.remove(&(before, id));
         }
         self.by_order.insert((order, id), is_live);
+    }
+
+    /// The same as they were at `at`, as far as nothing else is said of them.
+    pub(crate) fn at(&self, at: Revision) -> Self {
+        Self { changed_at: at, ..self.clone() }
+    }
+
+    /// Forgets a record.
+    pub(crate) fn remove(&mut self, id: RecordId) {
+        if let Some(order) = self.orders.remove(&id) {
+            self.by_order.remove(&(order, id));
+        }
     }
 
     /// The first, deleted ones included, whose order is greater than `after`.
@@ -113,6 +125,11 @@ impl Families {
         let kept = self.kept.get(&family).filter(|kept| kept.siblings.changed_at <= at)?;
         kept.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         Some(Arc::clone(&kept.siblings))
+    }
+
+    /// The list of now, if it is kept.
+    pub(crate) fn newest(&self, family: Family) -> Option<Arc<Siblings>> {
+        self.get(family, Revision(u64::MAX))
     }
 
     /// Keeps a list that is right for the newest applied revision.

@@ -3,6 +3,7 @@
 //! How it travels in between is `crate::snapshot`'s business. Bodies leave the tables opened (the node's own key opens nothing
 //! elsewhere) and are sealed anew where they arrive.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -16,7 +17,7 @@ use super::error::TablesError;
 use super::flush::{INSERT_HEAD, moves, status_of, write_session, write_state};
 use super::read::{SealedVersion, raw_version};
 use super::schema::{self, from_sql, to_sql};
-use super::shared::Shared;
+use super::shared::{Applier, Shared};
 use super::state::{SavedSession, SavedState};
 use super::undone::Undone;
 use super::writer::Job;
@@ -214,6 +215,8 @@ impl Installation {
         self.database.undone = Undone::load(connection, &self.database.codec)?;
         self.database.state = state;
         self.database.sessions = sessions;
+        // Else the writer would find it out, and take the tables that are in use for damaged.
+        Applier::new(&self.database)?;
         let database = Box::new(self.database);
         self.tables.ask(|reply| Job::Replace { database, reply })
     }
@@ -226,6 +229,33 @@ impl Tables {
     /// The tables failed or are shut down.
     pub fn checkpoint(&self) -> Result<(), TablesError> {
         self.ask(|reply| Job::Checkpoint { reply })
+    }
+
+    /// Bytes that the database has on disk.
+    ///
+    /// # Errors
+    /// The file system fails.
+    pub fn bytes_on_disk(&self) -> Result<u64, TablesError> {
+        let generation = self.shared.generation.load(std::sync::atomic::Ordering::Relaxed);
+        let database = database::path_of(&self.shared.config.dir, generation);
+        let mut wal = database.as_os_str().to_owned();
+        wal.push("-wal");
+        let mut bytes = 0;
+        for file in [database, PathBuf::from(wal)] {
+            match fs_err::metadata(&file) {
+                Ok(found) => bytes += found.len(),
+                // There is no WAL yet, or another database has just replaced this one.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(TablesError::file("stat", &file)(error)),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Takes it up that somebody who read all of the tables found this out: damage stops them for good, and they are built anew at the
+    /// next start.
+    pub(crate) fn blame(&self, error: TablesError) -> TablesError {
+        if error.is_damage() { self.shared.latch(error) } else { error }
     }
 
     /// The newest applied entry.

@@ -54,7 +54,7 @@ pub enum News {
         /// The events, in order.
         rows: Vec<Arc<Row>>,
     },
-    /// So many revisions were missed; what was in them is unknown.
+    /// So many revisions were missed, by falling behind or by a snapshot that was installed; what was in them is unknown.
     Behind {
         /// How many.
         missed: u64,
@@ -66,19 +66,27 @@ pub enum News {
 pub struct Subscription {
     changes: broadcast::Receiver<Arc<Change>>,
     interest: Interest,
+    /// Up to here all was heard, or told to be missed.
+    heard: Revision,
+    /// Heard already, behind a gap that had to be told first.
+    pending: Option<Arc<Change>>,
 }
 
 impl Subscription {
     /// What comes next; `None` = the tables are gone. Nothing is lost where this is dropped before it ends.
     pub async fn next(&mut self) -> Option<News> {
         loop {
-            match self.changes.recv().await {
+            let heard = match self.pending.take() {
+                Some(change) => Ok(change),
+                None => self.changes.recv().await,
+            };
+            match heard {
                 Ok(change) => {
-                    if let Some(news) = self.news(&change) {
+                    if let Some(news) = self.news(change) {
                         return Some(news);
                     }
                 }
-                Err(RecvError::Lagged(missed)) => return Some(News::Behind { missed }),
+                Err(RecvError::Lagged(missed)) => return Some(self.missed(missed)),
                 Err(RecvError::Closed) => return None,
             }
         }
@@ -87,19 +95,34 @@ impl Subscription {
     /// What has come already; `None` = nothing, or the tables are gone.
     pub fn try_next(&mut self) -> Option<News> {
         loop {
-            match self.changes.try_recv() {
+            match self.pending.take().map_or_else(|| self.changes.try_recv(), Ok) {
                 Ok(change) => {
-                    if let Some(news) = self.news(&change) {
+                    if let Some(news) = self.news(change) {
                         return Some(news);
                     }
                 }
-                Err(TryRecvError::Lagged(missed)) => return Some(News::Behind { missed }),
+                Err(TryRecvError::Lagged(missed)) => return Some(self.missed(missed)),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
             }
         }
     }
 
-    fn news(&self, change: &Change) -> Option<News> {
+    fn missed(&mut self, missed: u64) -> News {
+        self.heard = Revision(self.heard.0 + missed);
+        News::Behind { missed }
+    }
+
+    /// Every entry is on the bus, so a revision that is left out was in a snapshot.
+    fn news(&mut self, change: Arc<Change>) -> Option<News> {
+        if change.revision <= self.heard {
+            return None;
+        }
+        let missed = change.revision.0 - self.heard.0 - 1;
+        if missed > 0 {
+            self.pending = Some(change);
+            return Some(self.missed(missed));
+        }
+        self.heard = change.revision;
         let rows: Vec<Arc<Row>> = change.rows.iter().filter(|row| self.interest.wants(row)).cloned().collect();
         (!rows.is_empty()).then_some(News::Events { revision: change.revision, rows })
     }
@@ -109,7 +132,9 @@ impl Tables {
     /// Everything of interest that is applied from now on, in order.
     #[must_use]
     pub fn subscribe_to(&self, interest: Interest) -> Subscription {
-        Subscription { changes: self.subscribe(), interest }
+        // In this order: what is applied in between is left out once it is heard.
+        let changes = self.subscribe();
+        Subscription { changes, interest, heard: *self.applied().borrow(), pending: None }
     }
 }
 
@@ -158,6 +183,21 @@ mod tests {
         assert_eq!(slow.try_next(), Some(News::Behind { missed }));
         let rest = revisions(&mut slow);
         assert_eq!((rest.len(), rest[0].0), (SUBSCRIBER_LAG_MAX, 3 + missed));
+    }
+
+    #[test]
+    fn what_a_snapshot_brought_is_told_as_missed() {
+        let mut node = Node::new(|_| {});
+        let (_, _, tasks) = populate(&mut node, 1);
+        let mut subscription = node.tables().subscribe_to(Interest::in_types(&["task-set"]));
+        node.run(note(tasks[0], "heard"));
+        let heard = revisions(&mut subscription);
+        // As if an installed snapshot had brought the entries in between.
+        subscription.heard = Revision(heard[0].0 - 1);
+        node.run(note(tasks[0], "after it"));
+        let missed = Some(News::Behind { missed: 1 });
+        assert_eq!(subscription.try_next(), missed);
+        assert_eq!(revisions(&mut subscription), [(heard[0].0 + 1, 1)]);
     }
 
     #[test]

@@ -219,8 +219,15 @@ impl Writer {
     /// the past versions: the recent past is what is asked for most.
     fn fill_cache(&self, group: &Group) -> Result<Vec<RecordId>, TablesError> {
         let base = self.shared.overlay()?.base();
+        let rows = || group.changes.iter().flat_map(|change| &change.rows);
+        // Before the cache: whoever finds a version there finds its link.
+        base.past
+            .links
+            .write()
+            .map_err(|_| TablesError::Poisoned)?
+            .extend(rows().map(|row| (row.stored.version, row.previous)));
         let mut newest: BTreeMap<RecordId, &Arc<Stored>> = BTreeMap::new();
-        for row in group.changes.iter().flat_map(|change| &change.rows) {
+        for row in rows() {
             if let Some(replaced) = newest.insert(row.id, &row.stored) {
                 base.past.keep(replaced);
             }

@@ -45,9 +45,12 @@ pub(super) struct Landed {
     result: Result<Outcome, ClusterError>,
 }
 
-enum Cargo {
+/// What a command is for.
+pub(super) enum Cargo {
     OpenSession,
     File(FilePath),
+    /// The rollback point before deletions that were confirmed.
+    Point,
 }
 
 impl<C: Cluster> Engine<C> {
@@ -88,7 +91,7 @@ impl<C: Cluster> Engine<C> {
         self.send(Cargo::File(path.clone()), request, body);
     }
 
-    fn send(&mut self, cargo: Cargo, request: Option<RequestId>, body: Body) {
+    pub(super) fn send(&mut self, cargo: Cargo, request: Option<RequestId>, body: Body) {
         let cluster = Arc::clone(&self.cluster);
         let author = self.config.author.clone();
         self.flights.spawn(async move {
@@ -137,6 +140,7 @@ impl<C: Cluster> Engine<C> {
         match cargo {
             Cargo::OpenSession => self.session_opened(&outcome, now),
             Cargo::File(path) => self.decided(&path, outcome, now),
+            Cargo::Point => self.point_decided(&outcome, now),
         }
         self.wake(now);
     }
@@ -157,6 +161,7 @@ impl<C: Cluster> Engine<C> {
         match cargo {
             Cargo::File(path) => self.retry(&path, reason, now),
             Cargo::OpenSession => self.no_session(&reason, now),
+            Cargo::Point => self.point_unanswered(now),
         }
     }
 

@@ -8,11 +8,25 @@
 //! | moved, as OpenSpec's archive does: the same text stands elsewhere | spreads after the grace, and counts as none of the many |
 //! | gone with a stash (`git stash -u`) | held: it comes back with the stash |
 //!
+//! Each deletion is a command of its own, often too small for the cluster to make a rollback point with it. So once held ones are confirmed, the
+//! checkout asks for a point first, and nothing is deleted before that is there:
+//!
+//! ```text
+//!   held ─▶ confirmed: wanted ─▶ CreatePoint: asked ─┬─ accepted ─────▶ each deletion is proposed
+//!              ▲                                     ├─ no answer ────▶ wanted, after a pause
+//!              └─────────────────────────────────────┘  refused ──────▶ held on, and the status says why
+//! ```
+//!
 //! A file that moved to another synced path takes its change along (`moves`); what is left here is about moves out of what is synced.
 
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
+use zyflow_machine::command::Body;
+use zyflow_machine::outcome::Outcome;
 
 use super::file::File;
+use super::flight::Cargo;
 use super::run::Engine;
 use crate::cluster::Cluster;
 use crate::path::FilePath;
@@ -25,7 +39,100 @@ const DELETIONS_MAX: usize = 3;
 /// Where OpenSpec puts a change that is done: `changes/x/` becomes `changes/archive/DATE-x/`.
 const ARCHIVE: &str = "archive";
 
+/// Held deletions that a person has confirmed, until the rollback point before them is made.
+#[derive(Debug, Default)]
+pub(super) struct Confirmed {
+    /// Files for which no point was asked for yet.
+    wanted: BTreeSet<FilePath>,
+    /// Files for which one is under way.
+    asked: BTreeSet<FilePath>,
+    /// When the next point is asked for.
+    due: Option<Instant>,
+    /// Why there is no point, where the cluster refused one.
+    refused: Option<String>,
+}
+
+impl Confirmed {
+    pub(super) fn due(&self) -> Option<Instant> {
+        if self.asked.is_empty() { self.due } else { None }
+    }
+}
+
 impl<C: Cluster> Engine<C> {
+    /// Confirms the deletions that are held now.
+    pub(super) fn confirm_deletions(&mut self, now: Instant) {
+        let asked = &self.confirmed.asked;
+        let is_new = |path: &FilePath, file: &File| file.state == FileState::DeletionHeld && !asked.contains(path);
+        let held = self.files.iter().filter(|(path, file)| is_new(path, file));
+        let held: BTreeSet<FilePath> = held.map(|(path, _)| path.clone()).collect();
+        self.confirmed.refused = None;
+        if !held.is_empty() {
+            self.confirmed.wanted = held;
+            self.confirmed.due = Some(now);
+        }
+    }
+
+    /// Asks for the point before deletions that were confirmed. What was applied here has the files as they were: one that somebody has edited
+    /// since isn't deleted.
+    pub(super) fn ask_for_point(&mut self, now: Instant) {
+        if self.confirmed.due().is_none_or(|due| due > now) {
+            return;
+        }
+        self.confirmed.due = None;
+        let mut wanted = std::mem::take(&mut self.confirmed.wanted);
+        wanted.retain(|path| self.files.get(path).is_some_and(|file| file.absent_since.is_some()));
+        if wanted.is_empty() {
+            return;
+        }
+        let at = *self.applied.borrow();
+        let body = Body::CreatePoint {
+            name: format!("before-deletion-{at}"),
+            at: Some(at),
+            note: format!("{} files of {} were deleted in a checkout", wanted.len(), self.config.project),
+            is_automatic: true,
+        };
+        self.confirmed.asked = wanted;
+        self.send(Cargo::Point, None, body);
+    }
+
+    /// The point is there: the deletions spread. Where the cluster refused it they are held on, until they are confirmed again.
+    pub(super) fn point_decided(&mut self, outcome: &Outcome, now: Instant) {
+        let asked = std::mem::take(&mut self.confirmed.asked);
+        let reason = match outcome {
+            Outcome::Accepted { .. } => {
+                for path in asked {
+                    if let Some(file) = self.files.get_mut(&path) {
+                        file.confirm_deletion(now);
+                    }
+                }
+                return;
+            }
+            Outcome::Rejected(reject) => reject.to_string(),
+            Outcome::Stale { .. } | Outcome::Duplicate(_) => format!("the cluster answered {outcome:?}"),
+        };
+        tracing::warn!(root = %self.config.root.display(), reason, "no rollback point before a confirmed deletion");
+        self.confirmed.refused = Some(reason);
+    }
+
+    /// Whether there is a point isn't known: another one does no harm.
+    pub(super) fn point_unanswered(&mut self, now: Instant) {
+        let asked = std::mem::take(&mut self.confirmed.asked);
+        self.confirmed.wanted.extend(asked);
+        self.confirmed.due = Some(now + self.config.timing.retry);
+    }
+
+    /// Why deletions that were confirmed are held on.
+    pub(super) fn refused_deletions(&self) -> Option<String> {
+        let reason = self.confirmed.refused.as_ref()?;
+        let is_held = self.files.values().any(|file| file.state == FileState::DeletionHeld);
+        is_held.then(|| {
+            format!(
+                "the confirmed deletions wait, as no rollback point could be made before them: {reason}; mend that and \
+                 confirm them again"
+            )
+        })
+    }
+
     /// A deletion waits; many at once wait for a person.
     pub(super) fn await_deletion(&mut self, path: &FilePath, now: Instant) {
         let grace = self.config.timing.deletion_grace;

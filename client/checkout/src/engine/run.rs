@@ -18,6 +18,7 @@ use super::dirt::Dirt;
 use super::file::File;
 use super::flight::{Landed, Session};
 use super::gate::Gate;
+use super::gone::Confirmed;
 use super::head::Head;
 use super::keep::KeptFile;
 use super::{Error, Seams, Wishes};
@@ -86,6 +87,7 @@ pub(super) struct Engine<C> {
     pub(super) flights: JoinSet<Landed>,
     pub(super) session: Session,
     pub(super) waiting: BTreeSet<FilePath>,
+    pub(super) confirmed: Confirmed,
     pub(super) applied: watch::Receiver<Revision>,
     pub(super) looked_at: Revision,
     /// What was applied when the loop went round last: whatever it reads is at least as new.
@@ -165,6 +167,7 @@ impl<C: Cluster> Engine<C> {
             flights: JoinSet::new(),
             session: Session::default(),
             waiting: BTreeSet::new(),
+            confirmed: Confirmed::default(),
             is_cluster_due: false,
             is_list_due: true,
             done_wishes: Wishes::default(),
@@ -267,6 +270,7 @@ impl<C: Cluster> Engine<C> {
             self.scan(now);
         }
         self.look_at_kept(now);
+        self.ask_for_point(now);
         let due: Vec<FilePath> =
             self.files.iter().filter(|(_, file)| file.is_due(now)).map(|(path, _)| path.clone()).collect();
         for path in due {
@@ -406,9 +410,7 @@ impl<C: Cluster> Engine<C> {
             self.scan_at = now;
         }
         if wishes.confirmed_deletions != self.done_wishes.confirmed_deletions {
-            for file in self.files.values_mut() {
-                file.confirm_deletion(now);
-            }
+            self.confirm_deletions(now);
         }
         self.done_wishes.is_paused = wishes.is_paused;
         self.done_wishes.confirmed_deletions = wishes.confirmed_deletions;
@@ -428,6 +430,7 @@ impl<C: Cluster> Engine<C> {
         files
             .chain(kept)
             .chain(self.head.due())
+            .chain(self.confirmed.due().filter(|_| self.project.is_some()))
             .chain([self.scan_at, now + NOTHING_DUE])
             .min()
             .unwrap_or(now + NOTHING_DUE)
@@ -439,6 +442,7 @@ impl<C: Cluster> Engine<C> {
         if self.project.is_none() {
             notes.push(format!("project `{}` doesn't exist in the cluster", self.config.project));
         }
+        notes.extend(self.refused_deletions());
         let files = self.files.iter().filter(|(_, file)| file.is_shown()).map(|(path, file)| FileStatus {
             path: path.as_str().to_owned(),
             state: file.state.clone(),

@@ -67,7 +67,9 @@ impl Server {
     }
 
     async fn connection(&self) -> redis::aio::MultiplexedConnection {
-        redis::Client::open(self.address()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        let client = redis::Client::open(self.address()).unwrap();
+        let unhurried = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        client.get_multiplexed_async_connection_with_config(&unhurried).await.unwrap()
     }
 
     fn signal(&self, name: &str) {

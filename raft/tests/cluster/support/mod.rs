@@ -30,6 +30,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a condition is looked at that nobody announces.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// Five times the silence before an election: then a machine that stalls for some seconds makes no new leader, and a test can ask that there be
+/// none. All that waits for an election takes as much longer.
+pub fn steady(config: &mut ConsensusConfig) {
+    config.election_timeout_min *= 5;
+    config.election_timeout_max *= 5;
+}
+
 pub fn lineage() -> Lineage {
     Lineage([0x5a; 16])
 }
@@ -145,6 +152,14 @@ impl Cluster {
         storage::init(dir.path(), id);
         self.nodes.insert(id, Node { id, role, address, dir, consensus: None, stored: None });
         self.run(id, listener).await;
+    }
+
+    /// Takes all data of a halted node away, as a lost disk does.
+    pub fn wipe(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        assert!(node.consensus.is_none(), "node {id} runs");
+        node.dir = tempfile::tempdir().unwrap();
+        storage::init(node.dir.path(), id);
     }
 
     /// The process of a halted node, again.

@@ -1,6 +1,7 @@
 //! Changes: made under paths that no live sibling has, moved with all they hold, deleted only where nobody worked on them meanwhile.
 
 use super::note::automatic_point;
+use super::retention::check_kept;
 use super::{
     Cause, Decided, Halt, check_new_block, check_seen, exists, first_status, invalid, known, not_found, stale, task,
 };
@@ -166,6 +167,7 @@ pub(super) fn check_unchanged<V: View>(scratch: &Scratch<'_, V>, change: RecordI
         Some(_) | None => Ok(()),
     };
     check(change)?;
+    check_kept(scratch, change, base)?;
     for block in scratch.changed(Kind::Block, change, base)? {
         check(block.id)?;
     }

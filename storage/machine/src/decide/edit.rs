@@ -13,8 +13,12 @@
 //! | any but delete | the block was deleted | |
 //!
 //! What this same edit did before doesn't count as a change after the base. All clashes of an edit are told at once.
+//!
+//! An edit that resolves a conflict, or deletes much, makes a rollback point: here, so that no client can forget it, and last, so that one that
+//! is refused or stale leaves none.
 
 use super::change::{check_unchanged, point_before_deletion, resolve_ref};
+use super::note::point_before_resolution;
 use super::place::{Place, Places};
 use super::retention::horizon;
 use super::task::{check_transition, set_blockers, set_fields};
@@ -54,6 +58,8 @@ struct Progress {
     stale: Vec<StaleField>,
     /// Blocks that are gone.
     deleted: usize,
+    /// Conflicts that operations settled.
+    resolved: Vec<RecordId>,
 }
 
 /// A block that an operation is about.
@@ -109,6 +115,7 @@ impl Edit<'_> {
             conflicts: Vec::new(),
             stale: Vec::new(),
             deleted: 0,
+            resolved: Vec::new(),
         };
         for op in self.ops {
             match self.apply(scratch, &mut progress, op) {
@@ -125,8 +132,23 @@ impl Edit<'_> {
         for conflict in self.conflicts {
             progress.created.push(self.record(scratch, conflict)?);
         }
-        progress.created.extend(point_before_deletion(scratch, self.cause, self.change, progress.deleted)?);
+        let point = self.point_before(scratch, progress.deleted, &progress.resolved)?;
+        progress.created.extend(point);
         Ok(progress.created)
+    }
+
+    /// The point before what this edit did, where that asks for one: never two.
+    fn point_before<V: View>(
+        &self,
+        scratch: &mut Scratch<'_, V>,
+        deleted: usize,
+        resolved: &[RecordId],
+    ) -> Decided<Vec<RecordId>, V> {
+        let point = point_before_deletion(scratch, self.cause, self.change, deleted)?;
+        if !point.is_empty() {
+            return Ok(point);
+        }
+        point_before_resolution(scratch, self.cause, self.change, resolved)
     }
 
     fn check_limits(&self) -> Result<(), Reject> {
@@ -390,7 +412,9 @@ impl Edit<'_> {
         }
         let settled =
             Settled { at: scratch.revision(), author: self.cause.author.to_owned(), settlement: settlement.clone() };
-        Ok(scratch.change(id, &stored, Fact::ConflictSettled(settled))?)
+        scratch.change(id, &stored, Fact::ConflictSettled(settled))?;
+        progress.resolved.push(id);
+        Ok(())
     }
 
     fn record<V: View>(&self, scratch: &mut Scratch<'_, V>, conflict: &NewConflict) -> Decided<RecordId, V> {

@@ -1,6 +1,7 @@
 //! Expected versions: a command that builds on what its proposer saw is stale where that has changed.
 
 use super::change::check_unchanged;
+use super::retention::check_kept;
 use super::{Decided, check_seen, invalid, not_found, stale};
 use crate::command::{Body, Expected};
 use crate::id::{RecordId, Revision};
@@ -19,10 +20,15 @@ pub(super) fn check_expected<V: View>(scratch: &Scratch<'_, V>, expected: &[Expe
     }
     for Expected { record, revision } in expected {
         check_seen(scratch, *revision)?;
-        let stored = scratch.get(*record)?.ok_or_else(|| not_found("record", *record))?;
+        let Some(stored) = scratch.get(*record)? else {
+            if record.0.revision() <= *revision {
+                check_kept(scratch, *record, *revision)?;
+            }
+            return Err(not_found("record", *record).into());
+        };
         match stored.kind {
             Kind::Change => check_unchanged(scratch, *record, *revision)?,
-            Kind::Project => check_project(scratch, *record, *revision)?,
+            Kind::Project => check_project(scratch, *record, &stored, *revision)?,
             Kind::Block | Kind::Conflict | Kind::Comment | Kind::Point | Kind::Retention | Kind::Restore => {
                 check_one(scratch, *record, &stored, *revision)?;
             }
@@ -31,18 +37,17 @@ pub(super) fn check_expected<V: View>(scratch: &Scratch<'_, V>, expected: &[Expe
     Ok(())
 }
 
-/// The project itself, and which changes it has under which paths; what stands in them is theirs.
-fn check_project<V: View>(scratch: &Scratch<'_, V>, project: RecordId, revision: Revision) -> Decided<(), V> {
-    let mut ids = vec![project];
-    let mut after: Option<Vec<u8>> = None;
-    while let Some((order, change)) = scratch.next(Kind::Change, project, after.as_deref())? {
-        ids.push(change);
-        after = Some(order);
-    }
-    for id in ids {
-        if let Some(stored) = scratch.get(id)? {
-            check_one(scratch, id, &stored, revision)?;
-        }
+/// The project itself, and which changes it has had under which paths since; what stands in them is theirs.
+fn check_project<V: View>(
+    scratch: &Scratch<'_, V>,
+    project: RecordId,
+    stored: &Stored,
+    revision: Revision,
+) -> Decided<(), V> {
+    check_one(scratch, project, stored, revision)?;
+    check_kept(scratch, project, revision)?;
+    for change in scratch.changed(Kind::Change, project, revision)? {
+        check_one(scratch, change.id, &change.now, revision)?;
     }
     Ok(())
 }

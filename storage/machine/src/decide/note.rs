@@ -50,7 +50,10 @@ pub(super) fn create_point<V: View>(
         return Err(Reject::NoRevision { revision, oldest, newest }.into());
     }
     if let Some(id) = scratch.find(Kind::Point, RecordId::ROOT, name.as_bytes())? {
-        return Err(exists(Kind::Point, name, id).into());
+        let known = known(scratch, Kind::Point, id)?;
+        let is_same = matches!(&known.record, Some(Record::Point(point)) if point.revision == revision);
+        // Two that are about to do something to one state name it alike: the one point is good for both.
+        return if is_automatic && is_same { Ok(vec![id]) } else { Err(exists(Kind::Point, name, id).into()) };
     }
     make_room(scratch)?;
     let point = Point {
@@ -87,6 +90,21 @@ pub(super) fn automatic_point<V: View>(
     }
     let created = create_point(scratch, cause, &name, None, note, true)?;
     Ok(*created.first().expect("invariant: a point that was made has an id"))
+}
+
+/// A point before conflicts of a change were settled; its id, or none where none was.
+pub(super) fn point_before_resolution<V: View>(
+    scratch: &mut Scratch<'_, V>,
+    cause: Cause<'_>,
+    change: RecordId,
+    settled: &[RecordId],
+) -> Decided<Vec<RecordId>, V> {
+    let note = match settled {
+        [] => return Ok(Vec::new()),
+        [conflict] => format!("conflict {conflict} of change {change} was resolved"),
+        [..] => format!("{} conflicts of change {change} were resolved", settled.len()),
+    };
+    Ok(vec![automatic_point(scratch, cause, "conflict", &note)?])
 }
 
 /// Refuses a point more than there may be, unless one that the system made can go: the one of the oldest revision.

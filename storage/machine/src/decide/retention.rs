@@ -3,9 +3,9 @@
 //! Nothing is decided by a clock here. Who leads proposes where the history is to begin; the machine holds it to what people rely on: a
 //! rollback point that somebody made keeps its revision.
 
-use super::{Decided, check_not_undone, invalid, known};
+use super::{Decided, check_not_undone, invalid, known, stale};
 use crate::event::Fact;
-use crate::id::{ClusterTime, RecordId, Revision};
+use crate::id::{ClusterTime, EventId, RecordId, Revision};
 use crate::outcome::Reject;
 use crate::record::{Keep, Kind, Point, Record, Retention};
 use crate::scratch::Scratch;
@@ -15,6 +15,15 @@ use std::sync::Arc;
 /// The oldest revision that can be read.
 pub(super) fn horizon<V: View>(scratch: &Scratch<'_, V>) -> Decided<Revision, V> {
     Ok(current(scratch)?.map_or(Revision::default(), |(_, _, retention)| retention.horizon))
+}
+
+/// Stale where `base` is below the horizon: what has changed since can't be told any more, so whoever asked looks again.
+pub(super) fn check_kept<V: View>(scratch: &Scratch<'_, V>, record: RecordId, base: Revision) -> Decided<(), V> {
+    let horizon = horizon(scratch)?;
+    match EventId::new(horizon, 0).filter(|_| base < horizon) {
+        Some(changed_at) => Err(stale(scratch, record, "any", changed_at)),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn set_retention<V: View>(scratch: &mut Scratch<'_, V>, keep: Keep) -> Decided<Vec<RecordId>, V> {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
 use zyflow_machine::command::{
-    Anchor, BlockOp, BlockRef, Body, Command, EditMode, NewBlock, NewConflict, Scope, TaskField,
+    Anchor, BlockOp, BlockRef, Body, Command, EditMode, Expected, NewBlock, NewConflict, Scope, TaskField,
 };
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::record::{
@@ -42,6 +42,17 @@ impl Ids {
         }
     }
 
+    /// Projects and changes more often than what stands in them.
+    fn expected(&self, wished: &[(Index, u64)]) -> Vec<Expected> {
+        let blocks = self.changes.iter().flat_map(|(_, blocks)| blocks.iter().take(3));
+        let all: Vec<RecordId> = self.projects.iter().chain(&self.all_changes).chain(blocks).copied().collect();
+        let expected = wished.iter().map(|(record, age)| Expected {
+            record: Self::pick(&all, *record),
+            revision: Revision(self.revision.0.saturating_sub(*age)),
+        });
+        expected.collect()
+    }
+
     /// One in thirty-two is a record that there never is.
     fn pick(known: &[RecordId], index: Index) -> RecordId {
         let nowhere = RecordId(EventId::new(Revision(1 << 40), 7).unwrap());
@@ -55,6 +66,8 @@ const AHEAD: u64 = 1_000;
 #[derive(Clone, Debug)]
 pub struct Wish {
     request: Option<(Index, u64)>,
+    /// What it expects unchanged since a revision of that age.
+    expected: Vec<(Index, u64)>,
     body: BodyWish,
 }
 
@@ -125,7 +138,9 @@ impl Wish {
             let known = (!ids.sessions.is_empty()).then(|| ids.sessions[session.index(ids.sessions.len())]);
             RequestId { session: known.unwrap_or(none), seq }
         });
-        Command { request, ..command(self.body.resolve(ids)) }
+        let (expected, body) = (ids.expected(&self.expected), self.body.resolve(ids));
+        let body = if expected.is_empty() { body } else { Body::Expecting { expected, body: Box::new(body) } };
+        Command { request, ..command(body) }
     }
 
     /// Whether it matters where in its entry the command stands.
@@ -431,7 +446,9 @@ pub fn wish() -> impl Strategy<Value = Wish> {
 
 fn asked(body: impl Strategy<Value = BodyWish>) -> impl Strategy<Value = Wish> {
     let request = prop::option::of((any::<Index>(), prop_oneof![20 => 0_u64..20, 1 => 200_u64..600]));
-    (request, body).prop_map(|(request, body)| Wish { request, body })
+    let age = prop_oneof![3 => Just(0), 3 => 1_u64..4, 2 => 4_u64..40];
+    let expected = prop_oneof![9 => Just(Vec::new()), 1 => prop::collection::vec((any::<Index>(), age), 1..3)];
+    (request, expected, body).prop_map(|(request, expected, body)| Wish { request, expected, body })
 }
 
 /// Entries of a few commands each, after a project has been made; all of the history is kept.
@@ -445,7 +462,7 @@ pub fn forgetful_batches() -> impl Strategy<Value = Vec<Vec<Wish>>> {
 }
 
 fn batches_of(wish: impl Strategy<Value = Wish>) -> impl Strategy<Value = Vec<Vec<Wish>>> {
-    let first = Wish { request: None, body: BodyWish::CreateProject("p".to_owned()) };
+    let first = Wish { request: None, expected: Vec::new(), body: BodyWish::CreateProject("p".to_owned()) };
     prop::collection::vec(prop::collection::vec(wish, 1..6), 1..20).prop_map(move |mut rest| {
         rest.insert(0, vec![first.clone()]);
         rest

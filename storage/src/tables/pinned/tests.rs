@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use zyflow_machine::command::Body;
-use zyflow_machine::id::{ClusterTime, RecordId, Revision};
+use zyflow_machine::command::{Anchor, BlockOp, Body, Scope};
+use zyflow_machine::id::{ClusterTime, EventId, RecordId, Revision};
 use zyflow_machine::record::Kind;
 use zyflow_machine::view::View;
 
-use super::LookedPast;
+use super::{LookedPast, Reading, Then};
 use crate::tables::overlay::Base;
-use crate::tables::tests::harness::{Node, note, populate};
+use crate::tables::siblings::Siblings;
+use crate::tables::tests::harness::{Node, edit, insert_first, note, populate};
 use crate::tables::view::TablesView;
 use crate::tables::{Found, TablesConfig, TablesError};
 
@@ -78,6 +79,77 @@ fn what_was_replaced_while_the_node_ran_is_kept() {
     assert_eq!(at(&node, 12).blocks(change).unwrap(), expected);
 }
 
+/// What a change held, as it is read record by record.
+fn slowly_all(view: &TablesView, ids: &[RecordId]) -> Vec<Found> {
+    let mut found: Vec<Found> = ids.iter().filter_map(|id| Some((*id, view.get(*id).unwrap()?))).collect();
+    found.retain(|(_, stored)| stored.record.is_some());
+    found.sort_by(|one, other| one.1.order.cmp(&other.1.order));
+    found
+}
+
+/// Blocks that were made, moved, deleted and brought back since; and the revisions that they were so at.
+fn edited(configure: impl FnOnce(&mut TablesConfig)) -> (Node, RecordId, Vec<RecordId>) {
+    let (mut node, change, mut tasks) = noted(configure);
+    let base = Revision(42);
+    let inserted = node.run(edit(change, base, vec![insert_first("new")]));
+    tasks.extend(inserted);
+    node.run(edit(change, base, vec![BlockOp::Move { block: tasks[7], after: Anchor::Start }]));
+    node.run(edit(change, base, vec![BlockOp::Delete { block: tasks[9] }, BlockOp::Delete { block: tasks[8] }]));
+    node.run(Body::Rollback { scope: Scope::Change(change), to: Revision(44), expected: None });
+    node.run(edit(change, Revision(46), vec![BlockOp::Delete { block: tasks[3] }]));
+    node.tables().flush().unwrap();
+    assert_eq!(node.view().revision(), Revision(47));
+    (node, change, tasks)
+}
+
+#[test]
+fn a_list_of_the_recent_past_asks_sqlite_for_nothing() {
+    let (node, change, tasks) = edited(|_| {});
+    node.view().blocks(change).unwrap();
+    let expected: Vec<_> = (2..=47).map(|revision| slowly_all(&at(&node, revision), &tasks)).collect();
+    let connection = rusqlite::Connection::open(node.database()).unwrap();
+    connection.execute_batch("DELETE FROM versions; DELETE FROM head;").unwrap();
+    for (revision, expected) in (2..=47).zip(expected) {
+        assert_eq!(at(&node, revision).blocks(change).unwrap(), expected, "at {revision}");
+    }
+}
+
+/// The oldest links and some records have made room: what memory doesn't tell is read.
+#[test]
+fn what_memory_tells_no_more_is_read() {
+    for (links, unknown) in [(30, 0), (8, 0), (0, 0), (500, 2), (500, 20)] {
+        let (node, change, tasks) = edited(|config| config.past_links_max = links);
+        node.view().blocks(change).unwrap();
+        let base = past(&node);
+        for revision in 2..=47 {
+            for id in &tasks[..unknown] {
+                base.cache.invalidate(id);
+            }
+            let view = at(&node, revision);
+            let list = view.blocks(change).unwrap();
+            assert_eq!(list, slowly_all(&view, &tasks), "at {revision} with {links} links and {unknown} unknown");
+        }
+    }
+}
+
+/// A deletion that was purged while it was looked for is none; anything else that is missing is damage.
+#[test]
+fn a_version_that_is_missing_is_damage_unless_the_horizon_has_passed_it() {
+    let (mut node, change, tasks) = edited(|_| {});
+    let view = at(&node, 45);
+    let LookedPast::Partly(known) = view.look_past((Kind::Block, change)).unwrap() else { panic!("nothing is kept") };
+    let missing = EventId::new(Revision(20), 900).unwrap();
+    let find = || {
+        let mut reading = Reading { view: &view, base: &known.base, connection: None };
+        let mut then = Then::new(Siblings::new(Revision(45)), &known);
+        then.siblings.set(tasks[0], b"a", true);
+        reading.find(tasks[0], missing, &mut then).map(|()| then.siblings.len())
+    };
+    assert!(matches!(find(), Err(TablesError::Damaged { .. })));
+    node.run(Body::Compact { to: Revision(20), time: ClusterTime(1000) });
+    assert_eq!(find().unwrap(), 0);
+}
+
 #[test]
 fn what_is_kept_is_bounded() {
     let (node, change, tasks) = noted(|config| {
@@ -104,10 +176,10 @@ fn below_the_horizon_there_is_no_answer_whatever_was_read_or_kept() {
     let (kept, reading) = (at(&node, 20), at(&node, 21));
     kept.blocks(change).unwrap();
     let looked = reading.look_past(family).unwrap();
-    let LookedPast::Partly { base, rows, horizon } = looked else { panic!("nothing is known of it yet") };
+    let LookedPast::Partly(known) = looked else { panic!("nothing of it is kept yet") };
     node.run(Body::Compact { to: Revision(30), time: ClusterTime(1000) });
     let compacted = |error: &TablesError| matches!(error, TablesError::Compacted { horizon: Revision(30), .. });
-    let error = reading.read_past(family, (&base, horizon), rows).err().unwrap();
+    let error = reading.read_past(family, &known).err().unwrap();
     assert!(compacted(&error), "read while it moved: {error}");
     let error = kept.blocks(change).unwrap_err();
     assert!(compacted(&error), "kept before it moved: {error}");

@@ -51,10 +51,11 @@ impl<'a> Filler<'a> {
                 self.point(id, &stored)?;
             }
         }
-        self.versions_of(Kind::Point, RecordId::ROOT)?;
-        self.versions_of(Kind::Project, RecordId::ROOT)?;
-        self.versions_of(Kind::Retention, RecordId::ROOT)?;
-        let below_projects = self.wanted.iter().any(|source| !matches!(source, Source::Projects | Source::Points));
+        if self.wants(Source::Versions) {
+            self.versions()?;
+        }
+        let below_projects =
+            self.wanted.iter().any(|source| !matches!(source, Source::Projects | Source::Points | Source::Versions));
         for (project, stored) in self.view.projects()? {
             let Some(Record::Project(record)) = &stored.record else { continue };
             if self.wants(Source::Projects) {
@@ -73,10 +74,10 @@ impl<'a> Filler<'a> {
     }
 
     fn project(&mut self, project: RecordId, name: &str) -> Result<(), SqlError> {
-        self.versions_of(Kind::Change, project)?;
-        let below_changes = self.wanted.iter().any(|source| {
-            matches!(source, Source::Blocks | Source::Tasks | Source::Conflicts | Source::Comments | Source::Versions)
-        });
+        let below_changes = self
+            .wanted
+            .iter()
+            .any(|source| matches!(source, Source::Blocks | Source::Tasks | Source::Conflicts | Source::Comments));
         for (change, stored) in self.view.changes(project)? {
             let Some(Record::Change(record)) = &stored.record else { continue };
             let place = Place { project: name.to_owned(), change: change.to_string(), path: record.path.clone() };
@@ -92,12 +93,8 @@ impl<'a> Filler<'a> {
     }
 
     fn change(&mut self, change: RecordId, place: &Place) -> Result<(), SqlError> {
-        self.versions_of(Kind::Block, change)?;
-        self.versions_of(Kind::Conflict, change)?;
-        let of_blocks = self
-            .wanted
-            .iter()
-            .any(|source| matches!(source, Source::Blocks | Source::Tasks | Source::Comments | Source::Versions));
+        let of_blocks =
+            self.wanted.iter().any(|source| matches!(source, Source::Blocks | Source::Tasks | Source::Comments));
         if of_blocks {
             for (position, found) in self.view.blocks(change)?.into_iter().enumerate() {
                 self.block(&found, position, place)?;
@@ -144,9 +141,6 @@ impl<'a> Filler<'a> {
                 }
             }
         }
-        if self.wants(Source::Versions) {
-            self.versions_of(Kind::Comment, *id)?;
-        }
         Ok(())
     }
 
@@ -185,19 +179,35 @@ impl<'a> Filler<'a> {
         self.row(Source::Points, row)
     }
 
-    /// Every kept version of the records of that kind and parent, deleted ones included.
-    fn versions_of(&mut self, kind: Kind, parent: RecordId) -> Result<(), SqlError> {
-        if !self.wants(Source::Versions) {
-            return Ok(());
+    /// Every kept version of every record. Unlike the other tables it goes down through what is deleted too: a record of a deleted parent may
+    /// live, as comments and conflicts do, and what was deleted has versions.
+    fn versions(&mut self) -> Result<(), SqlError> {
+        for kind in [Kind::Point, Kind::Retention, Kind::Restore] {
+            self.versions_of(kind, RecordId::ROOT)?;
         }
-        for id in self.view.family(kind, parent)? {
+        for project in self.versions_of(Kind::Project, RecordId::ROOT)? {
+            for change in self.versions_of(Kind::Change, project)? {
+                self.versions_of(Kind::Conflict, change)?;
+                for block in self.versions_of(Kind::Block, change)? {
+                    // Whatever it is now, it may have been a task.
+                    self.versions_of(Kind::Comment, block)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every kept version of the records of that kind and parent, deleted ones included; gives the records.
+    fn versions_of(&mut self, kind: Kind, parent: RecordId) -> Result<Vec<RecordId>, SqlError> {
+        let ids = self.view.family(kind, parent)?;
+        for id in ids.iter().copied() {
             let versions = self.view.history(id)?;
             let ends = versions.iter().skip(1).map(|next| Some(next.version)).chain([None]);
             for (version, end) in versions.iter().zip(ends) {
                 self.row(Source::Versions, version_row(id, version, end)?)?;
             }
         }
-        Ok(())
+        Ok(ids)
     }
 
     fn row(&mut self, source: Source, values: Vec<Value>) -> Result<(), SqlError> {

@@ -6,16 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use super::bounds::Bounds;
 use super::schema::{PENDING, Source, TRIGGERS, WRITABLE};
 
 /// Why everything else is refused.
 const ONLY: &str = "only queries, and INSERT, UPDATE and DELETE on the documented views, can be run here";
+
+/// SELECTs that SQLite makes of one statement, at most: one for each that is written, and one for each that it unites with another. A query
+/// by hand has some ten.
+const SELECTS_MAX: usize = 10_000;
 
 /// What the statements that were prepared so far touch.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     pub(super) sources: BTreeSet<Source>,
     pub(super) is_writing: bool,
+    /// SELECTs of the statement that is being prepared.
+    selects: usize,
     /// What was refused first, in words.
     pub(super) refused: Option<String>,
 }
@@ -49,8 +56,12 @@ impl Touched {
                 (!is_view && !by_trigger)
                     .then(|| format!("`{table_name}` can't be changed: writes go to {}", WRITABLE.join(" and ")))
             }
-            AuthAction::Select
-            | AuthAction::Recursive
+            AuthAction::Select => {
+                self.selects += 1;
+                (self.selects > SELECTS_MAX)
+                    .then(|| format!("a statement has at most {SELECTS_MAX} subqueries: divide it"))
+            }
+            AuthAction::Recursive
             | AuthAction::Transaction { .. }
             | AuthAction::Savepoint { .. }
             | AuthAction::Function { .. } => None,
@@ -64,10 +75,18 @@ impl Touched {
 }
 
 /// The watch over one connection.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Guard(Arc<Mutex<Touched>>);
+#[derive(Clone, Debug)]
+pub(super) struct Guard {
+    touched: Arc<Mutex<Touched>>,
+    bounds: Bounds,
+}
 
 impl Guard {
+    /// Nothing is prepared any more once one of `bounds` is passed: preparing takes time and memory too.
+    pub(super) fn new(bounds: &Bounds) -> Self {
+        Self { touched: Arc::default(), bounds: bounds.clone() }
+    }
+
     /// Asks for every action of every statement that is prepared from now on.
     pub(super) fn set(&self, connection: &Connection) -> rusqlite::Result<()> {
         let guard = self.clone();
@@ -75,11 +94,19 @@ impl Guard {
     }
 
     pub(super) fn take(&self) -> Touched {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another statement begins.
+    pub(super) fn begin(&self) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).selects = 0;
     }
 
     fn judge(&self, context: &AuthContext<'_>) -> Authorization {
-        let mut touched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.bounds.check().is_err() {
+            return Authorization::Deny;
+        }
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         let by_trigger = context.accessor.is_some_and(|accessor| TRIGGERS.contains(&accessor));
         let refusal = touched.refusal(context, by_trigger);
         match refusal {

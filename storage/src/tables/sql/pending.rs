@@ -3,7 +3,7 @@
 //! Several updates of one task count as one, from the first value to the last; a task that is updated and then deleted is only
 //! deleted. Every write says which revision it was read at, so it is stale where somebody was faster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -14,28 +14,30 @@ use zyflow_machine::record::{Block, KIND_TASK, Kind, Priority, Record, Status};
 use zyflow_machine::view::{Stored, View};
 
 use super::SqlError;
+use super::bounds::Bounds;
 use super::fill::{priority_name, title_of};
 use crate::tables::view::TablesView;
 
 type Object = serde_json::Map<String, Value>;
 
-/// What a script wrote, by what it is about; in each the order of the script.
+/// What a script wrote, by what it is about; what is added in the order of the script.
 #[derive(Default)]
 struct Caught {
     /// First and last value of each updated task.
     updates: BTreeMap<RecordId, (Object, Object)>,
     /// New tasks by change.
     inserts: BTreeMap<RecordId, Vec<Object>>,
-    deletes: Vec<RecordId>,
+    deletes: BTreeSet<RecordId>,
     comments: Vec<(RecordId, String)>,
 }
 
 /// The command that does what was written; `None` = nothing was.
-pub(super) fn command(view: &TablesView, connection: &Connection) -> Result<Option<Body>, SqlError> {
-    let caught = read(connection)?;
+pub(super) fn command(view: &TablesView, connection: &Connection, bounds: &Bounds) -> Result<Option<Body>, SqlError> {
+    let caught = read(connection, bounds)?;
     let mut bodies = Vec::new();
     let mut edits: BTreeMap<RecordId, Vec<BlockOp>> = BTreeMap::new();
     for (task, (before, after)) in &caught.updates {
+        bounds.check()?;
         if caught.deletes.contains(task) {
             continue;
         }
@@ -49,10 +51,12 @@ pub(super) fn command(view: &TablesView, connection: &Connection) -> Result<Opti
         }
     }
     for task in &caught.deletes {
+        bounds.check()?;
         let (stored, _) = task_of(view, *task)?;
         edits.entry(stored.parent).or_default().push(BlockOp::Delete { block: *task });
     }
     for (change, tasks) in &caught.inserts {
+        bounds.check()?;
         let ops = inserted(view, *change, tasks)?;
         edits.entry(*change).or_default().extend(ops);
     }
@@ -67,7 +71,7 @@ pub(super) fn command(view: &TablesView, connection: &Connection) -> Result<Opti
     })
 }
 
-fn read(connection: &Connection) -> Result<Caught, SqlError> {
+fn read(connection: &Connection, bounds: &Bounds) -> Result<Caught, SqlError> {
     let mut statement = connection
         .prepare("SELECT verb, id, before, after FROM temp.pending_writes ORDER BY seq")
         .map_err(SqlError::Internal)?;
@@ -77,6 +81,7 @@ fn read(connection: &Connection) -> Result<Caught, SqlError> {
     let rows = statement.query_map([], raw).map_err(SqlError::Internal)?;
     let mut caught = Caught::default();
     for row in rows {
+        bounds.check()?;
         let (verb, id, before, after) = row.map_err(SqlError::Internal)?;
         let id: RecordId = id.unwrap_or_default().parse().map_err(|error| SqlError::Refused(format!("{error}")))?;
         let after = object(&after)?;
@@ -86,7 +91,9 @@ fn read(connection: &Connection) -> Result<Caught, SqlError> {
                 caught.updates.entry(id).or_insert_with(|| (before, Object::new())).1 = after;
             }
             ("insert", _) => caught.inserts.entry(id).or_default().push(after),
-            ("delete", _) => caught.deletes.push(id),
+            ("delete", _) => {
+                caught.deletes.insert(id);
+            }
             ("comment", _) => caught.comments.push((id, text(&after, "text")?.unwrap_or_default())),
             (other, _) => return Err(SqlError::Refused(format!("nothing is known of the write `{other}`"))),
         }

@@ -98,6 +98,9 @@ pub(super) const TRIGGERS: [&str; 4] = ["task_updated", "task_inserted", "task_d
 /// Where the triggers put what they caught.
 pub(super) const PENDING: &str = "pending_writes";
 
+/// What the triggers find their row by: without it each row that is written costs a walk over all of them.
+pub(super) const WRITES_INDEX: &str = "CREATE UNIQUE INDEX tasks_by_id ON tasks_rows (id);";
+
 /// What makes the views writable. A value that can't be set is refused where it is, with the reason. Lists are texts: what a JSON function made
 /// would else stand in the object as an array.
 pub(super) const WRITES: &str = "

@@ -1,16 +1,23 @@
 //! SQL against a node's tables: what it reads, what it writes, and what it may not.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use zyflow_machine::command::TaskField;
+use zyflow_machine::command::{BlockOp, TaskField};
 use zyflow_machine::id::{RecordId, Revision};
-use zyflow_machine::record::Status;
+use zyflow_machine::record::{KIND_TASK, Status};
 
 use super::*;
-use crate::tables::tests::harness::{Node, note, populate};
+use crate::tables::tests::harness::{Node, edit, note, populate};
 
-const LIMITS: SqlLimits =
-    SqlLimits { time: Duration::from_mins(1), rows: 1_000, read_bytes: 64 << 20, answer_bytes: 8 << 20 };
+const LIMITS: SqlLimits = SqlLimits {
+    time: Duration::from_mins(1),
+    rows: 1_000,
+    read_bytes: 64 << 20,
+    answer_bytes: 8 << 20,
+    // Tests of one process run side by side, and what they take counts.
+    memory_bytes: 4 << 30,
+};
 
 fn node(tasks: usize) -> (Node, RecordId, Vec<RecordId>) {
     let mut node = Node::new(|_| ());
@@ -31,7 +38,11 @@ fn texts(answer: &SqlAnswer) -> Vec<Vec<String>> {
 }
 
 fn ask(node: &Node, script: &str) -> Result<SqlAnswer, SqlError> {
-    node.view().sql(script, &LIMITS)
+    within(&node.view(), script, &LIMITS)
+}
+
+fn within(view: &TablesView, script: &str, limits: &SqlLimits) -> Result<SqlAnswer, SqlError> {
+    view.sql(script, limits, &Arc::default())
 }
 
 fn refusal(node: &Node, script: &str) -> String {
@@ -84,7 +95,7 @@ fn a_past_revision_answers_as_it_was() {
     );
     let titles = |at: Option<Revision>| {
         let view = node.tables().view(at).unwrap();
-        texts(&view.sql("SELECT title FROM tasks ORDER BY position", &LIMITS).unwrap()).concat()
+        texts(&within(&view, "SELECT title FROM tasks ORDER BY position", &LIMITS).unwrap()).concat()
     };
     assert_eq!(titles(Some(before)), ["task 0", "task 1"]);
     assert_eq!(titles(None), ["other"]);
@@ -216,14 +227,138 @@ fn time_rows_and_bytes_are_bounded() {
     let view = node.view();
     let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
     let hasty = SqlLimits { time: Duration::from_millis(50), ..LIMITS };
-    assert!(matches!(view.sql(endless, &hasty), Err(SqlError::OverTime)));
-    let answer = view.sql("SELECT * FROM tasks", &SqlLimits { rows: 5, ..LIMITS }).unwrap();
+    assert!(matches!(within(&view, endless, &hasty), Err(SqlError::OverTime)));
+    let answer = within(&view, "SELECT * FROM tasks", &SqlLimits { rows: 5, ..LIMITS }).unwrap();
     assert_eq!((answer.results[0].rows.len(), answer.results[0].is_cut), (5, true));
     let narrow = SqlLimits { read_bytes: 1_000, ..LIMITS };
-    assert!(matches!(view.sql("SELECT * FROM tasks", &narrow), Err(SqlError::TooMuchToRead)));
-    assert!(view.sql("SELECT 1", &narrow).is_ok(), "only what is named is read");
+    assert!(matches!(within(&view, "SELECT * FROM tasks", &narrow), Err(SqlError::TooMuchToRead)));
+    assert!(within(&view, "SELECT 1", &narrow).is_ok(), "only what is named is read");
     let terse = SqlLimits { answer_bytes: 500, ..LIMITS };
-    assert!(matches!(view.sql("SELECT * FROM tasks", &terse), Err(SqlError::TooMuchToAnswer)));
+    assert!(matches!(within(&view, "SELECT * FROM tasks", &terse), Err(SqlError::TooMuchToAnswer)));
     let huge = "SELECT length(hex(zeroblob(1000000000)))";
-    assert!(matches!(view.sql(huge, &LIMITS), Err(SqlError::TooMuchToAnswer)), "{:?}", view.sql(huge, &LIMITS));
+    assert!(
+        matches!(within(&view, huge, &LIMITS), Err(SqlError::TooMuchToAnswer)),
+        "{:?}",
+        within(&view, huge, &LIMITS)
+    );
+}
+
+#[test]
+fn preparing_is_bounded_too() {
+    let (node, ..) = node(1);
+    let levels = |levels: usize, body: &str| -> String {
+        let level = |level: usize| format!(", c{level}(x) AS ({})", body.replace("{}", &format!("c{}", level - 1)));
+        let levels_all: String = (1..=levels).map(level).collect();
+        format!("WITH c0(x) AS (SELECT position FROM tasks){levels_all} SELECT count(x) FROM c{levels}")
+    };
+    for (script, most) in [(levels(17, "SELECT p.x FROM {} p, {} q"), 4), (levels(24, "SELECT x + x FROM {}"), 10)] {
+        assert!(refusal(&node, &script).contains("too many subqueries"), "{script}");
+        let fewer = levels(most, if most == 4 { "SELECT p.x FROM {} p, {} q" } else { "SELECT x + x FROM {}" });
+        assert_eq!(texts(&ask(&node, &fewer).unwrap()), [["1"]], "{fewer}");
+    }
+    let selects = vec!["(SELECT 1)"; 10_001].join(", ");
+    let told = refusal(&node, &format!("SELECT 1 WHERE 1 IN ({selects})"));
+    assert!(told.contains("at most 10000 subqueries"), "{told}");
+    let some = vec!["id IN (SELECT task FROM comments)"; 12].join(" OR ");
+    let many = format!("SELECT count(*) FROM tasks WHERE {some}; ").repeat(900);
+    assert!(ask(&node, &many).is_ok(), "subqueries are counted by statement");
+    assert!(refusal(&node, &" ".repeat(SCRIPT_BYTES_MAX + 1)).contains("at most 1048576 bytes"));
+    let late = SqlLimits { time: Duration::ZERO, ..LIMITS };
+    assert!(matches!(within(&node.view(), "SELECT 1", &late), Err(SqlError::OverTime)), "nothing is prepared any more");
+}
+
+#[test]
+fn one_function_has_little_to_do() {
+    let (mut node, change, tasks) = node(1);
+    let longer = "SELECT length(zeroblob(1048577))";
+    assert!(matches!(ask(&node, longer), Err(SqlError::TooMuchToAnswer)), "{:?}", ask(&node, longer));
+    let pattern = "SELECT 'a' LIKE printf('%.*c', 1001, 'a')";
+    assert!(refusal(&node, pattern).contains("pattern too complex"), "{}", refusal(&node, pattern));
+    // The longest text that there can be, and its version: each quote takes two bytes in JSON.
+    let text = format!("] {}\n", "\"".repeat((1 << 20) - 7));
+    let base = node.view().revision();
+    let op = BlockOp::SetText { block: tasks[0], kind: KIND_TASK, lead: "- [".to_owned(), text };
+    node.run(edit(change, base, vec![op]));
+    let script = "SELECT length(text) FROM blocks; SELECT length(data) > 2000000 FROM versions ORDER BY valid_from DESC, data LIMIT 1";
+    assert_eq!(texts(&ask(&node, script).unwrap()), [["1048572"], ["1"]]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_bounded() {
+    let (node, ..) = node(200);
+    let sorted = "SELECT a.id || b.id || c.id || hex(zeroblob(100)) AS x FROM tasks a, tasks b, tasks c ORDER BY x";
+    let narrow = SqlLimits { memory_bytes: 64 << 20, rows: 1, ..LIMITS };
+    let found = within(&node.view(), sorted, &narrow);
+    assert!(matches!(found, Err(SqlError::TooMuchMemory)), "{found:?}");
+    assert!(within(&node.view(), "SELECT a.id FROM tasks a, tasks b ORDER BY b.id", &LIMITS).is_ok());
+}
+
+#[test]
+fn whoever_goes_ends_the_script() {
+    let (node, ..) = node(1);
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+    let is_unwanted = Arc::new(AtomicBool::new(false));
+    let (view, told) = (node.view(), Arc::clone(&is_unwanted));
+    let running = std::thread::spawn(move || view.sql(endless, &LIMITS, &told));
+    is_unwanted.store(true, Ordering::Relaxed);
+    let found = running.join().unwrap();
+    assert!(matches!(found, Err(SqlError::Ended)), "{found:?}");
+}
+
+#[test]
+fn a_written_row_is_found_by_its_id() {
+    const ROWS: u64 = 5_000;
+    let connection = open().unwrap();
+    connection
+        .execute_batch(&format!(
+            "INSERT INTO tasks_rows (id, title, labels, blocked_by)
+             WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {ROWS}) SELECT x || '.0', 't', '[]', '[]' FROM n"
+        ))
+        .unwrap();
+    connection.execute_batch(schema::WRITES_INDEX).unwrap();
+    let looks = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&looks);
+    let count = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    connection.progress_handler(1_000, Some(count)).unwrap();
+    connection.execute_batch("UPDATE tasks SET note = 'x'; DELETE FROM tasks").unwrap();
+    let thousands = looks.load(Ordering::Relaxed);
+    assert!(thousands > 0 && thousands < ROWS, "{thousands} thousand steps: less than a thousand for each row");
+    let (node, ..) = node(1);
+    let index = "SELECT count(*) FROM main.sqlite_schema WHERE name = 'tasks_by_id'";
+    assert_eq!(texts(&ask(&node, &format!("UPDATE tasks SET note = 'x'; {index}")).unwrap()), [["1"]]);
+}
+
+#[test]
+fn versions_of_what_was_deleted_are_there() {
+    let (mut node, change, tasks) = node(3);
+    node.run(Body::Comment { task: tasks[0], text: "on a task of a change that goes".to_owned() });
+    let project = node.view().projects().unwrap()[0].0;
+    let blocks = vec![crate::tables::tests::harness::task_block("other")];
+    let other = node.run(Body::CreateChange { project, path: "b/tasks.md".to_owned(), blocks, ops: Vec::new() });
+    node.run(Body::Comment { task: other[1], text: "on a task that becomes prose".to_owned() });
+    let base = node.view().revision();
+    let prose = BlockOp::SetText { block: other[1], kind: 3, lead: String::new(), text: "other\n".to_owned() };
+    node.run(edit(other[0], base, vec![prose]));
+    let base = node.view().revision();
+    node.run(Body::DeleteChange { change, base });
+    let gone = ask(&node, "SELECT id FROM versions WHERE kind = 'block' AND deleted = 1 ORDER BY id").unwrap();
+    let mut ids: Vec<Vec<String>> = tasks.iter().map(|task| vec![task.to_string()]).collect();
+    ids.sort();
+    assert_eq!(texts(&gone), ids);
+    let said =
+        ask(&node, "SELECT count(*) FROM versions WHERE kind = 'comment'; SELECT count(*) FROM comments").unwrap();
+    assert_eq!(texts(&said), [["2"], ["0"]], "their tasks are none any more");
+    let mut exported = 0;
+    let versions = Source::ALL.iter().position(|source| *source == Source::Versions).unwrap();
+    let count = |table: usize, _: Vec<SqlValue>| {
+        exported += usize::from(table == versions);
+        true
+    };
+    node.view().export(count).unwrap();
+    let all = ask(&node, "SELECT count(*) FROM versions").unwrap();
+    assert_eq!(texts(&all), [[exported.to_string()]]);
 }

@@ -9,7 +9,7 @@ use zyflow_machine::view::View;
 
 use super::harness::{LINEAGE, Node, batch, command, edit, note, populate, ring, wait_until};
 use crate::snapshot::SnapshotStore;
-use crate::tables::{EntryPayload, TablesError};
+use crate::tables::{EntryPayload, TablesError, Version};
 
 fn compact(node: &mut Node, to: u64, time: u64) {
     node.run(Body::Compact { to: Revision(to), time: ClusterTime(time) });
@@ -93,6 +93,55 @@ fn below_the_horizon_every_question_is_refused() {
         settle(&node, 18);
     }
     assert!(node.tables().fatal().borrow().is_none(), "a question that comes too late is no damage");
+}
+
+/// The history of a change, read in parts of `limit` versions.
+fn in_parts(node: &Node, change: RecordId, limit: usize) -> Vec<Version> {
+    let (mut all, mut before) = (Vec::new(), None);
+    loop {
+        let mut part: Vec<Version> = Vec::new();
+        let take = |version| {
+            part.push(version);
+            part.len() < limit
+        };
+        node.view().walk_change_history(change, before, take).unwrap();
+        let Some(last) = part.last() else { return all };
+        before = Some(last.version);
+        all.extend(part);
+    }
+}
+
+#[test]
+fn a_change_has_the_histories_of_all_that_is_in_it_newest_first_and_in_parts() {
+    let (mut node, change, tasks) = busy();
+    let check = |node: &Node| {
+        let view = node.view();
+        let ids = [change].into_iter().chain(tasks.iter().copied());
+        let mut expected: Vec<Version> = ids.flat_map(|id| view.history(id).unwrap()).collect();
+        expected.sort_by_key(|version| std::cmp::Reverse(version.version));
+        for limit in [1, 4, 100] {
+            assert_eq!(in_parts(node, change, limit), expected, "in parts of {limit}");
+            let some = &expected[..limit.min(expected.len())];
+            assert_eq!(view.change_history(change, limit).unwrap(), some, "the newest {limit}");
+        }
+        expected.len()
+    };
+    // The change, its tasks, the notes, the deletion.
+    assert_eq!(check(&node), 1 + 3 + 20 + 1);
+    node.tables().flush().unwrap();
+    node.run(note(tasks[2], "half of it isn't in SQLite"));
+    assert_eq!(check(&node), 26);
+    compact(&mut node, 12, 1000);
+    for _ in 0..2 {
+        assert_eq!(check(&node), 1 + 11 + 2 + 2, "one version of each that lived at the horizon, and what came after");
+        node.tables().flush().unwrap();
+    }
+    compact(&mut node, 23, 1000);
+    for _ in 0..2 {
+        assert_eq!(check(&node), 1 + 1 + 2, "nothing of what was deleted by the horizon");
+        node.tables().flush().unwrap();
+    }
+    assert!(node.tables().fatal().borrow().is_none());
 }
 
 #[test]

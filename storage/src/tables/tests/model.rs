@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use zyflow_machine::command::{Anchor, BlockOp, Body, EditMode, NewConflict, Scope};
+use zyflow_machine::command::{Anchor, BlockOp, Body, EditMode, Expected, NewConflict, Scope};
 use zyflow_machine::id::{ClusterTime, RecordId, RequestId, Revision, SessionId};
 use zyflow_machine::outcome::Outcome;
 use zyflow_machine::record::{ConflictClass, Kind, Status};
@@ -48,6 +48,12 @@ enum Ask {
     Point(u8),
     RemovePoint(Index),
     Claim(Index, u8),
+    /// Of an author who saw the state of some revisions ago, and takes no part of a change for granted.
+    Strict(Index, u8),
+    /// The same, about a project or a change.
+    Expecting(Index, u8, u8),
+    /// A change that was seen some revisions ago is deleted.
+    DeleteSeen(Index, u8),
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -68,6 +74,9 @@ fn ask() -> impl Strategy<Value = Ask> {
         1 => (0..3_u8).prop_map(Ask::Point),
         1 => index().prop_map(Ask::RemovePoint),
         1 => (index(), 0..3_u8).prop_map(|(task, holder)| Ask::Claim(task, holder)),
+        1 => (index(), 0..40_u8).prop_map(|(block, age)| Ask::Strict(block, age)),
+        1 => (index(), 0..40_u8, any::<u8>()).prop_map(|(of, age, text)| Ask::Expecting(of, age, text)),
+        1 => (index(), 0..40_u8).prop_map(|(change, age)| Ask::DeleteSeen(change, age)),
     ]
 }
 
@@ -137,6 +146,7 @@ fn body(model: &Model, ask: &Ask) -> Body {
             one(block, BlockOp::Delete { block })
         }
         Ask::Note(block, text) => note(pick(&blocks, *block), &format!("note {text}")),
+        Ask::Strict(..) | Ask::Expecting(..) | Ask::DeleteSeen(..) => seen_before(model, ask, &changes, &blocks),
         Ask::MoveChange(..) | Ask::Comment(..) | Ask::Point(_) | Ask::RemovePoint(_) | Ask::Claim(..) => {
             beside(model, ask, &changes, &blocks)
         }
@@ -187,8 +197,31 @@ fn beside(model: &Model, ask: &Ask, changes: &[RecordId], blocks: &[RecordId]) -
         | Ask::Mark(_)
         | Ask::Delete(_)
         | Ask::Note(..)
+        | Ask::Strict(..)
+        | Ask::Expecting(..)
+        | Ask::DeleteSeen(..)
         | Ask::Conflict(_) => unreachable!("{ask:?} is about texts"),
     }
+}
+
+/// What builds on a state of before.
+fn seen_before(model: &Model, ask: &Ask, changes: &[RecordId], blocks: &[RecordId]) -> Body {
+    let newest = model.digest().0;
+    let ago = |age: &u8| Revision(newest.0.saturating_sub(u64::from(*age)));
+    if let Ask::Strict(block, age) = ask {
+        let block = pick(blocks, *block);
+        let change = model.map.history(block).last().map_or(block, |stored| stored.parent);
+        let ops = vec![BlockOp::SetMark { block, mark: "x".to_owned(), status: Some(Status::Done) }];
+        return Body::Edit { change, base: ago(age), mode: EditMode::Strict, ops, conflicts: Vec::new() };
+    }
+    if let Ask::Expecting(of, age, text) = ask {
+        let all: Vec<RecordId> = model.of_kind(Kind::Project).into_iter().chain(changes.iter().copied()).collect();
+        let expected = vec![Expected { record: pick(&all, *of), revision: ago(age) }];
+        let body = note(pick(blocks, *of), &format!("note {text}"));
+        return Body::Expecting { expected, body: Box::new(body) };
+    }
+    let Ask::DeleteSeen(change, age) = ask else { unreachable!("{ask:?} builds on nothing") };
+    Body::DeleteChange { change: pick(changes, *change), base: ago(age) }
 }
 
 struct Run {
@@ -209,6 +242,7 @@ impl Run {
                 config.cache_bytes_max = 4096;
                 config.past_versions_bytes_max = 4096;
                 config.past_families_bytes_max = 8192;
+                config.past_links_max = 16;
             }
         });
         Self { node, model: Model::default(), session: None, membership: None }

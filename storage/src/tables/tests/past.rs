@@ -5,6 +5,7 @@ use std::sync::Arc;
 use zyflow_machine::command::{Batch, Body};
 use zyflow_machine::event::Fact;
 use zyflow_machine::id::{ClusterTime, RecordId, Revision};
+use zyflow_machine::view::View;
 
 use super::harness::{Node, command, note, populate};
 use crate::tables::{Change, EntryPayload, TablesError, read};
@@ -144,9 +145,36 @@ fn a_past_version_is_found_by_steps_along_its_chain() {
     let (node, _, _) = busy();
     node.tables().flush().unwrap();
     let connection = rusqlite::Connection::open(node.database()).unwrap();
-    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", read::AT)).unwrap();
-    let steps = statement.query_map([1, 1], |row| row.get::<_, String>(3)).unwrap();
-    let steps: Vec<String> = steps.map(Result::unwrap).collect();
-    let scans = |step: &String| step.contains("rowid<?") || step.contains("rowid>?") || step.starts_with("SCAN v");
-    assert!(!steps.iter().any(scans), "{steps:#?}");
+    for query in [read::AT, read::RECORD_VERSIONS, read::FAMILY_VERSIONS] {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+        let parameters = rusqlite::params_from_iter(std::iter::repeat_n(1, statement.parameter_count()));
+        let steps = statement.query_map(parameters, |row| row.get::<_, String>(3)).unwrap();
+        let steps: Vec<String> = steps.map(Result::unwrap).collect();
+        let scans = |step: &String| step.contains("rowid<?") || step.contains("rowid>?") || step.starts_with("SCAN v");
+        assert!(!steps.iter().any(scans), "{steps:#?}");
+    }
+}
+
+/// Old bodies that don't open show whether somebody tries to.
+#[test]
+fn a_history_opens_no_more_than_is_asked_for() {
+    let (node, tasks, _) = busy();
+    node.tables().flush().unwrap();
+    let change = node.view().get(tasks[0]).unwrap().unwrap().parent;
+    let connection = rusqlite::Connection::open(node.database()).unwrap();
+    let damage = "UPDATE versions SET body = zeroblob(8) WHERE version <= ?1";
+    connection.execute(damage, [read::last_of(Revision(19))]).unwrap();
+    let newest = node.view().change_history(change, 10).unwrap();
+    let revisions: Vec<u64> = newest.iter().map(|version| version.version.revision().0).collect();
+    assert_eq!(revisions, [42, 41, 39, 38, 37, 36, 35, 34, 33, 32]);
+    let mut some = Vec::new();
+    let before = newest.last().map(|version| version.version);
+    node.view()
+        .walk_history(tasks[0], before, |version| {
+            some.push(version.version.revision().0);
+            some.len() < 3
+        })
+        .unwrap();
+    assert_eq!(some, [31, 30, 29]);
+    assert!(node.view().history(tasks[0]).is_err(), "all of it is damaged");
 }

@@ -1,6 +1,9 @@
 //! Things that stand in a checkout and must be left alone, waited for, or asked about.
 
 use super::*;
+use crate::testing::Fault;
+use zyflow_machine::command::Scope;
+use zyflow_machine::outcome::Reject;
 
 #[test]
 fn conflict_markers_make_a_file_read_only_to_us() {
@@ -93,28 +96,85 @@ fn a_deletion_waits_then_spreads() {
     });
 }
 
+/// Files of [`held`].
+const MANY: usize = 5;
+
+fn one_of_many(number: usize) -> String {
+    format!("openspec/changes/c{number}/tasks.md")
+}
+
+/// A checkout whose files are all gone, which is held.
+async fn held(node: &Arc<Node>) -> (Bench, Running) {
+    let bench = Bench::new(node);
+    for number in 0..MANY {
+        bench.write_at(&one_of_many(number), TWO);
+    }
+    let running = bench.start();
+    for number in 0..MANY {
+        running.is(&one_of_many(number), FileState::Synced).await;
+    }
+    fs::remove_dir_all(bench.root().join("openspec")).unwrap();
+    for number in 0..MANY {
+        running.is(&one_of_many(number), FileState::DeletionHeld).await;
+    }
+    running.looked_at().await;
+    assert!((0..MANY).all(|number| change_at(node, &one_of_many(number)).is_some()));
+    (bench, running)
+}
+
+async fn are_deleted(node: &Node) {
+    let is_gone = |number| change_at(node, &one_of_many(number)).is_none();
+    until(|| "they are deleted".to_owned(), || (0..MANY).all(is_gone)).await;
+}
+
+/// Each deletion is small, and none of them makes a point: the checkout asks for one before the first.
 #[test]
-fn many_deletions_at_once_are_held_until_they_are_confirmed() {
+fn many_deletions_at_once_are_held_until_they_are_confirmed_and_can_be_taken_back() {
     run(async {
         let node = one();
-        let bench = Bench::new(&node);
-        let path = |number: usize| format!("openspec/changes/c{number}/tasks.md");
-        for number in 0..6 {
-            bench.write_at(&path(number), TWO);
-        }
-        let running = bench.start();
-        for number in 0..6 {
-            running.is(&path(number), FileState::Synced).await;
-        }
-        fs::remove_dir_all(bench.root().join("openspec")).unwrap();
-        for number in 0..6 {
-            running.is(&path(number), FileState::DeletionHeld).await;
-        }
-        running.looked_at().await;
-        assert!((0..6).all(|number| change_at(&node, &path(number)).is_some()));
+        let (bench, running) = held(&node).await;
+        let before = node.ledger().revision();
+        // The first time that the point is asked for the cluster hears nothing.
+        node.fail_next(Fault::LostRequest);
         running.handle.confirm_deletions();
-        until(|| "they are deleted".to_owned(), || (0..6).all(|number| change_at(&node, &path(number)).is_none()))
-            .await;
+        are_deleted(&node).await;
+
+        let name = format!("before-deletion-{before}");
+        let point = |is_automatic| {
+            let (name, note) = (name.clone(), String::new());
+            node.act(Body::CreatePoint { name, at: Some(before), note, is_automatic })
+        };
+        let Outcome::Rejected(Reject::Exists { id, .. }) = point(false) else { panic!("there is no point {name}") };
+        assert_eq!(id.0.revision(), Revision(before.0 + 1), "the point comes before the first deletion");
+        assert_eq!(created(&point(true)), [id], "whoever else names this state has the same point");
+        created(&node.act(Body::Rollback { scope: Scope::All, to: before, expected: None }));
+        let is_back = |number| bench.read_at(&one_of_many(number)) == TWO;
+        until(|| "all files are back".to_owned(), || (0..MANY).all(is_back)).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn confirmed_deletions_before_which_there_can_be_no_point_are_held_on() {
+    run(async {
+        let node = one();
+        let (_bench, running) = held(&node).await;
+        let name = format!("before-deletion-{}", node.ledger().revision().0 + 1);
+        let taken = Body::CreatePoint { name, at: Some(Revision(1)), note: String::new(), is_automatic: false };
+        created(&node.act(taken));
+        running.handle.confirm_deletions();
+        let notes = || running.handle.status().notes;
+        let is_told = || notes().iter().any(|note| note.contains("before-deletion-"));
+        until(|| format!("it is told: {:?}", notes()), is_told).await;
+        running.looked_at().await;
+        for number in 0..MANY {
+            assert_eq!(running.state_of(&one_of_many(number)), Some(FileState::DeletionHeld));
+            assert!(change_at(&node, &one_of_many(number)).is_some());
+        }
+        // The refused command has moved the cluster on, so that the next name is free.
+        running.handle.confirm_deletions();
+        are_deleted(&node).await;
+        until(|| format!("nothing is left to tell: {:?}", notes()), || !is_told()).await;
         running.stop().await;
     });
 }
