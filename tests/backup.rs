@@ -366,3 +366,19 @@ async fn a_backup_in_a_store_is_made_verified_and_restored() -> anyhow::Result<(
     harness.cluster.stop().await?;
     Ok(())
 }
+
+/// A timer that runs on a node which is cut off must not end well for as long as that lasts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_quorum_says_so_also_where_there_is_nothing_new() -> anyhow::Result<()> {
+    let mut harness = Harness::start(3).await?;
+    let dest = harness.folder().join("backup").display().to_string();
+    let create = ["--node", "1", "-o", "json", "backup", "create", &dest];
+    check(&harness.zyflow(&create)?, 0, &["base"]);
+    for node in [2, 3] {
+        harness.cluster.stop_node(node).await?;
+    }
+    // The first takes with it what was committed until then, if there is any; nothing is afterwards.
+    check(&harness.zyflow(&create)?, 5, &["E-NO-QUORUM"]);
+    check(&harness.zyflow(&create)?, 5, &["[]", "E-NO-QUORUM", "newer changes may be missing"]);
+    Ok(())
+}

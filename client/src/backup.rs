@@ -25,7 +25,7 @@ use zyflow_api::v1::{ReadBackupRequest, ReadBackupResponse};
 use zyflow_api::{ConvertError, MESSAGE_BYTES_MAX};
 use zyflow_crypto::backup::{Checked, ObjectError, check, may_begin, object_name};
 
-/// Bytes of one object, at most: one of 32 MiB, and a revision of a million rows at its end.
+/// Bytes of one object, at most: one of 32 MiB, and a revision of a million rows of 2 KiB at its end.
 const OBJECT_BYTES_MAX: usize = 2 << 30;
 
 /// Why a backup can't be made, listed or verified.
@@ -55,6 +55,16 @@ pub enum BackupError {
         /// What is wrong.
         source: ObjectError,
     },
+    /// A revision that is too large for one object.
+    #[error(
+        "{address} sent more than {} MiB of an object, and that is what one may have: a revision is never divided, and one \
+         changed that much; what was kept before it is good",
+        OBJECT_BYTES_MAX >> 20
+    )]
+    TooLarge {
+        /// The node.
+        address: String,
+    },
     /// Somebody else was faster.
     #[error(
         "object {} came into being in {place} meanwhile: another backup is being made there. Nothing was overwritten; run this \
@@ -79,13 +89,20 @@ pub struct Made {
     pub checked: Checked,
     /// The node that made it.
     pub node: u64,
-    /// That node knew all that was acknowledged before.
+}
+
+/// What a backup covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// Everything up to this revision.
+    pub revision: u64,
+    /// Each time it was asked, also where there was nothing new, the node knew all that was acknowledged before.
     pub is_current: bool,
 }
 
 impl Client {
     /// Brings a backup up to what the asked node knows now; `full` = by a new chain. `made` is told of each object as it is kept. `within` is
-    /// how long the node or the place may take for one step. Gives the revision that is covered, as far as the node has applied anything.
+    /// how long the node or the place may take for one step. Gives what is covered, as far as the node has applied anything.
     ///
     /// # Errors
     /// What was kept before it failed stays, and is gone on with.
@@ -95,13 +112,14 @@ impl Client {
         full: bool,
         within: Duration,
         mut made: impl FnMut(Made),
-    ) -> Result<u64, BackupError> {
+    ) -> Result<Covered, BackupError> {
         let mut last = newest(place).await?;
-        let (mut full, mut goal) = (full, None);
+        let (mut full, mut goal, mut is_current) = (full, None, true);
         loop {
             let (begun, object) = self.read_object(last.as_ref(), full, within).await?;
+            is_current &= begun.current;
             let goal = *goal.get_or_insert(begun.newest);
-            let Some(object) = object else { return Ok(begun.newest) };
+            let Some(object) = object else { return Ok(Covered { revision: begun.newest, is_current }) };
             let sent = |source| BackupError::Sent { address: self.address(self.preferred()).to_owned(), source };
             let checked = check(object.as_slice()).map_err(sent)?;
             let follows =
@@ -111,9 +129,9 @@ impl Client {
             if place.keep(number, object).await? == Kept::Taken {
                 return Err(BackupError::Taken { number, place: place.to_string() });
             }
-            made(Made { checked: checked.clone(), node: begun.node_id, is_current: begun.current });
+            made(Made { checked: checked.clone(), node: begun.node_id });
             if checked.header.last >= goal && checked.header.is_settled {
-                return Ok(checked.header.last);
+                return Ok(Covered { revision: checked.header.last, is_current });
             }
             (last, full) = (Some(checked), false);
         }
@@ -125,7 +143,7 @@ impl Client {
         last: Option<&Checked>,
         full: bool,
         within: Duration,
-    ) -> Result<(Begun, Option<Vec<u8>>), ClientError> {
+    ) -> Result<(Begun, Option<Vec<u8>>), BackupError> {
         let node = self.preferred();
         let address = self.address(node).to_owned();
         let after = last.map(|Checked { header, hash, .. }| After {
@@ -148,7 +166,7 @@ impl Client {
             match item.ok_or_else(|| missing("item"))? {
                 Item::Begun(told) => begun = Some(told),
                 Item::Part(part) if object.len() + part.len() > OBJECT_BYTES_MAX => {
-                    return Err(missing("an end of the object"));
+                    return Err(BackupError::TooLarge { address: address.clone() });
                 }
                 Item::Part(part) => object.extend_from_slice(&part),
             }
@@ -166,11 +184,12 @@ async fn newest(place: &Place) -> Result<Option<Checked>, BackupError> {
 }
 
 async fn read(place: &Place, number: u32) -> Result<Checked, BackupError> {
-    let wrong = |source| BackupError::Object { number, place: place.to_string(), source };
-    let object = place.read(number).await?;
-    let checked = check(object.as_ref()).map_err(wrong)?;
-    let is_its_own = checked.header.number == number;
-    if is_its_own { Ok(checked) } else { Err(wrong(ObjectError::Damaged("it has the number of another one"))) }
+    let checked = place.check(number).await?;
+    if checked.header.number == number {
+        return Ok(checked);
+    }
+    let source = ObjectError::Damaged("it has the number of another one");
+    Err(BackupError::Object { number, place: place.to_string(), source })
 }
 
 /// Reads every object of a backup, in order, checks its trailer and that it follows the one before; `found` is told of each.

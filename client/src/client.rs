@@ -376,7 +376,7 @@ fn within_wait(request: v1::SqlRequest, wait: Duration) -> v1::SqlRequest {
 /// Whether a call that failed so may have reached the node: it has, unless there was no connection to send it on.
 fn was_sent(status: &Status) -> bool {
     let mut sources = std::iter::successors(std::error::Error::source(status), |error| (*error).source());
-    !sources.any(|error| error.is::<ConnectError>())
+    !sources.any(<dyn std::error::Error>::is::<ConnectError>)
 }
 
 /// Whether a script that was sent, and that ended so, isn't to be sent to another node: it may be the reason.

@@ -244,7 +244,12 @@ fn dev_says_why_a_node_does_not_start() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("E-DEV: node 1 ended"), "{}", stderr(&output));
+    assert!(
+        stderr(&output)
+            .contains("E-DEV: the data folder of node 1 can't be made: /bin/false ended with exit status: 1"),
+        "{}",
+        stderr(&output)
+    );
     for made in
         ["d/dev.toml", "d/node-1.toml", "d/client.toml", "d/client-1.toml", "d/certs/node-1.pem", "d/keys/data.key"]
     {

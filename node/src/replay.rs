@@ -147,12 +147,12 @@ fn in_lanes(
             workers.push(scope.spawn(move || work(worker, &rx, is_all)));
             lanes.push(tx);
         }
-        let fed = feed(&lanes).map(|fed| is_all.store(fed, Ordering::Release));
+        let given = feed(&lanes).map(|all| is_all.store(all, Ordering::Release));
         // Only now do the lanes see their end, and how it came.
         drop(lanes);
         let parts: Result<Vec<_>, TablesError> =
             workers.into_iter().map(|worker| worker.join().unwrap_or(Err(TablesError::Poisoned))).collect();
-        fed.and(parts)
+        given.and(parts)
     })
 }
 

@@ -73,11 +73,12 @@ impl Tables {
     /// `None` = nothing was applied after the last one. Waits for SQLite.
     ///
     /// # Errors
-    /// What follows the last object isn't kept any more, was undone by a restore, or hasn't been applied here; or the tables can't be read.
+    /// What follows the last object isn't kept any more, was undone by a restore, or hasn't been applied here; or this node doesn't know
+    /// yet what still stood at the chain's oldest revision; or the tables can't be read.
     pub fn begin_backup(&self, after: Option<After>, bytes: u64) -> Result<Option<BegunBackup>, BackupError> {
         self.flush()?;
         let from = after.filter(|after| after.hash.is_some());
-        let Some(source) = BackupSource::open(self, from.map(|after| after.last), bytes)? else {
+        let Some(source) = BackupSource::open(self, from.map(|after| (after.last, after.oldest)), bytes)? else {
             return Ok(None);
         };
         Ok(Some(BegunBackup { source, after }))
@@ -110,16 +111,13 @@ impl BegunBackup {
     pub fn write(self, sink: impl Write, sealing: &Sealing<'_>) -> Result<(Header, ObjectHash), BackupError> {
         let Self { source, after } = self;
         let previous = after.and_then(|after| after.hash);
-        let (oldest, first) = match after.filter(|_| previous.is_some()) {
-            Some(after) => (after.oldest.0, after.last.0 + 1),
-            None => (source.horizon.0, 0),
-        };
+        let first = after.filter(|_| previous.is_some()).map_or(0, |after| after.last.0 + 1);
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(BackupError::Random)?;
         let header = Header {
             lineage: *sealing.lineage,
             number: after.map_or(1, |after| after.number + 1),
-            oldest,
+            oldest: source.oldest.0,
             first,
             last: source.last.0,
             is_settled: source.digest.is_some(),

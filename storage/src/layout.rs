@@ -203,8 +203,8 @@ impl Layout {
         };
         let layout = made()?;
         let identity = identity::Identity { lineage, node_id };
-        let identify = || mark_new(dir).and_then(|()| Ok(identity::write(&dir.join(IDENTITY_FILE), &identity)?));
-        let filled = fill(&layout).and_then(|()| Ok(identify()?));
+        let begin = || mark_new(dir).and_then(|()| identity::write(&dir.join(IDENTITY_FILE), &identity));
+        let filled = fill(&layout).and_then(|()| Ok(begin()?));
         if let Err(error) = filled {
             empty(dir);
             return Err(error);

@@ -1,30 +1,47 @@
 //! Where the objects of a backup are: a folder, or a prefix in an S3-compatible store. A name is given once and never to something else.
 //!
 //! ```text
-//!   DIR                    temporary ─fsync─> link to the name, if that is free ─> fsync folder
+//!   DIR                    temporary ─fsync─> rename to the name, if that is free ─> fsync folder
 //!   s3://BUCKET/PREFIX     one PUT with If-None-Match: *, which the store does whole or not at all
 //! ```
+//!
+//! The PUT is one, and not of several parts, since stores share no condition for those; so an object for a store is held in memory.
 //!
 //! Where to reach a store, and as whom, is said by the usual variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`,
 //! `AWS_ENDPOINT_URL` and so on. Plain http is spoken with this machine alone.
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use zyflow_crypto::backup::{HEADER_BYTES, Header, ObjectError, number_in, object_name};
+use tempfile::NamedTempFile;
+use zyflow_crypto::backup::{Checked, HEADER_BYTES, Header, ObjectError, check, number_in, object_name};
 
 /// What a place begins with that is no folder.
 const S3_SCHEME: &str = "s3://";
 
 /// What a file is called until it is whole: it ends as no object does.
 const TEMPORARY_ENDING: &str = ".tmp";
+
+/// Who may read and write a file, as far as the umask allows: an object is sealed, and whoever copies it away may be another.
+const FILE_MODE: u32 = 0o666;
+
+/// Bytes that are read of a file at once: 1 MiB.
+const READ_BYTES: usize = 1 << 20;
+
+/// How long one request to a store may take: an hour, as it carries a whole object, which a slow line may take long for. The library's own
+/// 30 seconds are 32 MiB at nine megabits a second.
+const REQUEST_TIMEOUT: &str = "3600s";
+
+/// What sets another one.
+const REQUEST_TIMEOUT_VARIABLE: &str = "AWS_TIMEOUT";
 
 /// Why a place can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +67,9 @@ pub enum PlaceError {
         /// Why it failed.
         source: object_store::Error,
     },
-    /// An object's header.
+    /// An object, which was read.
     #[error("object {} in {place}: {source}", object_name(*.number))]
-    Header {
+    Object {
         /// Its number.
         number: u32,
         /// Where.
@@ -113,6 +130,7 @@ impl Place {
         }
         let endpoint = std::env::var("AWS_ENDPOINT_URL").unwrap_or_default();
         let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+        let builder = patient(builder, std::env::var_os(REQUEST_TIMEOUT_VARIABLE).is_some());
         let builder = if is_plain_loopback(&endpoint) { builder.with_allow_http(true) } else { builder };
         let store = builder.build().map_err(|source| PlaceError::Store { place: text.to_owned(), source })?;
         let prefix = Key::parse(prefix.trim_end_matches('/')).map_err(|_| malformed())?;
@@ -154,6 +172,22 @@ impl Place {
         }
     }
 
+    /// An object, read to its last byte and checked by itself.
+    ///
+    /// # Errors
+    /// It isn't there, can't be read, or is damaged.
+    pub async fn check(&self, number: u32) -> Result<Checked, PlaceError> {
+        let checked = match self {
+            Self::Folder(folder) => {
+                let path = folder.join(object_name(number));
+                let file = File::open(&path).map_err(file_error("read", &path))?;
+                check(BufReader::with_capacity(READ_BYTES, file))
+            }
+            Self::Bucket { .. } => check(self.read(number).await?.as_ref()),
+        };
+        checked.map_err(|source| PlaceError::Object { number, place: self.to_string(), source })
+    }
+
     /// What an object says of itself, and how long it is. Believes it.
     ///
     /// # Errors
@@ -170,7 +204,7 @@ impl Place {
         };
         let header = bytes.as_slice().try_into().map_err(|_| ObjectError::Damaged("it is cut short"));
         let header = header.and_then(Header::decode);
-        let header = header.map_err(|source| PlaceError::Header { number, place: self.to_string(), source })?;
+        let header = header.map_err(|source| PlaceError::Object { number, place: self.to_string(), source })?;
         Ok((header, length))
     }
 
@@ -205,6 +239,14 @@ impl Place {
 
 fn key(prefix: &Key, number: u32) -> Key {
     prefix.clone().join(object_name(number))
+}
+
+/// Waits long for a store, unless somebody has told how long.
+fn patient(builder: AmazonS3Builder, is_told: bool) -> AmazonS3Builder {
+    if is_told {
+        return builder;
+    }
+    builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
 }
 
 /// Whether an address is `http://` on this machine.
@@ -246,23 +288,32 @@ fn beginning(path: &Path) -> Result<(Vec<u8>, u64), PlaceError> {
 
 fn keep_in(folder: &Path, number: u32, object: &[u8]) -> Result<Kept, PlaceError> {
     std::fs::create_dir_all(folder).map_err(file_error("make", folder))?;
-    let path = folder.join(object_name(number));
-    // One of each process: two that write at once don't write into one file.
-    let temporary = folder.join(format!("{}.{}{TEMPORARY_ENDING}", object_name(number), std::process::id()));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(object)?;
-        file.sync_all()?;
-        let linked = std::fs::hard_link(&temporary, &path);
-        std::fs::remove_file(&temporary)?;
-        File::open(folder)?.sync_all()?;
-        linked
+    let keep = || named(written(folder, number, object)?, folder, number);
+    keep().map_err(file_error("write", &folder.join(object_name(number))))
+}
+
+/// A temporary file with these bytes, synced. Nobody else has it: its name is random, since processes on other machines or in containers
+/// that write to the same folder may well have the same id.
+fn written(folder: &Path, number: u32, object: &[u8]) -> io::Result<NamedTempFile> {
+    let mut temporary = tempfile::Builder::new()
+        .prefix(&format!("{}.", object_name(number)))
+        .suffix(TEMPORARY_ENDING)
+        .permissions(Permissions::from_mode(FILE_MODE))
+        .tempfile_in(folder)?;
+    temporary.write_all(object)?;
+    temporary.as_file().sync_all()?;
+    Ok(temporary)
+}
+
+/// Gives it the object's name, if that is free; else removes it.
+fn named(temporary: NamedTempFile, folder: &Path, number: u32) -> io::Result<Kept> {
+    let kept = match temporary.persist_noclobber(folder.join(object_name(number))) {
+        Ok(_file) => Kept::Here,
+        Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Kept::Taken,
+        Err(failed) => return Err(failed.error),
     };
-    match write() {
-        Ok(()) => Ok(Kept::Here),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Kept::Taken),
-        Err(error) => Err(file_error("write", &path)(error)),
-    }
+    File::open(folder)?.sync_all()?;
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -298,6 +349,34 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(place.keep(1, b"one".to_vec()).await.unwrap(), Kept::Here);
         }
+    }
+
+    /// Two processes of one id, as in two containers: each has a file of its own, and what one was told is kept stays as it is.
+    #[test]
+    fn two_that_write_one_object_at_once_do_not_write_into_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = written(dir.path(), 1, b"the first").unwrap();
+        let second = written(dir.path(), 1, b"and another one").unwrap();
+        assert_eq!(named(first, dir.path(), 1).unwrap(), Kept::Here);
+        assert_eq!(named(second, dir.path(), 1).unwrap(), Kept::Taken);
+        let path = dir.path().join(object_name(1));
+        assert_eq!(std::fs::read(&path).unwrap(), b"the first");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+        // As any file that is made here, not only for whoever made it.
+        let plain = dir.path().join("plain");
+        std::fs::write(&plain, "x").unwrap();
+        let [object, plain] = [path, plain].map(|path| std::fs::metadata(path).unwrap().permissions().mode());
+        assert_eq!(object, plain);
+    }
+
+    /// That the library takes the value is seen where a place in a store is parsed: it makes a client of it.
+    #[test]
+    fn a_store_is_waited_for_unless_somebody_has_told_how_long() {
+        let key = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+        let timeout = |is_told| patient(AmazonS3Builder::new(), is_told).get_config_value(&key);
+        assert_eq!(timeout(false).as_deref(), Some(REQUEST_TIMEOUT));
+        assert_eq!(timeout(true), AmazonS3Builder::new().get_config_value(&key));
+        assert!(Place::parse("s3://b/a").is_ok());
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::report::{Failure, Output, Report};
 use super::task_view::time;
 use crate::backup::place::{Place, PlaceError};
-use crate::backup::{BackupError, Made, verify as verify_outside};
+use crate::backup::{BackupError, Covered, Made, verify as verify_outside};
 use crate::code::Code;
 use crate::dev::find_zyflowd;
 use crate::moment::Moment;
@@ -74,7 +74,8 @@ impl From<BackupError> for Failure {
             BackupError::Place(PlaceError::File { .. }) => Code::File,
             BackupError::Taken { .. } => Code::Exists,
             BackupError::Empty(_) => Code::NotFound,
-            BackupError::Place(PlaceError::Store { .. } | PlaceError::Header { .. })
+            BackupError::TooLarge { .. } => Code::Limit,
+            BackupError::Place(PlaceError::Store { .. } | PlaceError::Object { .. })
             | BackupError::Object { .. }
             | BackupError::Sent { .. } => Code::Backup,
         };
@@ -154,12 +155,11 @@ fn shown(header: &Header, bytes: u64) -> Value {
 async fn create(context: &Context, place: &Place, full: bool) -> Result<Report, Failure> {
     let client = context.client()?;
     let is_watched = std::io::stderr().is_terminal();
-    let (mut items, mut is_current) = (Vec::new(), true);
-    let made = |Made { checked, node, is_current: knows_all }: Made| {
+    let mut items = Vec::new();
+    let made = |Made { checked, node }: Made| {
         let mut item = shown(&checked.header, checked.bytes);
         item["node"] = node.into();
         items.push(item);
-        is_current &= knows_all;
         if is_watched {
             // Progress is a courtesy: a closed stderr doesn't stop the backup.
             let _ = writeln!(
@@ -170,7 +170,7 @@ async fn create(context: &Context, place: &Place, full: bool) -> Result<Report, 
             );
         }
     };
-    client.back_up(place, full, context.within(), made).await?;
+    let Covered { is_current, .. } = client.back_up(place, full, context.within(), made).await?;
     let columns = &["object", "kind", "first", "last", "bytes", "node"];
     let without_quorum = "the backup holds what the node had, which had no quorum: newer changes may be missing";
     let failure = (!is_current).then(|| Failure::new(Code::NoQuorum, without_quorum));

@@ -118,10 +118,14 @@ pub enum DevError {
         dir: PathBuf,
     },
     /// A node's data folder can't be made.
-    #[error("the data folder of node {id} can't be made: {said}")]
+    #[error("the data folder of node {id} can't be made: {} ended with {status}: {said}", program.display())]
     Data {
         /// Which.
         id: u64,
+        /// What was to make it.
+        program: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
         /// What `zyflowd new` said.
         said: String,
     },

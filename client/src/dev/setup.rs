@@ -72,12 +72,13 @@ pub(super) fn prepare(config: &DevConfig, zyflowd: &Path) -> Result<(DevLayout, 
     } else {
         let layout = DevLayout { choices: choose(config.nodes.unwrap_or(NODES_DEFAULT))?, dir };
         make(&layout)?;
-        for id in layout.node_ids() {
-            make_data(&layout, zyflowd, id)?;
-        }
         write_toml(&choices, &layout.choices)?;
         layout
     };
+    // Who has a log has begun, and must not begin anew where its data is gone.
+    for id in layout.node_ids().filter(|id| !layout.log(*id).exists() && !layout.data(*id).exists()) {
+        make_data(&layout, zyflowd, id)?;
+    }
     let made = u64::try_from(layout.choices.node.len()).unwrap_or(u64::MAX);
     match config.nodes.filter(|asked| *asked != made) {
         Some(asked) => Err(DevError::OtherNodes { dir: layout.dir, made, asked }),
@@ -176,7 +177,8 @@ fn make_data(layout: &DevLayout, zyflowd: &Path, id: u64) -> Result<(), DevError
     if output.status.success() {
         return Ok(());
     }
-    Err(DevError::Data { id, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(DevError::Data { id, program: zyflowd.to_owned(), status: output.status, said })
 }
 
 fn certificates(arguments: &[String]) -> Result<(), DevError> {

@@ -108,7 +108,9 @@ impl BackupService {
             return Err(read_error(error));
         }
         let is_current = barrier.is_ok();
-        if let Some(last) = after.filter(|after| after.hash.is_some() && !is_current).map(|after| after.last) {
+        if let Some(last) =
+            after.filter(|after| after.hash.is_some() && !is_current).map(|after| after.last.max(after.oldest))
+        {
             let deadline = Instant::now() + CATCH_UP_TIMEOUT;
             let caught_up = self.consensus.read_barrier(Consistency::AtLeast(last), deadline).await;
             caught_up.map_err(|error| read_error(&error))?;
@@ -138,7 +140,7 @@ impl Backup for BackupService {
             if let Err(error) = this.read(after, is_current, &mut sink) {
                 warn!(error = %error_chain(&error), "an object of a backup wasn't read to its end");
                 // Whoever asked may be gone.
-                drop(sink.tx.blocking_send(Err(backup_error(&error).into())));
+                drop(sink.answer(Err(backup_error(&error).into())));
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(rx))))
@@ -173,9 +175,11 @@ struct Sink {
 
 impl Sink {
     fn send(&self, item: Item) -> io::Result<()> {
-        let taken =
-            self.runtime.block_on(timeout(TAKEN_WITHIN, self.tx.send(Ok(ReadBackupResponse { item: Some(item) }))));
-        match taken {
+        self.answer(Ok(ReadBackupResponse { item: Some(item) }))
+    }
+
+    fn answer(&self, answer: Answer) -> io::Result<()> {
+        match self.runtime.block_on(timeout(TAKEN_WITHIN, self.tx.send(answer))) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_gone)) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "whoever asked is gone")),
             Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was taken for too long")),
@@ -214,7 +218,7 @@ fn backup_error(error: &BackupError) -> ApiError {
         )
     } else if let TablesError::Future { revision, applied } = error {
         format!(
-            "the backup ends at revision {revision}, this node is at {applied}: is it a backup of another cluster? {full}"
+            "the backup knows of revision {revision}, this node is at {applied}: is it a backup of another cluster? {full}"
         )
     } else {
         return tables_error(error);

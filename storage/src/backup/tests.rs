@@ -1,5 +1,8 @@
 //! Backups that are whole come out as they went in, at every revision; and every way in which one can be wrong.
 
+mod horizon;
+mod start;
+
 use std::path::{Path, PathBuf};
 
 use zyflow_crypto::backup::{check, object_name};
@@ -458,40 +461,4 @@ fn what_a_node_has_not_or_no_more_is_refused() {
     assert!(matches!(error, BackupError::Tables(TablesError::Undone { .. })), "{error}");
     let empty = Node::new(|_| {});
     assert!(empty.tables().begin_backup(None, 1).unwrap().is_none());
-}
-
-#[test]
-fn a_horizon_that_moved_after_the_cut_is_where_the_restored_history_begins() {
-    let mut backed = Backed::new();
-    let (_, tasks) = fill(&mut backed);
-    let cut = backed.node.tables().digest().unwrap().0;
-    let horizon = Revision(cut.0 - 2);
-    for round in 0..3 {
-        backed.node.run(note(tasks[0], &format!("round {round}")));
-    }
-    backed.node.run(Body::Compact { to: horizon, time: ClusterTime(2_000) });
-    backed.node.tables().flush().unwrap();
-    backed.all(300);
-    let first = Archive::open(backed.dir.path()).unwrap().objects()[0].checked.header.clone();
-    assert!(first.last >= horizon.0, "what is before the horizon is one piece: {first:?}");
-    assert_eq!(backed.verify().unwrap().oldest, horizon);
-    for at in [cut, horizon] {
-        let (restored, node) = backed.restored(Some(Moment::Revision(at)));
-        assert_eq!((restored.cut, restored.oldest, node.tables().horizon().unwrap()), (at, horizon, horizon));
-        assert_same_at(&node, &backed.node, at);
-        node.assert_digests_equal();
-        let error = node.tables().view(Some(Revision(horizon.0 - 1))).unwrap_err();
-        assert!(matches!(error, TablesError::Compacted { .. }), "{error}");
-    }
-    let error =
-        backed.restore(&backed.dir.path().join("x"), Some(Moment::Revision(Revision(horizon.0 - 1)))).unwrap_err();
-    assert!(matches!(error, BackupError::TooOld { oldest, .. } if oldest == horizon), "{error}");
-    // Past the end of the backup, there is no going on.
-    let last = backed.after.unwrap().last;
-    for _ in 0..3 {
-        backed.node.run(note(tasks[0], "more"));
-    }
-    backed.node.run(Body::Compact { to: Revision(last.0 + 2), time: ClusterTime(2_000) });
-    let error = backed.node.tables().begin_backup(backed.after, 1).err().unwrap();
-    assert!(matches!(error, BackupError::Tables(TablesError::Compacted { .. })), "{error}");
 }

@@ -72,12 +72,23 @@ impl SnapshotStore {
         Ok(found)
     }
 
-    /// The newest snapshot, by its header.
+    /// The newest snapshot, by its header. One whose header is damaged is set aside, see [`Self::set_aside_if_bad`].
     ///
     /// # Errors
     /// It can't be read or opened.
     pub fn newest(&self, ring: &KeyRing, lineage: &Lineage) -> Result<Option<SnapshotMeta>, SnapshotError> {
-        self.list()?.first().map(|path| meta(path, ring, lineage)).transpose()
+        for path in self.list()? {
+            match meta(&path, ring, lineage) {
+                Ok(meta) => return Ok(Some(meta)),
+                Err(error) => {
+                    if !self.set_aside_if_bad(&path, ring, lineage)? {
+                        return Err(error);
+                    }
+                    tracing::error!(path = %path.display(), %error, "set a damaged snapshot aside");
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// How many bytes the newest snapshot has; 0 = there is none.

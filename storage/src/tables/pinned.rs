@@ -173,9 +173,9 @@ impl TablesView {
 
     fn family_of(&self, family: Family, known: &KnownPast) -> Result<PinnedFamily, TablesError> {
         let mut reading = Reading { view: self, base: &known.base, connection: None };
-        let then = match reading.from_memory(known)? {
+        let then = match reading.remembered(known)? {
             Some(then) => then,
-            None => reading.from_sqlite(family, known)?,
+            None => reading.read(family, known)?,
         };
         let live = then.siblings.live().filter_map(|(_, id)| Some((id, Arc::clone(then.found.get(&id)?))));
         Ok(PinnedFamily { live: live.collect(), siblings: Arc::new(then.siblings) })
@@ -205,9 +205,9 @@ impl Then {
     }
 }
 
-impl<'a> Reading<'a> {
+impl Reading<'_> {
     /// The family from what it is now, each record as many versions back as it takes; `None` = too little of that is in memory.
-    fn from_memory(&mut self, known: &KnownPast) -> Result<Option<Then>, TablesError> {
+    fn remembered(&mut self, known: &KnownPast) -> Result<Option<Then>, TablesError> {
         let Some(newest) = &known.newest else { return Ok(None) };
         let at = self.view.revision();
         let mut then = Then::new(newest.at(at), known);
@@ -253,7 +253,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The family from the heads of its records and their chains.
-    fn from_sqlite(&mut self, (kind, parent): Family, known: &KnownPast) -> Result<Then, TablesError> {
+    fn read(&mut self, (kind, parent): Family, known: &KnownPast) -> Result<Then, TablesError> {
         let at = self.view.revision();
         let mut then = Then::new(Siblings::new(at), known);
         // The heads first: who changes in between has the same version at the revision afterwards, one step further down.

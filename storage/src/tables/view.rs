@@ -141,7 +141,10 @@ impl TablesView {
         }
         for row in rows {
             let is_live = row.stored.record.is_some();
-            if !is_gone(row.stored.version, is_live, horizon) {
+            if is_gone(row.stored.version, is_live, horizon) {
+                // SQLite may not have heard of the deletion.
+                siblings.remove(row.id);
+            } else {
                 siblings.set(row.id, &row.stored.order, is_live);
             }
         }

@@ -279,17 +279,23 @@ impl<C: Cluster> Engine<C> {
         Ok(KnownText { revision, blocks })
     }
 
+    /// Nothing is agreed on from here on. A rollback may have brought the change back before this was heard: with the old text still agreed
+    /// on, the missing file would look like another deletion.
     fn deletion_accepted(&mut self, path: &FilePath, revision: Revision, now: Instant) {
         tracing::info!(path = path.as_str(), "deletion was accepted");
         if let Some((_, is_deleted)) = self.sides.get_mut(path) {
             *is_deleted = true;
         }
         let applied = *self.applied.borrow();
+        // What was listed may be newer than the answer.
+        self.is_list_due |= applied > revision;
         let Some(file) = self.files.get_mut(path) else { return };
         file.record.flight = None;
         file.is_deletion_confirmed = false;
-        file.wait_for(revision, applied, now);
-        self.save(path, now);
+        self.forget(path, now);
+        if let Some(file) = self.files.get_mut(path) {
+            file.wait_for(revision, applied, now);
+        }
     }
 }
 

@@ -129,17 +129,15 @@ impl<C: Cluster> Engine<C> {
         let store = Store::open(&config.state_dir, &config.lineage, config.seal.clone()).map_err(in_store)?;
         let git = Git::discover(&config.root);
         let head = git.as_ref().map(Git::head).unwrap_or_default();
-        let binding = match store.binding(&config.project).map_err(in_store)? {
-            Some(binding) => binding,
-            None => Binding {
-                lineage: config.lineage.clone(),
-                project: config.project.clone(),
-                branch: head.branch.clone(),
-                head: head.commit.clone(),
-                is_bound: false,
-                asked: BTreeSet::new(),
-            },
-        };
+        let known = store.binding(&config.project).map_err(in_store)?;
+        let binding = known.unwrap_or_else(|| Binding {
+            lineage: config.lineage.clone(),
+            project: config.project.clone(),
+            branch: head.branch.clone(),
+            head: head.commit.clone(),
+            is_bound: false,
+            asked: BTreeSet::new(),
+        });
         let loaded = store.load().map_err(in_store)?;
         let keep = Keep::open(&root, &keep_folders(&config, git.as_ref()))
             .map_err(|source| Error::Keep { root: root_path.clone(), source })?;

@@ -154,13 +154,12 @@ impl Follower {
             }
             let (from, until) = (Revision(self.sent.0 + 1), self.until);
             let recent = self.tables.recent_changes_from(from, ROWS_AT_ONCE).map_err(|error| told(&error))?;
-            let (page, reached) = match recent {
-                Some(past) => page_of(&self.tables, &self.filter, past, until).map_err(|error| told(&error))?,
+            let (page, reached) = if let Some(past) = recent {
+                page_of(&self.tables, &self.filter, past, until).map_err(|error| told(&error))?
+            } else {
                 // What is long ago is read on a thread that may wait.
-                None => {
-                    let (tables, filter) = (self.tables.clone(), Arc::clone(&self.filter));
-                    self.wait_for(move || read_page(&tables, &filter, from, until)).await?
-                }
+                let (tables, filter) = (self.tables.clone(), Arc::clone(&self.filter));
+                self.wait_for(move || read_page(&tables, &filter, from, until)).await?
             };
             self.send_page(page).await?;
             self.sent = reached;

@@ -120,15 +120,22 @@ fn a_snapshot_that_went_bad_stops_one_start_and_not_the_next() {
     let newest = source.build().unwrap();
     assert_eq!(source.current().unwrap().unwrap().meta, newest.meta);
     let file = &newest.snapshot.path;
-    let mut bytes = std::fs::read(file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(file, bytes).unwrap();
+    let bytes = std::fs::read(file).unwrap();
+    let with_flipped = |at: usize| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+    };
 
+    with_flipped(bytes.len() - 10);
     let target = applier(dir.path(), "target", &room);
     let current = target.current().unwrap().unwrap();
     assert_eq!(current.meta, newest.meta);
     assert!(target.install(&current.snapshot).is_err());
+    let current = target.current().unwrap().unwrap();
+    assert_eq!(current.meta, older.meta);
+    // Its header, which is all that is looked at before.
+    with_flipped(200);
     let current = target.current().unwrap().unwrap();
     assert_eq!(current.meta, older.meta);
     target.install(&current.snapshot).unwrap();

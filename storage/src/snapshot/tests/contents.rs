@@ -138,7 +138,7 @@ fn a_bad_file_is_set_aside_and_the_older_one_is_used() {
         assert!(install(&target, &newest).is_err(), "{words} is installed");
         assert!(target.tables().fatal().borrow().is_none(), "{words} stops the tables");
         assert!(set_aside(&newest), "{words} is left where it was");
-        assert_eq!(snapshots.list().unwrap(), [older.clone()]);
+        assert_eq!(snapshots.list().unwrap(), std::slice::from_ref(&older));
         assert!(refused.exists());
     }
     // A stranger's key opens nothing, and says nothing against the file.

@@ -259,7 +259,7 @@ fn preparing_is_bounded_too() {
     let selects = vec!["(SELECT 1)"; 10_001].join(", ");
     let told = refusal(&node, &format!("SELECT 1 WHERE 1 IN ({selects})"));
     assert!(told.contains("at most 10000 subqueries"), "{told}");
-    let some = vec!["id IN (SELECT task FROM comments)"; 12].join(" OR ");
+    let some = ["id IN (SELECT task FROM comments)"; 12].join(" OR ");
     let many = format!("SELECT count(*) FROM tasks WHERE {some}; ").repeat(900);
     assert!(ask(&node, &many).is_ok(), "subqueries are counted by statement");
     assert!(refusal(&node, &" ".repeat(SCRIPT_BYTES_MAX + 1)).contains("at most 1048576 bytes"));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::{Connection, OpenFlags};
 use zyflow_machine::command::{BlockOp, Body};
 use zyflow_machine::id::{ClusterTime, EventId, RecordId, Revision};
+use zyflow_machine::record::Kind;
 use zyflow_machine::view::View;
 
 use super::harness::{LINEAGE, Node, batch, command, edit, note, populate, ring, wait_until};
@@ -237,5 +238,24 @@ fn readers_of_the_past_get_their_answer_or_are_refused_while_it_is_deleted() {
     settle(&node, 2 + 20 + 2);
     assert!(node.tables().fatal().borrow().is_none());
     assert!(EventId::new(node.tables().horizon().unwrap(), 0).is_some());
+    node.assert_digests_equal();
+}
+
+/// SQLite has the block, its deletion waits for the log, and the horizon has passed that already.
+#[test]
+fn a_deletion_that_sqlite_has_not_heard_of_is_let_go_of_too() {
+    let mut node = Node::new(|_| {});
+    let (_, change, tasks) = populate(&mut node, 3);
+    node.tables().flush().unwrap();
+    node.durable.send_replace(Some(2));
+    node.run(edit(change, Revision(2), vec![BlockOp::Delete { block: tasks[1] }]));
+    compact(&mut node, 3, 1000);
+    assert_eq!(node.tables().flush().unwrap(), Revision(2));
+    let left: Vec<RecordId> =
+        node.view().children(Kind::Block, change).unwrap().into_iter().map(|(_, id)| id).collect();
+    assert_eq!(left, [tasks[0], tasks[2]]);
+    assert_eq!(node.view().get(tasks[1]).unwrap(), None);
+    node.run(Body::DeleteChange { change, base: Revision(4) });
+    node.durable.send_replace(Some(u64::MAX));
     node.assert_digests_equal();
 }

@@ -141,15 +141,21 @@ fn many_deletions_at_once_are_held_until_they_are_confirmed_and_can_be_taken_bac
 
         let name = format!("before-deletion-{before}");
         let point = |is_automatic| {
-            let (name, note) = (name.clone(), String::new());
-            node.act(Body::CreatePoint { name, at: Some(before), note, is_automatic })
+            let name = name.clone();
+            node.act(Body::CreatePoint { name, at: Some(before), note: String::new(), is_automatic })
         };
         let Outcome::Rejected(Reject::Exists { id, .. }) = point(false) else { panic!("there is no point {name}") };
         assert_eq!(id.0.revision(), Revision(before.0 + 1), "the point comes before the first deletion");
         assert_eq!(created(&point(true)), [id], "whoever else names this state has the same point");
         created(&node.act(Body::Rollback { scope: Scope::All, to: before, expected: None }));
         let is_back = |number| bench.read_at(&one_of_many(number)) == TWO;
-        until(|| "all files are back".to_owned(), || (0..MANY).all(is_back)).await;
+        let states =
+            || (0..MANY).map(|number| (is_back(number), running.state_of(&one_of_many(number)))).collect::<Vec<_>>();
+        until(
+            || format!("all files are back: {:?} {:?}", states(), running.handle.status().notes),
+            || (0..MANY).all(is_back),
+        )
+        .await;
         running.stop().await;
     });
 }

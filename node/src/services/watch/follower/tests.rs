@@ -151,9 +151,9 @@ async fn heard(watch: &mut Answers) -> Answer {
 /// What comes next, but for words that only say that the node is there.
 async fn next(watch: &mut Answers) -> Item {
     loop {
-        match heard(watch).await.unwrap().item.unwrap() {
-            Item::Events(Events { events, .. }) if events.is_empty() => {}
-            item => return item,
+        let item = heard(watch).await.unwrap().item.unwrap();
+        if !matches!(&item, Item::Events(Events { events, .. }) if events.is_empty()) {
+            return item;
         }
     }
 }
@@ -287,7 +287,7 @@ async fn who_waits_for_the_beginning_hears_that_the_node_is_there_and_no_more() 
     let (mut follower, mut rx) = node.follower(newest(1)).await;
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let working = follower.wait_for(move || {
-        drop(wait.recv());
+        let _word = wait.recv();
         Ok(())
     });
     let listening = async {
@@ -307,7 +307,7 @@ async fn nobody_is_searched_for_who_is_gone() {
     drop(rx);
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let working = follower.wait_for(move || {
-        drop(wait.recv());
+        let _word = wait.recv();
         Ok(())
     });
     let end = timeout(PATIENCE, working).await.expect("an end in time");
