@@ -32,7 +32,7 @@ struct Shown {
     version: Option<String>,
 }
 
-fn members(profile: &std::path::Path) -> anyhow::Result<Vec<Shown>> {
+fn members(profile: &Path) -> anyhow::Result<Vec<Shown>> {
     let said = zyflow(Some(profile), &["-o", "json", "cluster", "status"])?;
     ensure!(said.code == 0, "{said:?}");
     let items: Vec<serde_json::Value> = serde_json::from_str(&said.out).with_context(|| said.out.clone())?;
