@@ -50,8 +50,8 @@ mod status;
 pub use audit::{Verdict, judge};
 pub use clock::{CLOCK_AHEAD_MAX, Clock, SystemClock};
 pub use config::{
-    APPEND_ENTRIES_MAX, BACKLOG_OPS_MAX, ConsensusConfig, ELECTION_TIMEOUT_MAX, ELECTION_TIMEOUT_MIN, ENTRIES_KEPT,
-    HEARTBEAT, SNAPSHOT_ENTRIES, SNAPSHOT_TIMEOUT,
+    APPEND_ENTRIES_MAX, BACKLOG_OPS_MAX, ConsensusConfig, ELECTION_TIMEOUT_MAX, ELECTION_TIMEOUT_MIN, EMPTY_VOTES_MAX,
+    ENTRIES_KEPT, HEARTBEAT, SNAPSHOT_ENTRIES, SNAPSHOT_TIMEOUT,
 };
 pub use consensus::{Consensus, Consistency};
 pub use error::{Fate, MembershipError, ProposeError, Reach, ReadError, StartError};
